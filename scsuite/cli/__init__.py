@@ -1,0 +1,1 @@
+"""The command line: options > config > core > rundir > report; one file a command."""

@@ -1,0 +1,318 @@
+"""Every option of the suite, once: its name, default, unit, range and help, in frozen dataclasses checked when made.
+
+In: values from the command line, a YAML file, a checkpoint or Python. Out: a configuration that is valid, or a UsageError.
+`cli.options` turns the same fields into Typer options; nothing here imports typer, torch or numpy.
+"""
+
+import difflib
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from scsuite.core.errors import InputError, UsageError
+
+MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, section 4.3: high rate, low momentum
+MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
+MOMENTUM_FLAT = 0.9  # with --no-cycle-momentum
+PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
+RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
+
+METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
+POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SELECTIONS = ("misclassified", "correct", "confident", "unsure", "all")  # or indices, as in 3,14,15
+TTAS = ("none", "flip", "flip-shift")
+
+
+def option(default: Any, help: str, **facts: Any) -> Any:  # noqa: A002 - the word that Typer uses
+    """A configuration field. `facts`: gt, ge, lt, le (bounds), choices, flags (names), env, metavar, panel, hidden."""
+    metadata = {"help": help, **facts}
+    return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
+
+
+def flag_of(item: Field[Any]) -> str:
+    """The option's first name on the command line: `batch_size` is `--bs`, `lr_max` is `--lr-max`."""
+    flags: tuple[str, ...] = item.metadata.get("flags", ())
+    return flags[0].split("/")[0] if flags else "--" + item.name.rstrip("_").replace("_", "-")
+
+
+def keyed_seed(seed: int, purpose: str, *key: int) -> int:
+    """A 63-bit seed for one draw, a pure function of its key: (seed, purpose, epoch, step or image).
+
+    Random numbers are keyed, not carried, so neither the number of workers nor a stop in between changes them.
+    """
+    text = ":".join([str(seed), purpose, *map(str, key)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The base of all configurations: checks every field against its bounds and choices."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None:
+                _check(item, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, fit for YAML and JSON; lists for tuples."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration that `to_dict` gave; names that this class does not have are passed over."""
+        names = {item.name for item in fields(cls)}
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in names})
+
+
+def _check(item: Field[Any], value: Any) -> None:
+    facts, flag = item.metadata, flag_of(item)
+    if choices := facts.get("choices"):
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See --help."
+            raise UsageError("option", flag, expected=f"one of {', '.join(choices)}", found=repr(value), hint=hint)
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        if value == "":
+            raise UsageError("option", flag, expected="a value", found="an empty one", hint="Leave the option out.")
+        return
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = {sign: facts[name] for name, sign in signs.items() if name in facts}
+    holds = {">": lambda b: value > b, ">=": lambda b: value >= b, "<": lambda b: value < b, "<=": lambda b: value <= b}
+    if not math.isfinite(value) or not all(holds[sign](bound) for sign, bound in bounds.items()):
+        kind = "a whole number" if isinstance(value, int) else "a finite number"
+        limits = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
+        raise UsageError("option", flag, expected=f"{kind} {limits}".strip(), found=value, hint="See --help.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Which images, and how many of them."""
+
+    data: str = option(
+        "cifar10",
+        "cifar10, shapes, or a folder or archive of train/CLASS/* images.",
+        env="SCSUITE_DATA",
+        metavar="SPEC",
+    )
+    data_dir: str | None = option(None, "Where cifar10's files are or go.  [default: the user's cache folder]")
+    cache_dir: str | None = option(
+        None, "Where decoded images are kept.  [default: the user's cache folder]", env="SCSUITE_CACHE"
+    )
+    limit_train: int | None = option(None, "Train on N images, a class-balanced part, always the same.", ge=1)
+    limit_test: int | None = option(None, "Test on N images, a class-balanced part, always the same.", ge=1)
+    test_split: float = option(0.2, "Share held out for the test where the data has no test/ or val/.", gt=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DataConfig):
+    """Where and how a network computes."""
+
+    seed: int = option(0, "Seed of every random draw.", ge=0, lt=2**63)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    workers: int | None = option(
+        None, "Processes that augment ahead; 0 augments in place.  [default: by machine]", ge=0, le=256
+    )
+    precision: str = option("auto", "Arithmetic of the network.", choices=PRECISIONS)
+    width: float = option(1.0, "Scales the network's channels; 1 is the assignment's.", gt=0, le=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(RunConfig):
+    """What one training step does; the range test and the training share it."""
+
+    batch_size: int = option(512, "Images in one step.", flags=("--bs", "--batch-size"), ge=1)
+    optimizer: str = option("sgd", "sgd (Nesterov) or adamw.", choices=("sgd", "adamw"))
+    weight_decay: float = option(5e-4, "L2 penalty (sgd) or decoupled decay (adamw).", ge=0)
+    l1: float = option(0.0, "L1 penalty on the weights, added to the loss.", ge=0)
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
+    dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
+    augment: str | None = option(None, "Albumentations policy.  [default: crop, flip, 8x8 cutout]", metavar="FILE.yaml")
+    val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrRangeConfig(RecipeConfig):
+    """The learning-rate range test."""
+
+    lr_start: float = option(1e-3, "First learning rate.", gt=0)
+    lr_end: float = option(10.0, "Last learning rate.", gt=0)
+    steps: int = option(200, "Steps of the sweep.", ge=10)
+    epochs: float | None = option(None, "Length of the sweep in epochs, instead of --steps.", gt=0, le=1000)
+    curve: str = option("exp", "How the rate rises.", choices=("exp", "linear"))
+    repeats: int = option(1, "Sweeps with different seeds, drawn as a band.", ge=1, le=100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_order("--lr-start", self.lr_start, "--lr-end", self.lr_end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RecipeConfig):
+    """One Cycle training. `lr_max` None means: find it first; `lr_min` None: found with it, or lr_max / div_factor."""
+
+    epochs: int = option(24, "Passes over the training images.", ge=1, le=100_000)
+    peak_epoch: float | None = option(
+        None, "Epoch at whose end the rate peaks; a fraction too.  [default: 5 of 24]", gt=0, metavar="EPOCH"
+    )
+    lr_max: float | None = option(None, "Rate at the peak; auto finds it by a range test.", gt=0, auto=True)
+    lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
+    div_factor: float = option(10.0, "With --lr-max alone, the lower rate is that divided by this.", gt=1)
+    lr_from: str | None = option(None, "Take both rates from an lr-range run.", metavar="RUN")
+    cycle_momentum: bool = option(True, "Momentum 0.95 > 0.85 > 0.95 against the rate, or 0.9.")
+    deterministic: bool = option(False, "Bit-identical runs on CUDA too, at some speed.", flags=("--deterministic",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.peak_epoch is not None and self.peak_epoch >= self.epochs:
+            raise UsageError(
+                "option",
+                "--peak-epoch",
+                expected=f"less than --epochs ({self.epochs})",
+                found=self.peak_epoch,
+                hint="Leave it out for the peak at 5/24 of the epochs.",
+            )
+        if self.lr_min is not None and self.lr_max is None and self.lr_from is None:
+            raise UsageError(
+                "option",
+                "--lr-min",
+                expected="--lr-max beside it",
+                found="--lr-min alone",
+                hint="Give both, or neither to have them found.",
+            )
+        if self.lr_from is not None and (self.lr_min is not None or self.lr_max is not None):
+            raise UsageError(
+                "option",
+                "--lr-from",
+                expected="no --lr-min or --lr-max beside it",
+                found="both",
+                hint="Give the rates or the run to take them from.",
+            )
+        if self.lr_min is not None and self.lr_max is not None:
+            _check_order("--lr-min", self.lr_min, "--lr-max", self.lr_max)
+
+    @property
+    def peak(self) -> float:
+        """The peak in epochs: `peak_epoch`, or 5/24 of the epochs."""
+        return self.epochs * PEAK_SHARE if self.peak_epoch is None else self.peak_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZigzagConfig(Config):
+    """The learning-rate curve to draw."""
+
+    lr_min: float = option(0.04, "Lower limit.", gt=0)
+    lr_max: float = option(0.4, "Upper limit.", gt=0)
+    step_size: int = option(490, "Steps from one limit to the other: 5 epochs of 98 steps.", ge=1)
+    cycles: int = option(2, "Cycles to draw, two step sizes each.", ge=1, le=1000)
+    policy: str = option("triangular", "Shape of the curve.", choices=POLICIES)
+    epochs: int = option(24, "Length of one-cycle.", ge=1, le=100_000)
+    peak_epoch: float | None = option(None, "Epoch at whose end one-cycle peaks.  [default: 5 of 24]", gt=0)
+    steps_per_epoch: int = option(98, "Steps in an epoch: 50,000 images in batches of 512.", ge=1, le=10_000_000)
+    run: str | None = option(None, "Draw what this training run planned and really did.", metavar="RUN")
+    out: str | None = option(None, "Also write the figure here.", metavar="FILE.png|svg|pdf")
+    csv: str | None = option(None, "Also write the curve's values here.", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_order("--lr-min", self.lr_min, "--lr-max", self.lr_max)
+        if self.peak_epoch is not None and self.peak_epoch >= self.epochs:
+            raise UsageError(
+                "option",
+                "--peak-epoch",
+                expected=f"less than --epochs ({self.epochs})",
+                found=self.peak_epoch,
+                hint="Leave it out for the peak at 5/24 of the epochs.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig(Config):
+    """What `evaluate` and `gradcam` share: a trained network, and the run's own settings unless a flag overrides them."""
+
+    ckpt: str = option(MISSING, "Run directory or checkpoint file.", metavar="RUN|FILE")
+    data: str | None = option(None, "Data to read instead of the run's.", metavar="SPEC")
+    data_dir: str | None = option(None, "Where cifar10's files are or go.")
+    cache_dir: str | None = option(None, "Where decoded images are kept.", env="SCSUITE_CACHE")
+    limit_test: int | None = option(None, "Test on N images, a class-balanced part.", ge=1)
+    seed: int | None = option(None, "Seed, instead of the run's.", ge=0, lt=2**63)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    precision: str | None = option(None, "Arithmetic, instead of the run's.", choices=PRECISIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ReadConfig):
+    """Evaluation of a trained network on the test images."""
+
+    tta: str = option("none", "Test-time augmentation, reported beside the plain figure.", choices=TTAS)
+    misclassified: int = option(25, "How many misclassified images to draw.", ge=0, le=1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradcamConfig(ReadConfig):
+    """Grad-CAM of a trained network."""
+
+    method: str = option("gradcam", "Which map.", choices=METHODS)
+    layer: str | None = option(None, "Module to look at.  [default: the network's own choice]")
+    class_: str = option("both", "predicted, actual, both, or a class name.", flags=("--class",))
+    select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
+    images: tuple[str, ...] = option((), "Pictures of your own instead of test images; repeat it.", metavar="FILE")
+    count: int = option(25, "How many images.", ge=1, le=1000)
+
+
+def _check_order(low_flag: str, low: float, high_flag: str, high: float) -> None:
+    if low >= high:
+        raise UsageError(
+            "option",
+            f"{low_flag} and {high_flag}",
+            expected="the first below the second",
+            found=f"{low} and {high}",
+            hint="Swap or change them.",
+        )
+
+
+YAML_BYTES_MAX = 64 * 1024  # a configuration or a policy is a page of text, not a data file
+
+
+def read_yaml(path: str, what: str) -> dict[str, Any]:
+    """A mapping from a YAML file, by the safe loader, without aliases or repeated keys.
+
+    Raises InputError for a file that is missing, too large, not YAML, or not a mapping.
+    """
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        """Refuses what the safe loader lets pass: aliases (they can be bombs) and keys given twice (the last would win)."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise yaml.YAMLError("aliases are not allowed")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+                raise yaml.YAMLError(f"given twice: {', '.join(sorted(twice))}")
+            return super().construct_mapping(node, deep=deep)
+
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(YAML_BYTES_MAX + 1)
+        if len(text) > YAML_BYTES_MAX:
+            raise yaml.YAMLError(f"larger than {YAML_BYTES_MAX} bytes")
+        values = Strict(text).get_single_data()
+    except OSError as error:
+        raise InputError(
+            what, path, expected="a readable YAML file", found=error.strerror, hint="Check the path."
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise InputError(what, path, expected="plain YAML", found=found, hint="Mend the file.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(what, path, expected="names with values", found=type(values).__name__, hint="See the README.")
+    return values

@@ -1,0 +1,98 @@
+"""What a data source gives, and the parts of it that limits and held-out images are.
+
+Shapes: N images, H x W = 32 x 32, C = 3 (RGB), K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scsuite.core.config import keyed_seed
+from scsuite.core.errors import UsageError
+
+SIZE = 32  # pixels; every image is SIZE x SIZE
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images with their labels; `files` names each image's origin, `masks_NHW` is where its object is, if known."""
+
+    images_NHWC: NDArray[np.uint8]
+    labels_N: NDArray[np.int64]
+    files: tuple[str, ...]
+    masks_NHW: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
+        """The images at these indices, in this order."""
+        picked = np.asarray(indices, dtype=np.int64)
+        masks = None if self.masks_NHW is None else self.masks_NHW[picked]
+        return Split(self.images_NHWC[picked], self.labels_N[picked], tuple(self.files[i] for i in picked), masks)
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in [0, 1]."""
+        values = np.arange(256) / 255
+        # A histogram is exact and needs no floating-point copy of the images.
+        counts = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(3)]
+        means = [float(count @ values / count.sum()) for count in counts]
+        stds = [float((count @ (values - m) ** 2 / count.sum()) ** 0.5) for count, m in zip(counts, means, strict=True)]
+        return tuple(means), tuple(max(std, 1e-3) for std in stds)  # one flat colour must not divide by zero
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images of one source. `fingerprint` is a sha256 over all of them, limits or not."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    def limited(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
+        """The class-balanced parts that --limit-train and --limit-test ask for; a limit past the end takes all."""
+        return replace(self, train=_limit(self.train, limit_train), test=_limit(self.test, limit_test))
+
+
+def _limit(split: Split, limit: int | None) -> Split:
+    if limit is None or limit >= len(split):
+        return split
+    return split.take(np.sort(balanced_indices(split.labels_N, limit, "limit")))
+
+
+def balanced_indices(labels_N: NDArray[np.int64], num_images: int, purpose: str) -> NDArray[np.int64]:
+    """`num_images` indices, as equal in class as the data allows; a function of the labels and the purpose alone.
+
+    Each class is put in a fixed random order; then the classes are dealt from in turn.
+    """
+    rng = np.random.default_rng(keyed_seed(0, purpose))
+    order = rng.permutation(len(labels_N))
+    rank_N = np.empty(len(labels_N), dtype=np.int64)  # place of an image within its class
+    for label in np.unique(labels_N):
+        members = order[labels_N[order] == label]
+        rank_N[members] = np.arange(len(members))
+    dealt: NDArray[np.int64] = np.lexsort((labels_N, rank_N))
+    return dealt[:num_images]
+
+
+def hold_out(split: Split, num_images: int) -> tuple[Split, Split]:
+    """The rest, and a class-balanced part of `num_images` held out of `split`, always the same one.
+
+    Raises UsageError when nothing would be left to train on.
+    """
+    if num_images >= len(split):
+        raise UsageError(
+            "option",
+            "--val-split",
+            expected=f"fewer than the {len(split)} training images",
+            found=num_images,
+            hint="Hold fewer images out.",
+        )
+    held = np.sort(balanced_indices(split.labels_N, num_images, "val"))
+    rest = np.setdiff1d(np.arange(len(split)), held)
+    return split.take(rest), split.take(held)

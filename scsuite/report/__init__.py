@@ -1,0 +1,1 @@
+"""Results as tables (rich) and figures (matplotlib): renders, computes nothing."""
