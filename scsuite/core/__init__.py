@@ -1,1 +1,1 @@
-"""The work itself: importable without typer, rich or matplotlib; never prints; each room imports only rooms above it."""
+"""The work itself: importable without typer, rich, matplotlib; never prints; a room imports only rooms above it."""

@@ -1,6 +1,6 @@
 """Every option of the suite, once: its name, default, unit, range and help, in frozen dataclasses checked when made.
 
-In: values from the command line, a YAML file, a checkpoint or Python. Out: a configuration that is valid, or a UsageError.
+In: values from the command line, a YAML file, a checkpoint or Python. Out: a valid configuration, or a UsageError.
 `cli.options` turns the same fields into Typer options; nothing here imports typer, torch or numpy.
 """
 
@@ -233,7 +233,7 @@ class ZigzagConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig(Config):
-    """What `evaluate` and `gradcam` share: a trained network, and the run's own settings unless a flag overrides them."""
+    """What `evaluate` and `gradcam` share: a trained network, read with its run's own settings unless a flag says else."""
 
     ckpt: str = option(MISSING, "Run directory or checkpoint file.", metavar="RUN|FILE")
     data: str | None = option(None, "Data to read instead of the run's.", metavar="SPEC")
@@ -287,7 +287,7 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
     import yaml
 
     class Strict(yaml.SafeLoader):
-        """Refuses what the safe loader lets pass: aliases (they can be bombs) and keys given twice (the last would win)."""
+        """Refuses what the safe loader lets pass: aliases (bombs) and keys given twice (the last would win)."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):

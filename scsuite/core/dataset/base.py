@@ -17,7 +17,7 @@ SIZE = 32  # pixels; every image is SIZE x SIZE
 
 @dataclass(frozen=True)
 class Split:
-    """Some images with their labels; `files` names each image's origin, `masks_NHW` is where its object is, if known."""
+    """Some images with their labels; `files` names each image's origin, `masks_NHW` is where its object is."""
 
     images_NHWC: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
