@@ -3,7 +3,7 @@
 Shapes: N images, H x W = 32 x 32, C = 3 (RGB), K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,8 @@ from scsuite.core.config import keyed_seed
 from scsuite.core.errors import UsageError
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
+
+Progress = Callable[[str, int, int | None], None]  # what is being done, how much is done, of how much if that is known
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Dataset:
     def limited(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
         """The class-balanced parts that --limit-train and --limit-test ask for; a limit past the end takes all."""
         return replace(self, train=_limit(self.train, limit_train), test=_limit(self.test, limit_test))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All of a source's images, before limits; `test` None: a part of `train` is yet to be held out."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split | None
+    notes: tuple[str, ...] = ()
 
 
 def _limit(split: Split, limit: int | None) -> Split:
