@@ -1,0 +1,176 @@
+"""Results as tables for a terminal, and the plain line an epoch that logs and pipes get.
+
+In: plain results, fractions in [0, 1]. Out: rich renderables (or a string), with percent for fractions.
+Names come from outside: each is put in a `Text`, whose brackets are letters and not markup.
+Numbers never break; where the terminal is narrow, words fold.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scsuite.report import words
+
+TITLE, HEAD, QUIET, CHOSEN, WARNING = "bold", "dim", "dim", "bold green", "yellow"
+
+
+def key_values(rows: Mapping[str, str], title: str | None = None) -> Table:
+    """Names and values, without lines."""
+    table = _table(title, box=None, show_header=False)
+    _words(table, "", style=QUIET)
+    _words(table, "")
+    for name, value in rows.items():
+        table.add_row(_text(name), _text(value))
+    return table
+
+
+def layers(rows: Sequence[tuple[str, str, str, int]], total: int) -> Table:
+    """The network, a layer a row: name, operations, output shape, parameters."""
+    table = _table(None, show_footer=True)
+    _words(table, "layer", footer="total")
+    _words(table, "operations", style=QUIET)
+    _words(table, "output")
+    _numbers(table, "parameters", footer=words.count(total))
+    for name, operations, shape, parameters in rows:
+        table.add_row(_text(name), _text(operations), _text(shape), words.count(parameters))
+    return table
+
+
+def epoch_line(
+    *,
+    epoch: int,
+    epochs: int,
+    lr: float,
+    momentum: float,
+    train_loss: float,
+    train_accuracy: float,
+    test_loss: float | None,
+    test_accuracy: float | None,
+    images_per_second: float,
+    seconds: float,
+    held_out: str,
+) -> str:
+    """One epoch on one line, in columns that stay where they are from line to line; `-` where nothing was measured."""
+    digits = len(str(epochs))
+    return "  ".join(
+        (
+            f"epoch {epoch:>{digits}}/{epochs}",
+            f"lr {lr:<8.3g}",
+            f"momentum {momentum:.3f}",
+            f"train loss {words.number(train_loss):>7} accuracy {words.percent(train_accuracy):>8}",
+            f"{held_out} loss {words.number(test_loss):>7} accuracy {words.percent(test_accuracy):>8}",
+            f"{words.count(images_per_second):>7} images/s",
+            f"{words.number(seconds, 1):>6} s",
+        )
+    )
+
+
+def range_test(
+    *, suggestions: Mapping[str, float], lr_min: float, lr_max: float, reason: str, warnings: Sequence[str]
+) -> RenderableType:
+    """What each rule suggests, the pair that was chosen, why, and what speaks against it."""
+    table = _table("Learning-rate range test")
+    _words(table, "rule")
+    _numbers(table, "learning rate")
+    for name, lr in suggestions.items():
+        table.add_row(_text(name), words.rate(lr))
+    if suggestions:
+        table.add_section()
+    for name, lr in {"LRMIN": lr_min, "LRMAX": lr_max}.items():
+        table.add_row(name, words.rate(lr), style=CHOSEN)
+    notes = [_text(f"warning: {warning}", WARNING) for warning in warnings]
+    return Group(table, "", *([_text(reason, QUIET)] if reason else []), *notes)
+
+
+def evaluation(
+    *, name: str, num_images: int, accuracy: float, loss: float, ece: float, tta: tuple[str, float] | None
+) -> Table:
+    """The figures of one evaluation; `tta` is how test-time augmentation was done and the accuracy that it gave."""
+    rows = {
+        "images": words.count(num_images),
+        "accuracy": words.percent(accuracy),
+        "loss": words.number(loss),
+        "calibration error": words.percent(ece),
+    }
+    if tta is not None:
+        rows[f"accuracy, {tta[0]}"] = words.percent(tta[1])
+    return key_values(rows, title=name)
+
+
+def per_class(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Precision, recall and F1 of each class (`name, precision, recall, f1, support`), in percent."""
+    table = _table("Classes (%)")
+    _words(table, "class")
+    for head in ("prec.", "recall", "F1", "images"):
+        _numbers(table, head)
+    for row in rows:
+        shares = (_share(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(_text(row["name"]), *shares, words.count(row["support"]))
+    return table
+
+
+def confused(pairs: Sequence[tuple[str, str, int]]) -> Table:
+    """The most confused pairs: what an image was, what the network said, how often."""
+    table = _table("Most confused")
+    _words(table, "actual")
+    _words(table, "predicted")
+    _numbers(table, "images")
+    for actual, predicted, times in pairs:
+        table.add_row(_text(actual), _text(predicted), words.count(times))
+    return table
+
+
+def cams(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Grad-CAM's images: `index, actual, predicted, p_actual, p_predicted`.
+
+    A user's own picture has no actual class. Each class stands with its probability, so that 40 columns are enough.
+    """
+    table = _table("Images")
+    _words(table, "image")
+    _words(table, "actual, %")
+    _words(table, "predicted, %")
+    for row in rows:
+        table.add_row(_text(row["index"]), _likely(row, "actual"), _likely(row, "predicted"))
+    return table
+
+
+def _likely(row: Mapping[str, Any], key: str) -> Text:
+    name, share = row.get(key), row.get(f"p_{key}")
+    said = words.NOTHING if name is None else str(name)
+    return _text(said if share is None else f"{said} {_share(share, 1)}")
+
+
+def _share(fraction: float, decimals: int = 2) -> str:
+    """Percent for a column whose head says so."""
+    return words.percent(fraction, decimals).removesuffix(" %")
+
+
+def _table(title: str | None, *, box: box.Box | None = box.SIMPLE_HEAD, **facts: Any) -> Table:
+    return Table(
+        title=None if title is None else _text(title, TITLE),
+        title_justify="left",
+        box=box,
+        header_style=HEAD,
+        padding=(0, 1 if box else 2, 0, 0),  # two columns between two cells: a box brings one of its own
+        pad_edge=False,
+        show_edge=False,
+        **facts,
+    )
+
+
+def _words(table: Table, head: str, **facts: Any) -> None:
+    """A column whose cells fold where the terminal is narrow."""
+    table.add_column(head, overflow="fold", **facts)
+
+
+def _numbers(table: Table, head: str, **facts: Any) -> None:
+    """A column whose cells stay whole."""
+    table.add_column(head, justify="right", no_wrap=True, **facts)
+
+
+def _text(value: object, style: str = "") -> Text:
+    return Text(words.clean(value), style=style, overflow="fold")
