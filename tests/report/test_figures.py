@@ -286,7 +286,7 @@ def test_counts_in_the_cells_equal_the_matrix(num_classes: int, drawn: list[Figu
 
 def test_colours_are_shares_of_the_actual_class_and_a_class_without_images_has_none(drawn: list[Figure]) -> None:
     figures.confusion(Path("x.png"), matrix_KK=np.array([[3, 1], [0, 0]]), class_names=["a", "b"])
-    shares = np.ma.filled(np.ma.asarray(drawn[0].axes[0].get_images()[0].get_array()), NAN)
+    shares: NDArray[np.float64] = np.ma.filled(np.ma.asarray(drawn[0].axes[0].get_images()[0].get_array()), NAN)
     np.testing.assert_array_equal(shares, [[0.75, 0.25], [NAN, NAN]])
 
 

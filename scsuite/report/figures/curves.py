@@ -63,7 +63,7 @@ def schedule(
         # An epoch ends with its last step: step 489 of 98 a epoch is the end of epoch 5.
         axes.set_xlim(-1 - 0.01 * num_steps, num_steps - 1 + 0.01 * num_steps)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.xaxis.set_major_formatter(lambda step, _: f"{step:.0f}" if step >= 0 else "")
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}" if step >= 0 else "")
         top = axes.secondary_xaxis(
             "top",
             functions=(
