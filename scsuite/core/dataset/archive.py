@@ -190,7 +190,9 @@ def _tar_header(block: bytes, where: str, first: bool) -> tarfile.TarInfo:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
         if first:
-            raise _refusal(where, "another kind of file", "Give a folder, .zip, .tar, .tar.gz or .tar.xz.") from None
+            raise _refusal(
+                where, "another kind of file, or a damaged one", "Give a folder, .zip, .tar, .tar.gz or .tar.xz."
+            ) from None
         raise _refusal(where, "a damaged header", "Fetch or pack it again.") from None
 
 

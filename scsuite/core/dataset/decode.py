@@ -115,7 +115,8 @@ def _open(data: bytes) -> Image.Image:
 
 def _check_end(picture: Image.Image, data: bytes) -> None:
     # libjpeg makes up a missing end; the one of an embedded preview may hide it from this search, never the reverse.
-    if picture.format == "JPEG" and data.find(b"\xff\xd9", data.find(b"\xff\xda")) < 0:
+    ends = {"JPEG": data.find(b"\xff\xd9", data.find(b"\xff\xda")), "PNG": data.find(b"IEND\xaeB`\x82")}
+    if ends.get(picture.format or "", 0) < 0:
         raise BrokenPictureError("a broken one (cut off at its end)")
 
 

@@ -177,7 +177,7 @@ def _decode_into(
     for count, (name, image, resized) in enumerate(decode.decode_all(data), start=1):
         if isinstance(image, decode.BrokenPictureError):
             first_problem = first_problem or count
-            problems.append((f"{where}: {name}", str(image)))
+            problems.append((name if problems else f"{where}: {name}", str(image)))
         else:
             found.images[name] = image
             found.num_resized += resized

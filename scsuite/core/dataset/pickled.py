@@ -86,15 +86,15 @@ class _Machine:
             "PROTO": lambda _: None,
             "FRAME": lambda _: None,
             "MARK": lambda _: self._mark(),
-            "EMPTY_DICT": lambda _: self.stack.append({}),
-            "EMPTY_LIST": lambda _: self.stack.append([]),
-            "EMPTY_TUPLE": lambda _: self.stack.append(()),
+            "EMPTY_DICT": lambda _: self._push({}),
+            "EMPTY_LIST": lambda _: self._push([]),
+            "EMPTY_TUPLE": lambda _: self._push(()),
             "DICT": lambda _: self._set_items({}, self._to_mark()),
-            "LIST": lambda _: self.stack.append(self._to_mark()),
-            "TUPLE": lambda _: self.stack.append(tuple(self._to_mark())),
-            "TUPLE1": lambda _: self.stack.append(tuple(self._pop(1))),
-            "TUPLE2": lambda _: self.stack.append(tuple(self._pop(2))),
-            "TUPLE3": lambda _: self.stack.append(tuple(self._pop(3))),
+            "LIST": lambda _: self._push(self._to_mark()),
+            "TUPLE": lambda _: self._push(tuple(self._to_mark())),
+            "TUPLE1": lambda _: self._push(tuple(self._pop(1))),
+            "TUPLE2": lambda _: self._push(tuple(self._pop(2))),
+            "TUPLE3": lambda _: self._push(tuple(self._pop(3))),
             "APPEND": lambda _: self._append(self._pop(1)),
             "APPENDS": lambda _: self._append(self._to_mark()),
             "SETITEM": lambda _: self._set_items(None, self._pop(2)),
@@ -107,7 +107,7 @@ class _Machine:
             "STOP": lambda _: self._stop(),
         }
         self.actions |= dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._put)
-        self.actions |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda key: self.stack.append(self.memo[key]))
+        self.actions |= dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda key: self._push(self.memo[key]))
 
     def run(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
@@ -126,6 +126,9 @@ class _Machine:
 
     def _stop(self) -> None:
         self.stopped = True
+
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)  # on the stack as it is once `value` has been taken from it
 
     def _mark(self) -> None:
         self.below.append(self.stack)

@@ -1,0 +1,205 @@
+"""Archives: every member in, nothing out of bounds, nothing on disk."""
+
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scsuite.core.dataset import archive
+from scsuite.core.errors import InputError
+from tests.core.dataset.helpers import write_tar, write_zip
+
+TREE = {"train/cat/a.png": b"one", "train/dog/b.png": b"x" * 1000, "README.txt": b"text"}
+
+
+def members(path: Path) -> dict[str, bytes | None]:
+    with path.open("rb") as file:
+        return dict(archive.read_members(file, str(path), lambda name: name.endswith(".png")))
+
+
+def link(kind: bytes, name: str = "train/cat/l.png") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "a.png"
+    return info
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_each_compression_of_a_tar_gives_the_wanted_members(tmp_path: Path, mode: str) -> None:
+    assert members(write_tar(tmp_path / "pictures", TREE, mode)) == {**TREE, "README.txt": None}
+
+
+def test_a_zip_gives_the_wanted_members(tmp_path: Path) -> None:
+    assert members(write_zip(tmp_path / "a.zip", TREE)) == {**TREE, "README.txt": None}
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_names_that_need_a_header_of_their_own_come_whole(tmp_path: Path, form: int) -> None:
+    long_name = "train/" + "ä" * 80 + "/" + "b" * 200 + ".png"
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for name in (long_name, "train/cat/a.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    assert members(path) == {long_name: b"abc", "train/cat/a.png": b"abc"}
+
+
+def test_dots_and_folders_are_normalised(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("./train/")
+    folder.type = tarfile.DIRTYPE
+    found = members(write_tar(tmp_path / "a.tar", {"./train//cat/./a.png": b"1"}, "w", folder))
+    assert found == {"train/cat/a.png": b"1", "train/": None}
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/abs.png", "a/../../x.png", "C:\\x.png", "a\\b.png", "C:x.png"])
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, write: Callable[..., Path]) -> None:
+    path = write(tmp_path / "a", {"ok.png": b"1", name: b"2"})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="leads out"):
+        members(path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_nul_in_a_zip_name_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"aXb.png": b"1"})
+    path.write_bytes(path.read_bytes().replace(b"aXb", b"a\0b"))
+    with pytest.raises(InputError, match="leads out"):
+        members(path)
+
+
+KINDS = [
+    (tarfile.SYMTYPE, "a symbolic link"),
+    (tarfile.LNKTYPE, "a hard link"),
+    (tarfile.FIFOTYPE, "a pipe"),
+    (tarfile.CHRTYPE, "a device"),
+    (tarfile.BLKTYPE, "a device"),
+    (b"Z", "a special file"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), KINDS)
+def test_links_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, kind: bytes, words: str) -> None:
+    path = write_tar(tmp_path / "a.tar", TREE, "w", link(kind))
+    with pytest.raises(InputError, match=rf"train/cat/l.png.*found {words}"):
+        members(path)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    info = zipfile.ZipInfo("l.png")
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(info, "/etc/passwd")
+    with pytest.raises(InputError, match="a symbolic link"):
+        members(path)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    data = bytearray(write_zip(tmp_path / "a.zip", {"a.png": b"1"}).read_bytes())
+    data[6] |= 1  # bit 0 of the flags in the member's own header ...
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # ... and in the directory's entry
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(InputError, match="encrypted"):
+        members(tmp_path / "a.zip")
+
+
+def test_a_member_given_twice_is_refused(tmp_path: Path) -> None:
+    first = write_tar(tmp_path / "a.tar", {"a.png": b"1", "./a.png": b"2"})
+    with pytest.raises(InputError, match="given twice"):
+        members(first)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95])
+def test_a_cut_tar_is_refused(tmp_path: Path, mode: str, share: float) -> None:
+    tree = {f"{i}.png": bytes((i * 7 + j * j) % 256 for j in range(2000)) for i in range(20)}
+    data = write_tar(tmp_path / "a", tree, mode).read_bytes()
+    end = int(len(data) * share) if mode != "w" else int(20 * 2560 * share)  # without the zeros that fill up the tar
+    (tmp_path / "a").write_bytes(data[:end])
+    with pytest.raises(InputError, match=r"early|damaged|empty"):
+        members(tmp_path / "a")
+
+
+def test_a_tar_cut_between_two_members_is_told_from_a_whole_one(tmp_path: Path) -> None:
+    data = write_tar(tmp_path / "a.tar", {"a.png": b"1", "b.png": b"2"}).read_bytes()
+    (tmp_path / "a.tar").write_bytes(data[:1024])  # header and block of the first member, no end mark
+    with pytest.raises(InputError, match="ends too early"):
+        members(tmp_path / "a.tar")
+
+
+def test_a_flipped_bit_is_found_by_the_checksum_of_the_compression(tmp_path: Path) -> None:
+    tree = {"a.png": bytes((i * i + i // 7) % 256 for i in range(4000))}
+    for path in (
+        write_zip(tmp_path / "a.zip", tree),
+        write_tar(tmp_path / "a.tar.xz", tree, "w:xz"),
+        write_tar(tmp_path / "a.tar.gz", tree, "w:gz"),
+        write_tar(tmp_path / "a.tar.bz2", tree, "w:bz2"),
+    ):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="damaged"):
+            members(path)
+
+
+def test_a_false_size_in_a_header_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    for size, words in ((archive.FILE_BYTES_MAX + 1, "over 64 MB"), (2**33, "over 64 MB"), (-5, "in one member")):
+        info = tarfile.TarInfo("a.png")
+        info.size = size
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        with pytest.raises(InputError, match=words):
+            members(path)
+
+
+def test_a_long_name_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**31
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(InputError, match="a header of 2,147,483,648 bytes"):
+        members(tmp_path / "a.tar")
+
+
+def test_the_caps_count_what_is_really_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = {f"{i}.png": bytes(10_000) for i in range(10)}
+    monkeypatch.setattr(archive, "TOTAL_BYTES_MAX", 50_000)
+    for path in (write_tar(tmp_path / "a.tar.gz", tree, "w:gz"), write_zip(tmp_path / "a.zip", tree)):
+        with pytest.raises(InputError, match="than"):
+            members(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(archive, "MEMBERS_MAX", 9)
+    for path in (tmp_path / "a.tar.gz", tmp_path / "a.zip"):
+        with pytest.raises(InputError, match="more than 9 members"):
+            members(path)
+
+
+def test_a_zip_directory_of_a_million_members_is_refused_unread(tmp_path: Path) -> None:
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 60 * 2**20, 0, 0)
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + end)
+    with pytest.raises(InputError, match="more than 300,000 members"):
+        members(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "an empty file"),
+        (b"hello, this is a text file " * 40, "another kind of file"),
+        (b"<html>" + b"x" * 600, "another kind of file"),
+        (b"7z\xbc\xaf\x27\x1c" + b"x" * 600, "a 7-Zip file"),
+        (b"Rar!\x1a\x07\0" + b"x" * 600, "a RAR file"),
+        (b"\x1f\x8b" + b"x" * 600, "damaged"),
+        (b"PK\x03\x04" + b"x" * 600, "ends too early"),
+    ],
+)
+def test_other_files_are_called_what_they_are(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(InputError, match=words) as caught:
+        members(tmp_path / "a.zip")
+    assert caught.value.exit_code == 3
