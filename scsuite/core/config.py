@@ -9,10 +9,9 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Self
 
-from scsuite.core.errors import InputError, UsageError
+from scsuite.core.errors import UsageError
 
 MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, section 4.3: high rate, low momentum
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
@@ -100,9 +99,9 @@ class DataConfig(Config):
         env="SCSUITE_DATA",
         metavar="SPEC",
     )
-    data_dir: str | None = option(None, "Where cifar10's files are or go.  [default: the user's cache folder]")
+    data_dir: str | None = option(None, "Where cifar10's files are or go. (default: the user's cache folder)")
     cache_dir: str | None = option(
-        None, "Where decoded images are kept.  [default: the user's cache folder]", env="SCSUITE_CACHE"
+        None, "Where decoded images are kept. (default: the user's cache folder)", env="SCSUITE_CACHE"
     )
     limit_train: int | None = option(None, "Train on N images, a class-balanced part, always the same.", ge=1)
     limit_test: int | None = option(None, "Test on N images, a class-balanced part, always the same.", ge=1)
@@ -116,7 +115,7 @@ class RunConfig(DataConfig):
     seed: int = option(0, "Seed of every random draw.", ge=0, lt=2**63)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     workers: int | None = option(
-        None, "Processes that augment ahead; 0 augments in place.  [default: by machine]", ge=0, le=256
+        None, "Processes that augment ahead; 0 augments in place. (default: by machine)", ge=0, le=256
     )
     precision: str = option("auto", "Arithmetic of the network.", choices=PRECISIONS)
     width: float = option(1.0, "Scales the network's channels; 1 is the assignment's.", gt=0, le=16)
@@ -132,7 +131,7 @@ class RecipeConfig(RunConfig):
     l1: float = option(0.0, "L1 penalty on the weights, added to the loss.", ge=0)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
-    augment: str | None = option(None, "Albumentations policy.  [default: crop, flip, 8x8 cutout]", metavar="FILE.yaml")
+    augment: str | None = option(None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
 
@@ -158,7 +157,7 @@ class TrainConfig(RecipeConfig):
 
     epochs: int = option(24, "Passes over the training images.", ge=1, le=100_000)
     peak_epoch: float | None = option(
-        None, "Epoch at whose end the rate peaks; a fraction too.  [default: 5 of 24]", gt=0, metavar="EPOCH"
+        None, "Epoch at whose end the rate peaks; a fraction too. (default: 5 of 24)", gt=0, metavar="EPOCH"
     )
     lr_max: float | None = option(None, "Rate at the peak; auto finds it by a range test.", gt=0, auto=True)
     lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
@@ -212,7 +211,7 @@ class ZigzagConfig(Config):
     cycles: int = option(2, "Cycles to draw, two step sizes each.", ge=1, le=1000)
     policy: str = option("triangular", "Shape of the curve.", choices=POLICIES)
     epochs: int = option(24, "Length of one-cycle.", ge=1, le=100_000)
-    peak_epoch: float | None = option(None, "Epoch at whose end one-cycle peaks.  [default: 5 of 24]", gt=0)
+    peak_epoch: float | None = option(None, "Epoch at whose end one-cycle peaks. (default: 5 of 24)", gt=0)
     steps_per_epoch: int = option(98, "Steps in an epoch: 50,000 images in batches of 512.", ge=1, le=10_000_000)
     run: str | None = option(None, "Draw what this training run planned and really did.", metavar="RUN")
     out: str | None = option(None, "Also write the figure here.", metavar="FILE.png|svg|pdf")
@@ -233,7 +232,7 @@ class ZigzagConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig(Config):
-    """What `evaluate` and `gradcam` share: a trained network, read with its run's own settings unless a flag says else."""
+    """What `evaluate` and `gradcam` share: a trained network, read as its run read it unless a flag says else."""
 
     ckpt: str = option(MISSING, "Run directory or checkpoint file.", metavar="RUN|FILE")
     data: str | None = option(None, "Data to read instead of the run's.", metavar="SPEC")
@@ -258,7 +257,7 @@ class GradcamConfig(ReadConfig):
     """Grad-CAM of a trained network."""
 
     method: str = option("gradcam", "Which map.", choices=METHODS)
-    layer: str | None = option(None, "Module to look at.  [default: the network's own choice]")
+    layer: str | None = option(None, "Module to look at. (default: the network's own choice)")
     class_: str = option("both", "predicted, actual, both, or a class name.", flags=("--class",))
     select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
     images: tuple[str, ...] = option((), "Pictures of your own instead of test images; repeat it.", metavar="FILE")
@@ -274,45 +273,3 @@ def _check_order(low_flag: str, low: float, high_flag: str, high: float) -> None
             found=f"{low} and {high}",
             hint="Swap or change them.",
         )
-
-
-YAML_BYTES_MAX = 64 * 1024  # a configuration or a policy is a page of text, not a data file
-
-
-def read_yaml(path: str, what: str) -> dict[str, Any]:
-    """A mapping from a YAML file, by the safe loader, without aliases or repeated keys.
-
-    Raises InputError for a file that is missing, too large, not YAML, or not a mapping.
-    """
-    import yaml
-
-    class Strict(yaml.SafeLoader):
-        """Refuses what the safe loader lets pass: aliases (bombs) and keys given twice (the last would win)."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.events.AliasEvent):
-                raise yaml.YAMLError("aliases are not allowed")
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := {str(key) for key in keys if keys.count(key) > 1}:
-                raise yaml.YAMLError(f"given twice: {', '.join(sorted(twice))}")
-            return super().construct_mapping(node, deep=deep)
-
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(YAML_BYTES_MAX + 1)
-        if len(text) > YAML_BYTES_MAX:
-            raise yaml.YAMLError(f"larger than {YAML_BYTES_MAX} bytes")
-        values = Strict(text).get_single_data()
-    except OSError as error:
-        raise InputError(
-            what, path, expected="a readable YAML file", found=error.strerror, hint="Check the path."
-        ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise InputError(what, path, expected="plain YAML", found=found, hint="Mend the file.") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(what, path, expected="names with values", found=type(values).__name__, hint="See the README.")
-    return values

@@ -69,6 +69,37 @@ def epoch_line(
     )
 
 
+def progress(
+    *,
+    epoch: int,
+    epochs: int,
+    step: int,
+    steps: int,
+    lr: float,
+    momentum: float,
+    loss: float,
+    accuracy: float,
+    images_per_second: float,
+    left: str,
+) -> Table:
+    """Where a training stands, one row to be redrawn in place; loss and accuracy are those of the epoch so far."""
+    table = _table(None)
+    cells = {
+        "epoch": f"{epoch}/{epochs}",
+        "step": f"{words.count(step)}/{words.count(steps)}",
+        "rate": words.rate(lr),
+        "momentum": f"{momentum:.3f}",
+        "loss": words.number(loss, 3),
+        "accuracy": words.percent(accuracy, 1),
+        "images/s": words.count(images_per_second),
+        "left": left,
+    }
+    for head in cells:
+        _numbers(table, head)
+    table.add_row(*cells.values())
+    return table
+
+
 def range_test(
     *, suggestions: Mapping[str, float], lr_min: float, lr_max: float, reason: str, warnings: Sequence[str]
 ) -> RenderableType:

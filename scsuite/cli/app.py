@@ -1,0 +1,137 @@
+"""The program: registers the commands, and turns every way a command can end into an exit code and one line."""
+
+import contextlib
+import errno
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from scsuite import __version__
+from scsuite.cli.evaluate import evaluate
+from scsuite.cli.gradcam import gradcam
+from scsuite.cli.lr_range import lr_range
+from scsuite.cli.terminal import drop_stdout
+from scsuite.cli.train import train
+from scsuite.cli.zigzag import zigzag
+from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
+
+app = typer.Typer(name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command("zigzag")(zigzag)
+app.command("lr-range")(lr_range)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("gradcam")(gradcam)
+
+# The usage errors of the parser under Typer: click's, or in newer versions Typer's own copy of it.
+_ParserError = typer.BadParameter.__mro__[2]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scsuite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def scsuite(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Super-convergence for small image classifiers: find the rates, draw the cycle, train, evaluate, explain."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code. Errors are one line on stderr; a traceback only with --debug."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in arguments
+    try:
+        with _polite_signals(), warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")  # a library's warning is not for the user, nor before an error's line
+            code = app(arguments, standalone_mode=False, prog_name="scsuite")
+            sys.stdout.flush()
+            return code if isinstance(code, int) else ExitCode.DONE
+    except BaseException as error:
+        if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
+            import traceback
+
+            traceback.print_exc()
+        return _explain(error, arguments)
+
+
+def _explain(error: BaseException, arguments: Sequence[str]) -> int:
+    """Print an error's line, and return its exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else ExitCode.BUG
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BrokenPipeError):
+        drop_stdout()
+        return ExitCode.DONE
+    known = _as_ours(error, arguments)
+    if known is None:
+        print(f"error: bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "  # noqa: T201
+              "Run it again with --debug and report what it prints.", file=sys.stderr)  # fmt: skip
+        return ExitCode.BUG
+    print(f"error: {known}", file=sys.stderr)  # noqa: T201
+    return known.exit_code
+
+
+def _as_ours(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:
+    if isinstance(error, ScsuiteError):
+        return error
+    if isinstance(error, _ParserError):
+        return _usage_error(error, arguments)
+    no_room = "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_room):
+        return OutputError(
+            "out of memory", "this machine", expected="room for the batch", found=_one_line(error)[:120],
+            hint="Try a smaller --bs or --width.",
+        )  # fmt: skip
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
+        return OutputError(
+            "cannot write", error.filename or "output", expected="room and permission", found=error.strerror,
+            hint="Free some space or choose another --runs-dir.",
+        )  # fmt: skip
+    return None
+
+
+def _usage_error(error: BaseException, arguments: Sequence[str]) -> UsageError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else " ".join(["scsuite", *arguments[:1]])
+    found = str(error.format_message() if hasattr(error, "format_message") else error)
+    near = getattr(error, "possibilities", None)
+    hint = f"Did you mean {' or '.join(sorted(near))}?" if near else f"See {where} --help."
+    found = _one_line(found.split(" Did you mean", maxsplit=1)[0]).rstrip(".")
+    return UsageError(
+        "command line", where, expected="options as in --help", found=found,
+        hint=hint,
+    )  # fmt: skip
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _polite_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` puts its own over these."""
+
+    def leave(signum: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    try:
+        before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    except ValueError:  # not the main thread: a test, or a program that uses us
+        before = {}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,86 @@
+"""How commands begin and end: the data, decoded under a progress display; a run directory; the result."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scsuite import __version__
+from scsuite.cli.options import Output
+from scsuite.cli.terminal import Terminal
+from scsuite.core.config import Config, DataConfig
+
+if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset
+    from scsuite.core.loop import Arithmetic
+    from scsuite.core.rundir import RunDir
+
+
+def load_data(config: DataConfig, terminal: Terminal) -> "Dataset":
+    """The images that the configuration names, limits applied; says how many there are, and what was done to them."""
+    from scsuite.core.dataset import load_dataset
+
+    with terminal.counting() as progress:
+        data = load_dataset(
+            config.data,
+            data_dir=config.data_dir,
+            cache_dir=config.cache_dir,
+            limit_train=config.limit_train,
+            limit_test=config.limit_test,
+            test_split=config.test_split,
+            progress=progress,
+        )
+    terminal.line(
+        f"data      {data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
+        f"{len(data.class_names)} classes"
+    )
+    for note in data.notes:
+        terminal.line(f"          {note}")
+    return data
+
+
+def create_run(output: Output, command: str, name: str, config: Config, terminal: Terminal, **facts: Any) -> "RunDir":
+    """A fresh run directory, config.yaml and environment.json in it, log.txt begun."""
+    from scsuite.core.rundir import RunDir
+
+    run = RunDir.create(output.runs_dir, command, output.name or name)
+    run.write_config(config)
+    run.write_environment(facts)
+    terminal.log_to(run)
+    return run
+
+
+def machine_facts(arithmetic: "Arithmetic") -> dict[str, Any]:
+    """Device, precision and threads, for environment.json."""
+    import torch
+
+    on_cuda = arithmetic.device.type == "cuda"
+    return {
+        "device": str(arithmetic.device),
+        "device_name": torch.cuda.get_device_name(arithmetic.device) if on_cuda else None,
+        "cuda": torch.version.cuda if on_cuda else None,
+        "precision": arithmetic.precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def data_facts(data: "Dataset") -> dict[str, Any]:
+    """What identifies the images, for environment.json."""
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+    }
+
+
+def say_figures(terminal: Terminal, *paths: Path) -> None:
+    """Where the pictures are."""
+    for path in paths:
+        terminal.line(f"figure    {path}")
+
+
+def finish(run: "RunDir", terminal: Terminal, result: dict[str, Any], begin: float) -> None:
+    """Write the result and print it: the version and the seconds are every command's."""
+    result = {"command": result["command"], "version": __version__, **result, "seconds": time.perf_counter() - begin}
+    run.write_result(result)
+    terminal.result(result)

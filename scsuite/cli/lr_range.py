@@ -1,0 +1,128 @@
+"""`scsuite lr-range`: the learning-rate range test, from which LRMIN and LRMAX are read."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scsuite.cli.begin import create_run, data_facts, finish, load_data, machine_facts, say_figures
+from scsuite.cli.options import Output, options
+from scsuite.cli.terminal import PLAIN_EVERY, Terminal
+from scsuite.core.config import LrRangeConfig
+
+if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset
+    from scsuite.core.rundir import RunDir
+    from scsuite.core.sweep import RangeTest
+
+
+@options(LrRangeConfig)
+def lr_range(config: LrRangeConfig, output: Output) -> None:
+    """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
+    from scsuite.core.loop import resolve_arithmetic
+    from scsuite.report import tables
+
+    begin = time.perf_counter()
+    terminal = Terminal(output)
+    facts = machine_facts(resolve_arithmetic(config.device, config.precision))
+    data = load_data(config, terminal)
+    check_range_test(data, config)
+    with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
+        found = run_range_test(data, config, terminal)
+        write_history(run, found)
+        figure = draw_range_test(run, found, config)
+        terminal.print(
+            tables.range_test(
+                suggestions=found.suggestions, lr_min=found.lr_min, lr_max=found.lr_max, reason=found.reason,
+                warnings=found.warnings,
+            )
+        )  # fmt: skip
+        say_figures(terminal, figure)
+        result = {
+            "command": "lr-range",
+            "run_dir": str(run.path),
+            "lr_min": found.lr_min,
+            "lr_max": found.lr_max,
+            "suggestions": found.suggestions,
+            "reason": found.reason,
+            "warnings": list(found.warnings),
+            "steps": [len(sweep.lrs_L) for sweep in found.sweeps],
+            "conditions": found.conditions,
+            "figure": str(figure),
+        }
+        finish(run, terminal, result, begin)
+        terminal.line(f"next      scsuite train --lr-from {run.path} ...")
+
+
+def check_range_test(data: "Dataset", config: LrRangeConfig) -> None:
+    """What can be wrong with the settings for this data, found before anything is written."""
+    from scsuite.core.augment import load_policy
+    from scsuite.core.loop import check_batches, split_off_val
+
+    train, _ = split_off_val(data.train, config.val_split)
+    check_batches(len(train), config.batch_size)
+    load_policy(config.augment, *train.mean_std())
+
+
+def run_range_test(
+    data: "Dataset", config: LrRangeConfig, terminal: Terminal, check_stop: Callable[[], None] | None = None
+) -> "RangeTest":
+    """The test under a display: a bar on a terminal, a line now and then elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from scsuite.core.loop import StepResult
+    from scsuite.core.sweep import num_steps_of, range_test
+
+    total = num_steps_of(config, len(data.train) - config.val_split)
+    bar = Progress(
+        TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+        TimeRemainingColumn(), console=terminal.console, transient=True, disable=not terminal.console.is_terminal or terminal.console.quiet,
+    )  # fmt: skip
+    last = time.monotonic()
+    with bar:
+        task = bar.add_task("", total=total * config.repeats)
+
+        def on_step(step: StepResult, repeat: int) -> None:
+            nonlocal last
+            if check_stop is not None:
+                check_stop()
+            text = f"rate {step.lr:.4g}  loss {step.loss:.3f}"
+            bar.update(task, completed=repeat * total + step.step + 1, description=text)
+            if not terminal.console.is_terminal and time.monotonic() - last > PLAIN_EVERY:
+                last = time.monotonic()
+                terminal.line(f"range test {repeat + 1} of {config.repeats}, step {step.step + 1} of {total}: {text}")
+
+        return range_test(data, config, on_step=on_step)
+
+
+def write_history(run: "RunDir", found: "RangeTest") -> None:
+    """history.csv: every step of every repeat."""
+    from scsuite.core.files import write_csv
+
+    rows: list[tuple[Any, ...]] = []
+    for repeat, sweep in enumerate(found.sweeps):
+        columns = zip(sweep.lrs_L.tolist(), sweep.losses_L.tolist(), sweep.accuracies_L.tolist(), strict=True)
+        rows += [(repeat, sweep.seed, step, *values) for step, values in enumerate(columns)]
+    write_csv(run.path / "history.csv", ("repeat", "seed", "step", "lr", "loss", "accuracy"), rows)
+
+
+def draw_range_test(run: "RunDir", found: "RangeTest", config: LrRangeConfig) -> Any:
+    """The figure of a range test; returns its path."""
+    from scsuite.core.sweep import mean_curves
+    from scsuite.report import figures
+
+    lrs_L, loss_L, accuracy_L = mean_curves(found.sweeps)
+    path = run.figure("lr-range")
+    figures.lr_range(
+        path,
+        lrs=lrs_L.tolist(),
+        losses=[sweep.losses_L.tolist() for sweep in found.sweeps],
+        accuracies=[sweep.accuracies_L.tolist() for sweep in found.sweeps],
+        smooth_loss=loss_L.tolist(),
+        smooth_accuracy=accuracy_L.tolist(),
+        suggestions=found.suggestions,
+        lr_min=found.lr_min,
+        lr_max=found.lr_max,
+        log=config.curve == "exp",
+        source=found.source,
+    )
+    return path

@@ -1,0 +1,125 @@
+"""What a person sees while a command works: tables, lines and a live display; the same, plain, in the run's log.txt."""
+
+import contextlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from scsuite.cli.options import Output
+    from scsuite.core.rundir import RunDir
+
+PLAIN_EVERY = 30.0  # seconds between lines about something long, off a terminal
+
+
+class Terminal:
+    """Prints for people: on stdout, or on stderr where stdout is for JSON; and into the run's log once there is one."""
+
+    def __init__(self, output: "Output") -> None:
+        self.console = Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
+        self.json = output.json
+        self._run: RunDir | None = None
+        self._waiting: list[str] = []
+
+    def log_to(self, run: "RunDir") -> None:
+        """From now on all that is printed goes to this run's log.txt too; what was printed before goes there first."""
+        self._run = run
+        for text in self._waiting:
+            run.log(text)
+        self._waiting.clear()
+
+    def print(self, renderable: RenderableType) -> None:
+        """Show a table or a text with markup."""
+        plain = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
+        plain.print(renderable)
+        self._log(plain.file.getvalue())  # type: ignore[attr-defined]  # the StringIO above
+        with quiet_pipes():
+            self.console.print(renderable)
+
+    def line(self, text: str) -> None:
+        """Show one line as it is."""
+        self._log(text)
+        with quiet_pipes():
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._log(f"warning: {text}")
+        with quiet_pipes():
+            self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+    def _log(self, text: str) -> None:
+        if self._run is None:
+            self._waiting.append(text)
+        else:
+            self._run.log(text)
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """The JSON object of --json."""
+        if self.json:
+            with quiet_pipes():
+                print(json.dumps(result, ensure_ascii=True), flush=True)  # noqa: T201 - the machine's half of the contract
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
+        """A `progress(text, done, total)` for what takes long: a bar on a terminal, a line now and then elsewhere."""
+        if self.console.is_terminal and not self.console.quiet:
+            bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            with bar:
+                tasks: dict[str, Any] = {}
+
+                def show(text: str, done: int, total: int | None) -> None:
+                    if text not in tasks:
+                        tasks[text] = bar.add_task(escape(text), total=total)
+                    bar.update(tasks[text], completed=done, total=total)
+
+                yield show
+            return
+        last = time.monotonic()
+
+        def tell(text: str, done: int, total: int | None) -> None:
+            nonlocal last
+            if time.monotonic() - last > PLAIN_EVERY:
+                last = time.monotonic()
+                self.line(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
+
+        yield tell
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[Callable[[RenderableType], None]]:
+        """A `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda _renderable: None
+            return
+        with Live(console=self.console, transient=True, refresh_per_second=4) as live:
+            yield live.update
+
+
+@contextlib.contextmanager
+def quiet_pipes() -> Iterator[None]:
+    """A reader that went away (`| head -1`) does not end a run: what follows is printed nowhere."""
+    try:
+        yield
+    except BrokenPipeError:
+        drop_stdout()
+
+
+def drop_stdout() -> None:
+    """Let stdout lead nowhere, so that nothing more fails on it, at exit neither."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

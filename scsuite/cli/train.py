@@ -1,0 +1,413 @@
+"""`scsuite train`: One Cycle training, from nothing or from where a run stopped."""
+
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scsuite.cli.begin import create_run, data_facts, finish, load_data, machine_facts, say_figures
+from scsuite.cli.lr_range import check_range_test, draw_range_test, run_range_test, write_history
+from scsuite.cli.options import Output, options
+from scsuite.cli.terminal import Terminal
+from scsuite.core.config import RANGE_STEPS_MIN, LrRangeConfig, TrainConfig, flag_of
+from scsuite.core.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from scsuite.core.checkpoint import Checkpoint
+    from scsuite.core.dataset import Dataset
+    from scsuite.core.loop import EpochResult, StepResult, Trainer
+    from scsuite.core.rundir import RunDir
+
+HARMLESS = frozenset({"workers", "data_dir", "cache_dir"})  # what may change on resume: no number depends on them
+COMMIT_SHARE = 0.02  # of the time, at most, goes into commits (design.md)
+GRID = 64  # augmented images to look at
+
+ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on where a run stopped.")]
+
+
+@options(TrainConfig, resume=ResumeOption)
+def train(config: TrainConfig, output: Output, resume: str | None) -> None:
+    """Train with the One Cycle Policy: one cycle over all epochs, no annihilation."""
+    from scsuite.core.rundir import RunDir
+
+    begin = time.perf_counter()
+    terminal = Terminal(output)
+    if resume is None:
+        _train_anew(config, output, terminal, begin)
+        return
+    with RunDir.open(Path(resume)) as run:
+        if (result := run.result()) is not None:
+            terminal.line(f"finished  {run.path} is complete: nothing to do")
+            terminal.result(result)
+            return
+        _go_on(run, config, output, terminal, begin)
+
+
+def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
+    from scsuite.core.loop import resolve_arithmetic
+
+    make_deterministic(config.deterministic)
+    arithmetic = resolve_arithmetic(config.device, config.precision)
+    data = load_data(config, terminal)
+    check_range_test(data, range_config(config, data))
+    found = None if config.lr_from is None else _rates_of(config, data, terminal)
+    facts = {**machine_facts(arithmetic), "data": data_facts(data)}
+    with create_run(output, "train", data.name, config, terminal, **facts) as run, StopRequest(terminal) as stop:
+        config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
+        _train(run, config, data, terminal, stop, begin, None, facts)
+
+
+def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
+    """Continue a run in its own directory, under its own settings."""
+    from scsuite.core.loop import resolve_arithmetic
+    from scsuite.core.rundir import newest_checkpoint
+
+    checkpoint, problems = newest_checkpoint(run.path)
+    saved = run.config() if checkpoint is None else checkpoint.facts["config"]
+    config = _same_settings(saved, config, output.given, run.path)
+    make_deterministic(config.deterministic)
+    resolve_arithmetic(config.device, config.precision)  # a device that is not here is said before the data is read
+    data = load_data(config, terminal)
+    terminal.log_to(run)
+    for problem in problems:
+        terminal.warn(f"passed over: {problem}")
+    if checkpoint is None:
+        terminal.warn(f"{run.path} has no whole checkpoint: starting again from step 0")
+        run.cut_back(0)
+    with StopRequest(terminal) as stop:
+        _train(run, config, data, terminal, stop, begin, checkpoint, None)
+
+
+def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozenset[str], run: Path) -> TrainConfig:
+    """The run's own configuration; a flag that says something else is refused, but for those that change no number."""
+    old = TrainConfig.from_dict(saved)
+    for item in fields(TrainConfig):
+        was, now = getattr(old, item.name), getattr(config, item.name)
+        if item.name in given and item.name not in HARMLESS and was != now:
+            raise UsageError(
+                "option", flag_of(item), expected=f"{was}, as {run} was begun with", found=now,
+                hint="Leave the option out, or start a new run.",
+            )  # fmt: skip
+    return replace(old, **{name: getattr(config, name) for name in HARMLESS & given})
+
+
+def _train(
+    run: "RunDir", config: TrainConfig, data: "Dataset", terminal: Terminal, stop: "StopRequest", begin: float,
+    checkpoint: "Checkpoint | None", facts: dict[str, Any] | None,
+) -> None:  # fmt: skip
+    """Find the rates if that is left to do, train to the end, and write what came of it."""
+    from scsuite.core.loop import Trainer
+
+    if config.lr_max is None:
+        config = _find_rates(run, config, data, terminal, stop)
+    elif config.lr_min is None:
+        terminal.line(f"rates     LRMIN is LRMAX / {config.div_factor:g}")
+    trainer = Trainer(data, config)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+        run.cut_back(trainer.state.step)
+    else:
+        run.write_config(trainer.config)
+        _draw_augmented(run, trainer)
+    if facts is not None:
+        run.write_environment({**facts, "schedule": trainer.plan()})
+    _introduce(trainer, terminal, run)
+    _fit(run, trainer, terminal, stop)
+    _finish(run, trainer, terminal, begin)
+
+
+def _find_rates(
+    run: "RunDir", config: TrainConfig, data: "Dataset", terminal: Terminal, stop: "StopRequest"
+) -> TrainConfig:
+    """`--lr-max auto`: the range test first, its figure and history in this run."""
+    terminal.line("rates     not given: finding them by a range test")
+    test = range_config(config, data)
+    found = run_range_test(data, test, terminal, stop.check)
+    write_history(run, found)
+    figure = draw_range_test(run, found, test)
+    for warning in found.warnings:
+        terminal.warn(warning)
+    say_figures(terminal, figure)
+    return replace(config, lr_min=found.lr_min, lr_max=found.lr_max)
+
+
+def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
+    """The range test under the conditions of a training; a short training has a shorter test, within reason."""
+    test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
+    num_steps = config.epochs * -(-(len(data.train) - config.val_split) // config.batch_size)
+    return replace(test, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
+
+
+def _rates_of(config: TrainConfig, data: "Dataset", terminal: Terminal) -> tuple[float, float]:
+    """The pair that an lr-range run found; warns where it was found under other conditions."""
+    from scsuite.core.augment import load_policy, policy_facts
+    from scsuite.core.loop import split_off_val
+    from scsuite.core.rundir import read_result
+    from scsuite.core.sweep import conditions_of
+
+    assert config.lr_from is not None
+    result = read_result(config.lr_from, "lr-range")
+    try:
+        pair = float(result["lr_min"]), float(result["lr_max"])
+        theirs = dict(result["conditions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "run", config.lr_from, expected="lr_min, lr_max and conditions", found=f"{type(error).__name__}: {error}",
+            hint="Run scsuite lr-range again.",
+        ) from None  # fmt: skip
+    train_images, _ = split_off_val(data.train, config.val_split)
+    mine = conditions_of(data, config, policy_facts(load_policy(config.augment, *train_images.mean_std())))
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            terminal.warn(f"the rates of {config.lr_from} were found with {name} {theirs.get(name)}, not {value}")
+    return pair
+
+
+def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
+    """What will be done: the network, the cycle, where it is computed."""
+    from scsuite.core.model import layer_table
+    from scsuite.report import tables
+
+    layers = layer_table(trainer.model)
+    rows = [(row.name, row.operations, " x ".join(map(str, row.shape)), row.num_parameters) for row in layers]
+    terminal.print(tables.layers(rows, sum(row.num_parameters for row in layers)))
+    config, at_peak = trainer.config, trainer.momentum_at(trainer.peak_step)
+    terminal.print(
+        tables.key_values(
+            {
+                "LRMIN": f"{trainer.lr_min:.4g}",
+                "LRMAX": f"{trainer.lr_max:.4g} at the end of epoch {config.peak:.3g} of {config.epochs}",
+                "momentum": f"{trainer.momentum_at(0):g}, {at_peak:g} at the peak",
+                "steps": f"{trainer.num_steps:,}: {trainer.steps_per_epoch} an epoch, batch {config.batch_size}",
+                "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}",
+                "run": str(run.path),
+            }
+        )
+    )
+    if trainer.state.step:
+        terminal.line(f"resumed   at step {trainer.state.step:,} of {trainer.num_steps:,}")
+
+
+def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopRequest") -> None:
+    """Train to the end under the display, with a row a step and an epoch and a commit now and then."""
+    from scsuite.core.loop import fit
+    from scsuite.report import tables
+
+    commits = Commits(run, trainer)
+    with terminal.live() as show:
+
+        def on_step(step: "StepResult") -> None:
+            run.append_step(step)
+            if step.step == 20:
+                terminal.line(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
+            show(_live_table(trainer, step))
+
+        for last in fit(trainer, on_step=on_step, should_stop=lambda: stop.signum is not None):
+            run.append_epoch(last)
+            terminal.line(_epoch_line(tables, trainer, last))
+            commits.after_epoch()
+    if not trainer.finished:
+        commits.now()
+        terminal.line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
+        terminal.line(f"          scsuite train --resume {run.path}")
+        stop.leave()
+    commits.now()
+
+
+class Commits:
+    """When the state is written: after an epoch, unless commits would then take more than their share of the time."""
+
+    def __init__(self, run: "RunDir", trainer: "Trainer") -> None:
+        self.run, self.trainer = run, trainer
+        self.cost, self.last = 0.0, time.perf_counter()
+        self.best_epoch = trainer.state.best.epoch if trainer.state.best else 0
+
+    def after_epoch(self) -> None:
+        """Commit if it is time; best.safetensors too where held-out images chose this epoch."""
+        from scsuite.core.checkpoint import save_checkpoint
+
+        trainer, best = self.trainer, self.trainer.state.best
+        if best is not None and best.chosen_on == "val" and best.epoch > self.best_epoch:
+            self.best_epoch = best.epoch
+            save_checkpoint(self.run.path / "best.safetensors", trainer.weights(), weights_facts(trainer))
+        if self.cost <= COMMIT_SHARE * (time.perf_counter() - self.last):
+            self.now()
+
+    def now(self) -> None:
+        """Commit the whole state."""
+        from scsuite.core.checkpoint import save_checkpoint
+
+        begin = time.perf_counter()
+        path = self.run.checkpoint_path(self.trainer.state.step)
+        save_checkpoint(path, self.trainer.tensors(), self.trainer.facts())
+        self.run.drop_old_checkpoints()
+        self.last = time.perf_counter()
+        self.cost = self.last - begin
+
+
+def weights_facts(trainer: "Trainer") -> dict[str, Any]:
+    """A checkpoint's facts without the position, for weights alone."""
+    return {name: value for name, value in trainer.facts().items() if name != "state"}
+
+
+def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float) -> None:
+    from statistics import median
+
+    from scsuite.core.checkpoint import save_checkpoint
+
+    path = run.path / "model.safetensors"
+    save_checkpoint(path, trainer.weights(), weights_facts(trainer))
+    figure = draw_training(run, trainer)
+    row = run.epochs()[-1]
+    best = trainer.state.best
+    assert best is not None
+    final = {key: float(row[key]) for key in ("test_accuracy", "test_loss", "train_loss", "train_accuracy")}
+    result = {
+        "command": "train",
+        "run_dir": str(run.path),
+        "epochs": trainer.config.epochs,
+        "lr_min": trainer.lr_min,
+        "lr_max": trainer.lr_max,
+        "images_per_second": median(trainer.state.speeds) if trainer.state.speeds else None,
+        "final": final,
+        "best": {"epoch": best.epoch, f"{best.chosen_on}_accuracy": best.accuracy, "chosen_on": best.chosen_on},
+        "checkpoint": str(path),
+    }
+    chosen = "held-out images" if best.chosen_on == "val" else "the test images, so no honest figure"
+    terminal.line(f"final     test accuracy {final['test_accuracy']:.2%} after epoch {trainer.config.epochs}")
+    terminal.line(f"best      {best.accuracy:.2%} after epoch {best.epoch}, chosen on {chosen}")
+    say_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
+    terminal.line(f"weights   {path}")
+    finish(run, terminal, result, begin)
+
+
+def draw_training(run: "RunDir", trainer: "Trainer") -> Path:
+    """Loss, accuracy, rate and momentum over the whole run, from its rows."""
+    from scsuite.report import figures
+
+    epochs, steps = run.epochs(), run.steps()
+    held_out = "test" if trainer.val is None else "val"
+    path = run.figure("training")
+    figures.training(
+        path,
+        epochs=[int(row["epoch"]) for row in epochs],
+        train_loss=[float(row["train_loss"]) for row in epochs],
+        test_loss=[float(row[f"{held_out}_loss"]) for row in epochs],
+        train_accuracy=[float(row["train_accuracy"]) for row in epochs],
+        test_accuracy=[float(row[f"{held_out}_accuracy"]) for row in epochs],
+        steps=[int(row["step"]) for row in steps],
+        lrs=[float(row["lr"]) for row in steps],
+        momenta=[float(row["momentum"]) for row in steps],
+        steps_per_epoch=trainer.steps_per_epoch,
+        held_out=held_out,
+    )
+    return path
+
+
+def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
+    """A grid of training images as the network will see them in its first epoch."""
+    import numpy as np
+    import torch
+
+    from scsuite.core.augment import augment, denormalise, load_policy
+    from scsuite.report import figures
+
+    config, train = trainer.config, trainer.train
+    policy = load_policy(config.augment, trainer.mean, trainer.std)
+    picked = range(0, len(train), max(1, len(train) // GRID))[:GRID]
+    shown = np.stack([augment(policy, train.images_NHWC[i], config.seed, 0, i) for i in picked])
+    figures.image_grid(
+        denormalise(torch.from_numpy(shown).permute(0, 3, 1, 2), trainer.mean, trainer.std),
+        run.figure("augmented"),
+        titles=[trainer.data.class_names[train.labels_N[i]] for i in picked],
+        title="Training images, augmented",
+    )
+
+
+def _epoch_line(tables: Any, trainer: "Trainer", last: "EpochResult") -> str:
+    held_out = "test" if trainer.val is None else "val"
+    line: str = tables.epoch_line(
+        epoch=last.epoch, epochs=trainer.config.epochs, lr=last.lr, momentum=last.momentum, train_loss=last.train_loss,
+        train_accuracy=last.train_accuracy, test_loss=getattr(last, f"{held_out}_loss"),
+        test_accuracy=getattr(last, f"{held_out}_accuracy"), images_per_second=last.images_per_second,
+        seconds=last.seconds, held_out=held_out,
+    )  # fmt: skip
+    return line
+
+
+def _live_table(trainer: "Trainer", step: "StepResult") -> Any:
+    from scsuite.report import tables
+
+    sums = trainer.state.sums
+    return tables.progress(
+        epoch=step.step // trainer.steps_per_epoch + 1, epochs=trainer.config.epochs, step=step.step + 1,
+        steps=trainer.num_steps, lr=step.lr, momentum=step.momentum, loss=sums.loss / sums.num_images,
+        accuracy=sums.correct / sums.num_images, images_per_second=step.num_images / step.seconds,
+        left=time_left(trainer),
+    )  # fmt: skip
+
+
+def time_left(trainer: "Trainer") -> str:
+    """The steps that are left at the median pace so far, evaluation left out; in words."""
+    from statistics import median
+
+    if not trainer.state.speeds:
+        return "..."
+    images = (trainer.num_steps - trainer.state.step) * len(trainer.train) / trainer.steps_per_epoch
+    minutes, seconds = divmod(round(images / median(trainer.state.speeds[-50:])), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min left" if hours else f"{minutes} min {seconds:02} s left"
+
+
+def make_deterministic(wanted: bool) -> None:
+    """Bit-identical repeats on CUDA; on the CPU they are so already. https://pytorch.org/docs/stable/notes/randomness.html."""
+    import os
+
+    import torch
+
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not wanted
+
+
+class StopRequest:
+    """While entered, SIGINT, SIGTERM and SIGHUP only note their number; a second SIGINT interrupts at once."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.signum: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                try:
+                    self._before[number] = signal.signal(number, self._note)
+                except ValueError:  # not the main thread: then there is nothing to note
+                    break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def check(self) -> None:
+        """Leave if a stop was asked for; where there is no state to save yet."""
+        if self.signum is not None:
+            self.leave()
+
+    def leave(self) -> None:
+        """End the process with the signal's exit code."""
+        raise SystemExit(128 + (self.signum or signal.SIGINT))

@@ -1,0 +1,72 @@
+"""What `evaluate` and `gradcam` share: a trained network, and the test images that its run saw."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scsuite.cli.begin import load_data
+from scsuite.cli.terminal import Terminal
+from scsuite.core.config import DataConfig, ReadConfig
+from scsuite.core.errors import InputError
+
+if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset, Split
+    from scsuite.core.loop import Arithmetic
+    from scsuite.core.metrics import Evaluation
+    from scsuite.core.model import ResNet3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with what its checkpoint says of it, and where it computes now."""
+
+    model: "ResNet3"
+    path: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    run_config: dict[str, Any]
+    arithmetic: "Arithmetic"
+
+    def evaluate(self, split: "Split", tta: str = "none") -> "Evaluation":
+        """The network on these images."""
+        from scsuite.core.loop import evaluate
+
+        return evaluate(
+            self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, arithmetic=self.arithmetic,
+            tta=tta,
+        )  # fmt: skip
+
+
+def load_trained(config: ReadConfig) -> Trained:
+    """The network of `--ckpt`, in the precision that its run resolved to unless a flag says else."""
+    import torch
+
+    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.loop import resolve_arithmetic
+    from scsuite.core.rundir import weights_file
+
+    path = weights_file(config.ckpt)
+    model, facts = load_checkpoint(path)
+    arithmetic = resolve_arithmetic(config.device, config.precision or facts["precision"])
+    model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(
+        model=model,
+        path=str(path.resolve()),
+        class_names=tuple(facts["class_names"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        run_config=dict(facts["config"]),
+        arithmetic=arithmetic,
+    )
+
+
+def load_test_data(config: ReadConfig, trained: Trained, terminal: Terminal) -> "Dataset":
+    """The data of the network's run, or that of a flag; its classes must be the network's."""
+    given = {name: value for name, value in config.to_dict().items() if value is not None}
+    data = load_data(DataConfig.from_dict({**trained.run_config, **given}), terminal)
+    if data.class_names != trained.class_names:
+        raise InputError(
+            "classes", config.data or data.name, expected=", ".join(trained.class_names[:12]),
+            found=", ".join(data.class_names[:12]), hint="Evaluate on data with the classes of the training.",
+        )  # fmt: skip
+    return data

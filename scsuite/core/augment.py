@@ -1,0 +1,188 @@
+"""The augmentation policy: an albumentations Compose, seeded anew for every image.
+
+In: one uint8 image_HWC, or a whole batch that is only to be normalised. Out: float32, normalised.
+"""
+
+import inspect
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scsuite.core.config import keyed_seed
+from scsuite.core.dataset import SIZE
+from scsuite.core.errors import InputError
+from scsuite.core.files import read_yaml
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+PAD = 4  # pixels on each side before the crop: a 40 x 40 canvas has 9 x 9 = 81 crops
+HOLE = 8  # pixels, side of the cutout
+
+# What a policy file may name: transforms of one image alone, that read no file, keep no reference and call nothing.
+# fmt: off
+TRANSFORMS = frozenset({
+    "AdditiveNoise", "AdvancedBlur", "Affine", "AutoContrast", "Blur", "CLAHE", "CenterCrop", "ChannelDropout",
+    "ChannelShuffle", "ChromaticAberration", "CoarseDropout", "ColorJitter", "Crop", "CropAndPad", "D4", "Defocus",
+    "Downscale", "ElasticTransform", "Emboss", "Equalize", "Erasing", "FancyPCA", "GaussNoise", "GaussianBlur",
+    "GlassBlur", "GridDistortion", "GridDropout", "HorizontalFlip", "HueSaturationValue", "ISONoise",
+    "Illumination", "ImageCompression", "InvertImg", "LongestMaxSize", "MedianBlur", "Morphological", "MotionBlur",
+    "MultiplicativeNoise", "NoOp", "Normalize", "OpticalDistortion", "Pad", "PadIfNeeded", "Perspective",
+    "PiecewiseAffine", "PixelDropout", "PlanckianJitter", "PlasmaBrightnessContrast", "Posterize", "RGBShift",
+    "RandomBrightnessContrast", "RandomCrop", "RandomGamma", "RandomGridShuffle", "RandomResizedCrop",
+    "RandomRotate90", "RandomScale", "RandomShadow", "RandomSizedCrop", "RandomToneCurve", "Resize",
+    "RingingOvershoot", "Rotate", "SafeRotate", "SaltAndPepper", "Sharpen", "ShiftScaleRotate", "ShotNoise",
+    "SmallestMaxSize", "Solarize", "SquareSymmetry", "Superpixels", "ThinPlateSpline", "ToGray", "ToRGB", "ToSepia",
+    "Transpose", "UnsharpMask", "VerticalFlip", "XYMasking", "ZoomBlur",
+})
+# fmt: on
+GROUPS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
+MAX_NODES, MAX_DEPTH = 64, 8
+
+
+def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
+    """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean colour > normalise."""
+    a = _albumentations()
+    import cv2
+
+    side = SIZE + 2 * PAD
+    return a.Compose(
+        [
+            a.PadIfNeeded(side, side, border_mode=cv2.BORDER_REFLECT_101),
+            a.RandomCrop(SIZE, SIZE),
+            a.HorizontalFlip(p=0.5),
+            a.CoarseDropout(
+                num_holes_range=(1, 1),
+                hole_height_range=(HOLE, HOLE),
+                hole_width_range=(HOLE, HOLE),
+                fill=tuple(round(255 * value) for value in mean),
+                p=1.0,
+            ),
+            a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0),
+        ]
+    )
+
+
+def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -> "Compose":
+    """The policy of a file in albumentations' own YAML form, or the default one; tried before it is returned.
+
+    A file without Normalize is normalised by `mean` and `std` at its end.
+    Raises InputError, naming the place in the file, for anything that is not a policy of allowed transforms.
+    """
+    if path is None:
+        return default_policy(mean, std)
+    root = read_yaml(path, "augmentation policy")
+    node = root.get("transform", root)
+    if not isinstance(node, Mapping) or node.get("__class_fullname__") != "Compose":
+        raise _refused(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
+    children = _children(path, "transform", node)
+    budget = iter(range(MAX_NODES))
+    parts = [_build(path, f"transform.transforms[{i}]", child, 1, budget) for i, child in enumerate(children)]
+    a = _albumentations()
+    if not any(isinstance(part, a.Normalize) for part in parts):
+        parts.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
+    policy = a.Compose(parts)
+    _dry_run(path, policy)
+    return policy
+
+
+def policy_facts(policy: "Compose") -> dict[str, Any]:
+    """What the policy does, as plain values: equal for equal policies, kept in checkpoints and results."""
+    import json
+
+    facts: dict[str, Any] = json.loads(json.dumps(policy.to_dict()["transform"], default=str, sort_keys=True))
+    return facts
+
+
+def augment(policy: "Compose", image_HWC: NDArray[np.uint8], seed: int, epoch: int, index: int) -> NDArray[np.float32]:
+    """Image `index` as epoch `epoch` shows it: a function of the arguments alone, whatever was drawn before."""
+    # One generator for all transforms: Compose.set_random_seed would give each the same sequence, and takes longer.
+    key = keyed_seed(seed, "augment", epoch, index)
+    policy.set_random_state(np.random.default_rng(key), random.Random(key))
+    image: NDArray[np.float32] = policy(image=image_HWC)["image"]
+    return image
+
+
+def normalise(images_NHWC: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images_NHWC to float32 images_NCHW in units of the training images' spread."""
+    images_NCHW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float()
+    return (images_NCHW / 255 - _channels(mean)) / _channels(std)
+
+
+def denormalise(images_NCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
+    """The inverse of `normalise`, rounded and clipped to uint8 images_NHWC: what the network was shown, to look at."""
+    pixels = (images_NCHW.float().cpu() * _channels(std) + _channels(mean)) * 255
+    images: NDArray[np.uint8] = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return images
+
+
+def _channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+
+
+def _albumentations() -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index, and hangs offline
+    import albumentations
+
+    return albumentations
+
+
+def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
+    if next(budget, None) is None or depth > MAX_DEPTH:
+        raise _refused(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
+    name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
+    if not isinstance(name, str) or name not in TRANSFORMS | GROUPS:
+        raise _refused(path, where, "an allowed transform in __class_fullname__", repr(name if name else node)[:60])
+    kind = getattr(_albumentations(), name, None)
+    if kind is None:
+        raise _refused(path, where, "a transform that the installed albumentations has", name)
+    arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
+    if unknown := sorted(
+        set(arguments) - set(inspect.signature(kind.__init__).parameters) | ({"self"} & set(arguments))
+    ):
+        raise _refused(path, f"{where}.{unknown[0]}", f"an argument of {name}", "no such argument")
+    if name in GROUPS:
+        children = _children(path, where, node)
+        inner = [(f"{where}.transforms[{i}]", child) for i, child in enumerate(children)]
+        arguments["transforms"] = [_build(path, place, child, depth + 1, budget) for place, child in inner]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # albumentations only warns of values that it then ignores
+            return kind(
+                **{key: tuple(v) if isinstance(v, list) and key != "transforms" else v for key, v in arguments.items()}
+            )
+    except Exception as error:
+        raise _refused(path, where, f"arguments that {name} takes", _one_line(error)) from None
+
+
+def _children(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:
+    children = node.get("transforms")
+    if not isinstance(children, list) or not children:
+        raise _refused(path, f"{where}.transforms", "a list of transforms", repr(children)[:60])
+    return children
+
+
+def _dry_run(path: str, policy: "Compose") -> None:
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    try:
+        for index in range(8):
+            out = augment(policy, image, 0, 0, index)
+            if out.shape != image.shape or out.dtype != np.float32 or not np.isfinite(out).all():
+                raise ValueError(f"gives {out.dtype} of shape {out.shape}")
+    except Exception as error:
+        raise _refused(path, "transform", f"finite {SIZE}x{SIZE}x3 images to come out", _one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _refused(path: str, where: str, expected: str, found: str) -> InputError:
+    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint="Mend the file.")

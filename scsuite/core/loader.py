@@ -1,0 +1,102 @@
+"""Batches of augmented training images, the same for any number of workers.
+
+In: a split, a policy, a seed. Out: Batch after batch of one epoch, from any batch of it on.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from scsuite.core.augment import augment
+from scsuite.core.config import keyed_seed
+from scsuite.core.dataset import Split
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+class Batch(NamedTuple):
+    """Normalised float32 images_NCHW, channels last in memory, and int64 labels_N."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+
+
+class _Augmented(TorchDataset[Batch]):
+    """Fetches whole batches: an item is (epoch, index), so an image's random key is known wherever it is fetched."""
+
+    def __init__(self, split: Split, policy: "Compose", seed: int) -> None:
+        self.split, self.policy, self.seed = split, policy, seed
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
+        images = [augment(self.policy, self.split.images_NHWC[i], self.seed, epoch, i) for epoch, i in items]
+        labels = self.split.labels_N[[i for _, i in items]]
+        return Batch(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(labels))
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        return self.__getitems__([item])
+
+
+class _EpochBatches:
+    """The batch sampler: one epoch's shuffled (epoch, index) batches, from batch `first` on."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.epoch, self.first = 0, 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng(keyed_seed(self.seed, "shuffle", self.epoch)).permutation(self.num_images)
+        for start in range(self.first * self.batch_size, self.num_images, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_images / self.batch_size) - self.first
+
+
+class TrainLoader:
+    """The training images, augmented, batch by batch; worker processes, if any, live from epoch to epoch.
+
+    The last batch of an epoch holds what is left: ceil(N / batch_size) steps an epoch, each image once.
+    """
+
+    def __init__(
+        self, split: Split, policy: "Compose", *, batch_size: int, seed: int, workers: int | None = None
+    ) -> None:
+        self.batches = _EpochBatches(len(split), batch_size, seed)
+        num_workers = default_workers() if workers is None else workers
+        self._loader = DataLoader(
+            _Augmented(split, policy, seed),
+            batch_sampler=self.batches,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # what `__getitems__` returns: a batch, not a list
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each epoch would draw from torch's global state
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in a whole epoch."""
+        return math.ceil(self.batches.num_images / self.batches.batch_size)
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `epoch` (from 0), from `first_batch` on."""
+        self.batches.epoch, self.batches.first = epoch, first_batch
+        yield from self._loader
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def default_workers() -> int:
+    """Half of the cores, 8 at the most: one augments while the other computes on a small machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores // 2)

@@ -1,0 +1,539 @@
+"""The training loop and the evaluation.
+
+In: a dataset and a TrainConfig whose rates are set. Out: one EpochResult an epoch, from `fit`; an Evaluation, from
+`evaluate`. A Trainer owns weights, momentum and the step counter.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scsuite import __version__
+from scsuite.core import schedule
+from scsuite.core.augment import load_policy, normalise, policy_facts
+from scsuite.core.checkpoint import MODEL, Checkpoint, load_model, network_facts
+from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MAX, MOMENTUM_MIN, RecipeConfig, TrainConfig, keyed_seed
+from scsuite.core.dataset import Dataset, Split, hold_out
+from scsuite.core.errors import DivergedError, InputError, UsageError
+from scsuite.core.loader import Batch, TrainLoader
+from scsuite.core.metrics import Evaluation, evaluation_of
+from scsuite.core.model import Dropout, ResNet3, build_model
+
+EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where the network computes, and in which number format."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Mixed precision, or nothing for fp32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def to_device(self, images_NCHW: Tensor) -> Tensor:
+        """Channels last: the layout that convolutions are fastest in."""
+        return images_NCHW.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def resolve_arithmetic(device: str, precision: str) -> Arithmetic:
+    """What `--device` and `--precision` come to on this machine.
+
+    auto: CUDA, else MPS, else the CPU; bf16 where the hardware multiplies in it, fp16 on older CUDA devices, else fp32.
+    Raises UsageError for a device that is not here or a format that it does not have.
+    """
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    best = "cuda:0" if "cuda:0" in available else available[-1]
+    name = {"auto": best, "cuda": "cuda:0"}.get(device, device)
+    if name not in available:
+        raise UsageError(
+            "option", "--device", expected=f"one of auto, {', '.join(available)}", found=repr(device), hint="Use auto."
+        )
+    resolved = torch.device(name)
+    formats = {"fp32": torch.float32} | _short_formats(resolved)
+    best_format = (
+        "bf16" if "bf16" in formats and _multiplies_bf16(resolved) else "fp16" if "fp16" in formats else "fp32"
+    )
+    if precision != "auto" and precision not in formats:
+        raise UsageError(
+            "option",
+            "--precision",
+            expected=f"one of auto, {', '.join(formats)} on {name}",
+            found=repr(precision),
+            hint="Use auto.",
+        )
+    return Arithmetic(resolved, formats[best_format if precision == "auto" else precision])
+
+
+def _short_formats(device: torch.device) -> dict[str, torch.dtype]:
+    if device.type == "cuda":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return {"bf16": torch.bfloat16} if device.type == "cpu" else {}
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions a CPU only imitates bf16, several times slower than fp32.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; the loop sets the rate and the momentum before each step."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), lr=0.0, momentum=momentum, nesterov=True, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(momentum, 0.999), weight_decay=config.weight_decay)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
+    """Apply a step's learning rate and momentum (AdamW's first beta)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer update; `loss` is the batch's mean cross entropy without L1, `seconds` counts the wait for data."""
+
+    step: int
+    lr: float
+    momentum: float
+    loss: float
+    correct: int
+    num_images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1; `step` is the number of steps done. `lr` and `momentum` are those of its last step."""
+
+    epoch: int
+    step: int
+    lr: float
+    momentum: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    images_per_second: float
+    seconds: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochSums:
+    """What an epoch has added up so far; part of the state, so that a stop inside an epoch loses none of it."""
+
+    loss: float = 0.0
+    correct: int = 0
+    num_images: int = 0
+    seconds: float = 0.0
+
+    def plus(self, step: StepResult) -> "EpochSums":
+        """With one more step."""
+        return EpochSums(
+            self.loss + step.loss * step.num_images,
+            self.correct + step.correct,
+            self.num_images + step.num_images,
+            self.seconds + step.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far, and the images that chose it: val, or test, which makes it no honest figure."""
+
+    epoch: int
+    accuracy: float
+    chosen_on: str
+
+
+@dataclass
+class TrainState:
+    """The position of a run: steps done, the current epoch's sums, the best epoch, every step's images per second."""
+
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+    best: Best | None = None
+    speeds: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for a checkpoint; of the speeds only the median goes on, as one value."""
+        return {**asdict(self), "speeds": [statistics.median(self.speeds)] if self.speeds else []}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainState":
+        """The inverse of `to_dict`."""
+        best = None if values["best"] is None else Best(**values["best"])
+        return cls(values["step"], EpochSums(**values["sums"]), best, list(values["speeds"]))
+
+
+def train_step(
+    model: ResNet3,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    *,
+    arithmetic: Arithmetic,
+    label_smoothing: float,
+    l1: float,
+) -> tuple[float, int] | None:
+    """One forward pass, backward pass and update. Returns the batch's loss and correct answers.
+
+    None: loss or gradients were not finite, and weights and momentum are as they were before.
+    """
+    images_NCHW = arithmetic.to_device(batch.images_NCHW)
+    labels_N = batch.labels_N.to(arithmetic.device, non_blocking=True)
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    with arithmetic.autocast():
+        logits_NK = model(images_NCHW).float()
+    loss = functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
+    penalty = l1 * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
+    scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
+    # A scaler skips updates that overflow fp16 and lowers its scale: there only the loss tells of divergence.
+    norm = (
+        loss
+        if scaler.is_enabled()
+        else nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    )
+    loss_value = loss.item()
+    if not math.isfinite(loss_value) or not math.isfinite(norm.item()):
+        return None
+    scaler.step(optimizer)
+    scaler.update()
+    return loss_value, int((logits_NK.detach().argmax(dim=1) == labels_N).sum().item())
+
+
+class Trainer:
+    """One training run: data, network, optimizer and position; `fit` moves it.
+
+    What it needs to go on after a stop: the weights, the optimizer's and scaler's state, and `state`.
+    Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
+    """
+
+    def __init__(self, data: Dataset, config: TrainConfig) -> None:
+        if config.lr_max is None:
+            raise UsageError(
+                "option",
+                "--lr-max",
+                expected="a learning rate",
+                found="none",
+                hint="Run the range test: scsuite lr-range.",
+            )
+        self.data, self.lr_max = data, config.lr_max
+        self.lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
+        self.config = replace(config, lr_min=self.lr_min)
+        self.arithmetic = resolve_arithmetic(config.device, config.precision)
+        self.train, self.val = split_off_val(data.train, config.val_split)
+        self.mean, self.std = self.train.mean_std()
+        policy = load_policy(config.augment, self.mean, self.std)
+        self.policy = policy_facts(policy)
+        self.loader = TrainLoader(
+            self.train, policy, batch_size=config.batch_size, seed=config.seed, workers=config.workers
+        )
+        self.num_steps = config.epochs * self.steps_per_epoch
+        self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
+        self.model = fresh_model(len(data.class_names), config, self.arithmetic)
+        self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
+        self.scaler = torch.amp.GradScaler(self.arithmetic.device.type, enabled=self.arithmetic.dtype == torch.float16)
+        self.state = TrainState()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch; the last may be a smaller batch."""
+        return self.loader.steps_per_epoch
+
+    @property
+    def epoch_is_full(self) -> bool:
+        """Whether all steps of an epoch are done, and its evaluation is not."""
+        return self.state.sums.num_images == len(self.train)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, its evaluation too."""
+        return self.state.step >= self.num_steps and not self.epoch_is_full
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step of this run."""
+        return self._cycle(step, self.lr_min, self.lr_max)
+
+    def momentum_at(self, step: int) -> float:
+        """The momentum of a step of this run: against the rate, or flat."""
+        return self._cycle(step, MOMENTUM_MAX, MOMENTUM_MIN) if self.config.cycle_momentum else MOMENTUM_FLAT
+
+    def _cycle(self, step: int, ends: float, peak: float) -> float:
+        return schedule.one_cycle(step, lr_min=ends, lr_max=peak, peak_step=self.peak_step, num_steps=self.num_steps)
+
+    def plan(self) -> dict[str, Any]:
+        """The cycle: the arguments of `schedule.one_cycle`, and the steps of an epoch."""
+        return {
+            "lr_min": self.lr_min,
+            "lr_max": self.lr_max,
+            "peak_step": self.peak_step,
+            "num_steps": self.num_steps,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors: network, classes, normalisation, data, configuration, position."""
+        return {
+            "version": __version__,
+            "network": network_facts(self.model),
+            "class_names": list(self.data.class_names),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+            "precision": self.arithmetic.precision,
+            "policy": self.policy,
+            "config": self.config.to_dict(),
+            "state": self.state.to_dict(),
+        }
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's tensors, batch-norm statistics too, as a checkpoint names them."""
+        return {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights and the optimizer's and scaler's state: all tensors that the run needs to go on."""
+        states = self.optimizer.state_dict()["state"]
+        names = [name for name, _ in self.model.named_parameters()]
+        optimizer = {
+            f"optimizer.{key}.{names[index]}": torch.as_tensor(value)
+            for index, values in states.items()
+            for key, value in values.items()
+            if value is not None
+        }
+        scaler = {f"scaler.{key}": torch.tensor(value) for key, value in self.scaler.state_dict().items()}
+        return {**self.weights(), **optimizer, **scaler}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go to where a checkpoint of this run stands.
+
+        Raises InputError for a file without a run's state, or of a run on other data, under other settings.
+        """
+        if "state" not in checkpoint.facts or not any(name.startswith("optimizer.") for name in checkpoint.tensors):
+            raise InputError(
+                "cannot resume",
+                checkpoint.path,
+                expected="a run's state",
+                found="weights alone",
+                hint="Resume from a run directory with checkpoints/.",
+            )
+        mine, theirs = self.facts(), checkpoint.facts
+        for name in ("data", "class_names", "network", "policy", "precision"):
+            if mine[name] != theirs.get(name):
+                raise InputError(
+                    "cannot resume",
+                    checkpoint.path,
+                    expected=f"the same {name}: {theirs.get(name)}",
+                    found=mine[name],
+                    hint="Train anew instead.",
+                )
+        self.model.load_state_dict(load_model(checkpoint).state_dict())
+        self._restore_optimizer(checkpoint)
+        self.state = TrainState.from_dict(theirs["state"])
+
+    def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
+        states: dict[int, dict[str, Tensor]] = {}
+        indices = {name: index for index, (name, _) in enumerate(self.model.named_parameters())}
+        scaler: dict[str, Any] = {}
+        for name, tensor in checkpoint.tensors.items():
+            room, _, rest = name.partition(".")
+            if room == "optimizer":
+                key, _, parameter = rest.partition(".")
+                states.setdefault(indices[parameter], {})[key] = tensor
+            elif room == "scaler":
+                scaler[rest] = tensor.item()
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        if scaler:
+            self.scaler.load_state_dict(scaler)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """The network as it is now, on these images."""
+        return evaluate(
+            self.model,
+            split,
+            mean=self.mean,
+            std=self.std,
+            class_names=self.data.class_names,
+            arithmetic=self.arithmetic,
+        )
+
+
+def split_off_val(train: Split, num_images: int) -> tuple[Split, Split | None]:
+    """The images to train on, and those that --val-split holds out of them, if any."""
+    return hold_out(train, num_images) if num_images else (train, None)
+
+
+def check_batches(num_images: int, batch_size: int) -> None:
+    """Raises InputError where not even one batch is whole."""
+    if batch_size > num_images:
+        raise InputError(
+            "too few images", "--bs", expected=f"at least one batch of {batch_size}", found=f"{num_images} images",
+            hint="Lower --bs or take more images.",
+        )  # fmt: skip
+
+
+def fresh_model(num_classes: int, config: RecipeConfig, arithmetic: Arithmetic) -> ResNet3:
+    """The network with the initial weights of the configuration's seed, in place to train."""
+    model = build_model(num_classes, config.width, dropout=config.dropout, seed=keyed_seed(config.seed, "weights"))
+    return model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def fit(
+    trainer: Trainer,
+    *,
+    on_step: Callable[[StepResult], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[EpochResult]:
+    """Train from where the trainer stands to the end; yields after each epoch, its evaluation done.
+
+    `should_stop` is asked after each step: True ends the iteration there, inside an epoch perhaps, the state complete.
+    Raises DivergedError when loss or gradients stop being finite; the weights are those of the step before.
+    """
+    while not trainer.finished:
+        if not trainer.epoch_is_full:
+            epoch, first_batch = divmod(trainer.state.step, trainer.steps_per_epoch)
+            tick = time.perf_counter()
+            for batch in trainer.loader.epoch(epoch, first_batch):
+                result = _advance(trainer, batch, tick)
+                if on_step is not None:
+                    on_step(result)
+                if should_stop is not None and should_stop():
+                    return
+                tick = time.perf_counter()
+        yield _end_epoch(trainer)
+
+
+def _advance(trainer: Trainer, batch: Batch, tick: float) -> StepResult:
+    """One step of the trainer; `tick` is when the one before it ended, so that the wait for the batch counts."""
+    state, config = trainer.state, trainer.config
+    lr, momentum = trainer.lr_at(state.step), trainer.momentum_at(state.step)
+    set_rates(trainer.optimizer, lr, momentum)
+    reseed_dropout(trainer.model, config.seed, state.step, trainer.arithmetic.device)
+    outcome = train_step(
+        trainer.model,
+        trainer.optimizer,
+        trainer.scaler,
+        batch,
+        arithmetic=trainer.arithmetic,
+        label_smoothing=config.label_smoothing,
+        l1=config.l1,
+    )
+    if outcome is None:
+        raise DivergedError(
+            "training diverged",
+            f"step {state.step}",
+            expected="a finite loss and gradient",
+            found=f"NaN or infinity at learning rate {lr:.4g}",
+            hint="Lower --lr-max, or let the range test find it.",
+        )
+    loss, correct = outcome
+    result = StepResult(state.step, lr, momentum, loss, correct, len(batch.labels_N), time.perf_counter() - tick)
+    if state.step > 0:
+        state.speeds.append(result.num_images / result.seconds)
+    state.step += 1
+    state.sums = state.sums.plus(result)
+    return result
+
+
+def reseed_dropout(model: ResNet3, seed: int, step: int, device: torch.device) -> None:
+    """Fix the dropout mask of a step."""
+    for module in model.modules():
+        if isinstance(module, Dropout) and module.share:
+            module.reseed(keyed_seed(seed, "dropout", step), device)
+
+
+def _end_epoch(trainer: Trainer) -> EpochResult:
+    state, sums = trainer.state, trainer.state.sums
+    epoch = state.step // trainer.steps_per_epoch  # from 1: its last step is done
+    tick = time.perf_counter()
+    # With --val-split the test images are read once, at the end; without it they are watched, but choose nothing.
+    val = None if trainer.val is None else trainer.evaluate(trainer.val)
+    test = trainer.evaluate(trainer.data.test) if val is None or state.step == trainer.num_steps else None
+    watched, chosen_on = (test, "test") if val is None else (val, "val")
+    assert watched is not None
+    if state.best is None or watched.accuracy > state.best.accuracy:
+        state.best = Best(epoch, watched.accuracy, chosen_on)
+    state.sums = EpochSums()
+    return EpochResult(
+        epoch=epoch,
+        step=state.step,
+        lr=trainer.lr_at(state.step - 1),
+        momentum=trainer.momentum_at(state.step - 1),
+        train_loss=sums.loss / sums.num_images,
+        train_accuracy=sums.correct / sums.num_images,
+        test_loss=None if test is None else test.loss,
+        test_accuracy=None if test is None else test.accuracy,
+        images_per_second=sums.num_images / sums.seconds,
+        seconds=sums.seconds + time.perf_counter() - tick,
+        val_loss=None if val is None else val.loss,
+        val_accuracy=None if val is None else val.accuracy,
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: tuple[str, ...],
+    arithmetic: Arithmetic | None = None,
+    tta: str = "none",
+) -> Evaluation:
+    """The network's answers to all images of a split, without gradients; its training mode is given back.
+
+    `tta` averages the logits over views: flip is the image and its mirror image; flip-shift has these in place, shifted
+    one pixel up and left, and one down and right.
+    """
+    arithmetic = arithmetic or resolve_arithmetic(str(next(model.parameters()).device), "fp32")
+    was_training = model.training
+    model.eval()
+    logits = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(split), EVAL_BATCH):
+                images_NCHW = normalise(split.images_NHWC[start : start + EVAL_BATCH], mean, std)
+                images_NCHW = arithmetic.to_device(images_NCHW)
+                with arithmetic.autocast():
+                    views = [model(view).float() for view in _views(images_NCHW, tta)]
+                logits.append(torch.stack(views).mean(dim=0).cpu())
+    finally:
+        model.train(was_training)
+    return evaluation_of(torch.cat(logits), torch.from_numpy(split.labels_N), class_names)
+
+
+def _views(images_NCHW: Tensor, tta: str) -> list[Tensor]:
+    views = [images_NCHW]
+    if tta == "flip-shift":
+        padded = functional.pad(images_NCHW, (1, 1, 1, 1), mode="reflect")
+        height, width = images_NCHW.shape[2:]
+        views += [padded[:, :, :height, :width], padded[:, :, 2 : height + 2, 2 : width + 2]]
+    return views + [view.flip(3) for view in views] if tta != "none" else views

@@ -1,0 +1,137 @@
+"""The assignment's 3-layer ResNet.
+
+In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is applied where probabilities are asked for.
+With K = 10 classes and width 1 it has 6,573,120 parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
+# With torch's default weights the logits start with a standard deviation near 1.5 and the first steps of a steep cycle
+# diverge; an eighth of that starts the loss within 0.05 of ln K. Source: cifar10-fast's `Mul(0.125)`.
+LOGIT_SCALE = 0.125
+
+
+class ConvNormReLU(nn.Sequential):
+    """Conv3x3 without bias > MaxPool2 where asked for > BatchNorm > ReLU."""
+
+    def __init__(self, num_in: int, num_out: int, *, pool: bool = False) -> None:
+        conv = nn.Conv2d(num_in, num_out, kernel_size=3, padding=1, bias=False)
+        middle = [nn.MaxPool2d(2)] if pool else []
+        super().__init__(conv, *middle, nn.BatchNorm2d(num_out), nn.ReLU())
+
+
+class ResidualLayer(nn.Module):
+    """X = Conv > MaxPool2 > BN > ReLU; then X + Res(X), Res being two Conv > BN > ReLU."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__()
+        self.x = ConvNormReLU(num_in, num_out, pool=True)
+        self.res = nn.Sequential(ConvNormReLU(num_out, num_out), ConvNormReLU(num_out, num_out))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N C H W to N 2C H/2 W/2."""
+        x: Tensor = self.x(images)
+        out: Tensor = x + self.res(x)
+        return out
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask comes from a generator of its own, seeded before each step; the identity at 0 and in eval."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.generator: torch.Generator | None = None  # made on the first use, on the features' device
+
+    def reseed(self, seed: int, device: torch.device) -> None:
+        """Fix the mask of the next forward pass."""
+        if self.generator is None or self.generator.device != device:
+            self.generator = torch.Generator(device)
+        self.generator.manual_seed(seed)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Keeps the expected value: what stays is divided by the share that stays."""
+        if not self.training or self.share == 0:
+            return features
+        kept = torch.empty_like(features).bernoulli_(1 - self.share, generator=self.generator)
+        return features * kept / (1 - self.share)
+
+
+class ResNet3(nn.Module):
+    """prep > layer1 > layer2 > layer3 > MaxPool4 > fc; see design.md for the layers and their shapes."""
+
+    cam_layer = "layer3"  # what Grad-CAM looks at by default
+
+    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_classes, self.width = num_classes, width
+        prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
+        self.prep = ConvNormReLU(3, prep)
+        self.layer1 = ResidualLayer(prep, layer1)
+        self.layer2 = ConvNormReLU(layer1, layer2, pool=True)
+        self.layer3 = ResidualLayer(layer2, layer3)
+        self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
+        self.dropout = Dropout(dropout)
+        self.fc = nn.Linear(layer3, num_classes, bias=False)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Logits_NK of normalised images."""
+        features = self.layer3(self.layer2(self.layer1(self.prep(images_NCHW))))
+        logits_NK: Tensor = self.fc(self.dropout(self.pool(features))) * LOGIT_SCALE
+        return logits_NK
+
+
+def build_model(num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, seed: int | None = None) -> ResNet3:
+    """The network with fresh weights; with `seed`, always the same ones, and torch's own random state is left alone."""
+    if seed is None:
+        return ResNet3(num_classes, width, dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNet3(num_classes, width, dropout)
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One line of the layer table: what it does, the shape it gives (N left out) and its parameters."""
+
+    name: str
+    operations: str
+    shape: tuple[int, ...]
+    num_parameters: int
+
+
+def layer_table(model: ResNet3) -> list[LayerRow]:
+    """The network's stages in order, with the output shape that a 3 x 32 x 32 image gives in each."""
+    stages = ["prep", "layer1.x", "layer1.res", "layer2", "layer3.x", "layer3.res", "pool", "fc"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _module, _args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
+        )
+        for name in stages
+    ]
+    was_training = model.training
+    parameter = next(model.parameters())
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, 32, 32, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return [_row(name, model.get_submodule(name), shapes[name]) for name in stages]
+
+
+def _row(name: str, module: nn.Module, shape: tuple[int, ...]) -> LayerRow:
+    names = {"Conv2d": "Conv3x3", "BatchNorm2d": "BN", "MaxPool2d": "MaxPool"}
+    operations = []
+    for part in module.modules():
+        if not list(part.children()):
+            kind = type(part).__name__
+            size = str(part.kernel_size) if isinstance(part, nn.MaxPool2d) else ""
+            operations.append(names.get(kind, kind) + size)
+    return LayerRow(name, " > ".join(operations), shape, sum(p.numel() for p in module.parameters()))

@@ -1,0 +1,346 @@
+"""The one room that knows runs/: a directory a run, with its configuration, environment, rows, results and figures.
+
+In: what a command did. Out: the files of design.md, each whole or not there; rows are appended as they come.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
+
+from scsuite import __version__
+from scsuite.core.config import Config
+from scsuite.core.errors import InputError, InUseError, OutputError
+from scsuite.core.files import commit, read_yaml, write_csv
+
+if TYPE_CHECKING:  # these rooms import torch, which zigzag has no use for
+    from scsuite.core.checkpoint import Checkpoint
+    from scsuite.core.loop import EpochResult, StepResult
+
+METRICS = (
+    "epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+    "images_per_second", "seconds", "val_loss", "val_accuracy",
+)  # fmt: skip
+STEPS = ("step", "lr", "momentum", "loss")
+PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
+KEPT = 2  # checkpoints; while one is written, the one before is whole
+
+
+class RunDir:
+    """A run directory that this process holds: a lock keeps others out until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            owner = _text(path / "environment.json").get("process", "another process")
+            raise InUseError(
+                "run directory",
+                path,
+                expected="no other run in it",
+                found=f"in use by {owner}",
+                hint="Wait for it to end, or start a new run.",
+            ) from None
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+    @classmethod
+    def create(cls, runs_dir: Path, command: str, name: str) -> Self:
+        """Make `runs_dir/<utc time>-<command>-<name>/`. Raises OutputError where that cannot be made."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        stem = f"{stamp}-{command}-{slug(name)}"
+        for number in range(1, 1000):
+            path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if runs_dir.is_dir():
+                    continue  # another run of the same second
+                raise _cannot_write(runs_dir, NotADirectoryError("not a directory")) from None
+            except OSError as error:
+                raise _cannot_write(path, error) from None
+            return cls(path.resolve())
+        raise _cannot_write(runs_dir, FileExistsError(f"a thousand runs called {stem}"))
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Hold the directory of an earlier training; InputError for another path, InUseError while one is at work."""
+        if not (path / "config.yaml").is_file():
+            raise InputError(
+                "run", path, expected="a run directory with config.yaml", found="none",
+                hint="Give a directory that scsuite train made.",
+            )  # fmt: skip
+        return cls(path.resolve())
+
+    def config(self) -> dict[str, Any]:
+        """What config.yaml says."""
+        return read_yaml(str(self.path / "config.yaml"), "configuration")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._lock.release()
+
+    def write_config(self, config: Config) -> None:
+        """config.yaml: `--config` of it repeats the run."""
+        import yaml
+
+        text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+        commit(self.path / "config.yaml", text.encode())
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        """environment.json: versions, machine, commit, command line, and the caller's facts (device, threads, data)."""
+        self._write_json("environment.json", {**environment(), **facts})
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json: what --json prints."""
+        self._write_json("result.json", result)
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a run that ended, else None."""
+        return _text(self.path / "result.json") or None
+
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        commit(self.path / name, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def append_step(self, result: "StepResult") -> None:
+        """One row of steps.csv."""
+        self._append("steps.csv", STEPS, [result.step, result.lr, result.momentum, result.loss])
+
+    def append_epoch(self, result: "EpochResult") -> None:
+        """One row of metrics.csv."""
+        values = asdict(result)
+        self._append("metrics.csv", METRICS, ["" if values[key] is None else values[key] for key in METRICS])
+
+    def _append(self, name: str, header: Sequence[str], row: Sequence[Any]) -> None:
+        path = self.path / name
+        try:
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if file.tell() == 0:
+                    writer.writerow(header)
+                writer.writerow(row)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+    def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+        """A CSV file at once."""
+        path = self.path / name
+        write_csv(path, header, rows)
+        return path
+
+    def cut_back(self, step: int) -> None:
+        """Drop the rows past `step` steps: those that were written after the checkpoint that a run goes on from."""
+        for name, column, keep in (("steps.csv", 0, step - 1), ("metrics.csv", 1, step)):
+            path = self.path / name
+            if path.exists():
+                header, *rows = list(csv.reader(path.read_text().splitlines()))
+                write_csv(path, header, [row for row in rows if len(row) == len(header) and int(row[column]) <= keep])
+
+    def steps(self) -> list[dict[str, str]]:
+        """The rows of steps.csv."""
+        return _rows(self.path / "steps.csv")
+
+    def epochs(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv."""
+        return _rows(self.path / "metrics.csv")
+
+    def figure(self, name: str) -> Path:
+        """Where a figure goes."""
+        path = self.path / "figures" / f"{name}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path.parent, error) from None
+        return path
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the state after `step` steps goes."""
+        path = self.path / "checkpoints" / f"step-{step:06d}.safetensors"
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path.parent, error) from None
+        return path
+
+    def drop_old_checkpoints(self) -> None:
+        """Keep the newest two, and sweep up what a killed process left half written."""
+        folder = self.path / "checkpoints"
+        for path in [*checkpoints(self.path)[KEPT:], *folder.glob(".*.part")]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def log(self, text: str) -> None:
+        """Lines of log.txt, each with the time; a full disk does not stop a run for them."""
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.writelines(f"{stamp}  {line.rstrip()}\n" for line in text.splitlines())
+
+
+def slug(text: str) -> str:
+    """A text fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:60] or "run"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """A run's state files, newest first: their steps say so, not their times."""
+    found = [p for p in (run / "checkpoints").glob("step-*.safetensors") if p.stem.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+
+
+def newest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
+    """The newest state file that is whole, and what was wrong with newer ones. None where no state was committed."""
+    from scsuite.core.checkpoint import read_checkpoint
+
+    problems: list[str] = []
+    for path in checkpoints(run):
+        try:
+            return read_checkpoint(path), problems
+        except InputError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def weights_file(spec: str) -> Path:
+    """The file that `--ckpt RUN|FILE` means: a run's model.safetensors, or its newest state while it has not ended.
+
+    Raises InputError for a path that is neither a file nor a training run.
+    """
+    path = Path(spec)
+    if not path.is_dir():
+        return path  # reading it says what is wrong with it
+    if (path / "model.safetensors").exists():
+        return path / "model.safetensors"
+    if found := checkpoints(path):
+        return found[0]
+    raise InputError(
+        "checkpoint", path, expected="a training run with model.safetensors or checkpoints/", found="neither",
+        hint="Give a directory that scsuite train made.",
+    )  # fmt: skip
+
+
+def read_result(spec: str, command: str) -> dict[str, Any]:
+    """The result of a run of `command`. Raises InputError for anything else."""
+    path = Path(spec)
+    path = path / "result.json" if path.is_dir() else path
+    hint = f"Give a directory that scsuite {command} made."
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("run", path, expected="a result.json", found=error.strerror, hint=hint) from None
+    except ValueError:
+        raise InputError("run", path, expected="a JSON object", found="something else", hint=hint) from None
+    found = result.get("command") if isinstance(result, dict) else None
+    if found != command:
+        raise InputError("run", path, expected=f"the result of {command}", found=f"that of {found}", hint=hint)
+    return dict(result)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cycle that a training run planned, and the steps.csv of what it did."""
+
+    lr_min: float
+    lr_max: float
+    peak_step: int
+    num_steps: int
+    steps_per_epoch: int
+    steps: list[dict[str, str]]
+
+
+def read_plan(path: Path) -> Plan:
+    """Raises InputError for a directory that is not a training run's."""
+    steps = _rows(path / "steps.csv")
+    try:
+        return Plan(**_text(path / "environment.json")["schedule"], steps=steps)
+    except (KeyError, TypeError):
+        raise InputError(
+            "run", path / "environment.json", expected="the schedule of a training run", found="none",
+            hint="Give a directory that scsuite train made.",
+        ) from None  # fmt: skip
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, git commit and command line; nothing heavy is imported for it."""
+    versions = {"scsuite": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "git_commit": _git_commit(),
+        "command_line": sys.argv,
+        "process": f"process {os.getpid()} on {platform.node()}",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, if it does."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
+            capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+        return answer.stdout.strip()
+    return None
+
+
+def _text(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(
+            "run", path, expected="the rows of a training run", found=error.strerror, hint="Give a training run."
+        ) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        "cannot write", path, expected="room and permission", found=error.strerror or error,
+        hint="Choose another --runs-dir.",
+    )  # fmt: skip

@@ -1,0 +1,282 @@
+"""The learning-rate range test: one short training in which the rate rises from step to step.
+
+In: a dataset and a LrRangeConfig. Out: the curves, each rule's suggestion, and the pair (lr_min, lr_max) with a reason.
+The rules are pure functions of the curves; they work in log rate. L is the number of steps that a sweep did.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scsuite.core import schedule
+from scsuite.core.augment import load_policy, policy_facts
+from scsuite.core.config import MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
+from scsuite.core.dataset import Dataset
+from scsuite.core.errors import DivergedError
+from scsuite.core.loader import Batch, TrainLoader
+from scsuite.core.loop import (
+    StepResult,
+    evaluate,
+    fresh_model,
+    make_optimizer,
+    reseed_dropout,
+    resolve_arithmetic,
+    set_rates,
+    split_off_val,
+    train_step,
+)
+
+Curve = NDArray[np.float64]
+
+SMOOTHING = 0.9  # of an exponential moving average, about the last ten steps
+WARM_STEPS = 10  # the average of the first so many is where the loss starts from
+DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One repeat: rate, loss and accuracy of each step done, the accuracy a fraction. `diverged`: ended by its loss."""
+
+    seed: int
+    lrs_L: Curve
+    losses_L: Curve
+    accuracies_L: Curve
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """All repeats, each rule's suggestion (geometric mean over the repeats), and the chosen pair with its reason."""
+
+    sweeps: tuple[Sweep, ...]
+    suggestions: dict[str, float]
+    lr_min: float
+    lr_max: float
+    reason: str
+    warnings: tuple[str, ...]
+    source: str
+    conditions: dict[str, Any]
+
+
+def range_test(
+    data: Dataset, config: LrRangeConfig, *, on_step: Callable[[StepResult, int], None] | None = None
+) -> RangeTest:
+    """Sweep the rate `config.repeats` times, each with fresh weights, and choose the pair.
+
+    `on_step` hears each step and the number of its repeat. Nothing of the caller's is touched: networks, optimizers and
+    random generators are the sweep's own. Raises DivergedError where the loss is not finite before ten steps are done.
+    """
+    sweeps = tuple(_sweep(data, replace(config, seed=config.seed + i), i, on_step) for i in range(config.repeats))
+    suggestions = {
+        name: _geometric_mean([rule(s.lrs_L, smooth(s.losses_L), smooth(s.accuracies_L)) for s in sweeps])
+        for name, rule in RULES.items()
+    }
+    pairs = [choose(sweep.lrs_L, smooth(sweep.losses_L)) for sweep in sweeps]
+    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
+    train, val = split_off_val(data.train, config.val_split)
+    return RangeTest(
+        sweeps=sweeps,
+        suggestions=suggestions,
+        lr_min=lr_min,
+        lr_max=lr_max,
+        reason=REASON,
+        warnings=tuple(_warnings(sweeps, [high for _, high in pairs])),
+        source="training images" if val is None else f"{len(val)} held-out images",
+        conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
+    )
+
+
+def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[str, Any]:
+    """What a found pair holds for: a training that differs in one of these is warned."""
+    # The colours in the policy follow the data; which images they are is said by the fingerprint.
+    kinds = [part["__class_fullname__"] for part in policy["transforms"]]
+    return {
+        "data": data.fingerprint,
+        "train images": len(data.train) - config.val_split,
+        "batch size": config.batch_size,
+        "width": config.width,
+        "optimizer": config.optimizer,
+        "weight decay": config.weight_decay,
+        "label smoothing": config.label_smoothing,
+        "dropout": config.dropout,
+        "l1": config.l1,
+        "augmentation": " > ".join(kinds),
+    }
+
+
+def num_steps_of(config: LrRangeConfig, num_images: int) -> int:
+    """Length of the sweep: `steps`, or `epochs` times the steps of an epoch."""
+    if config.epochs is None:
+        return config.steps
+    return max(WARM_STEPS, round(config.epochs * math.ceil(num_images / config.batch_size)))
+
+
+def sweep_lrs(config: LrRangeConfig, num_images: int) -> Curve:
+    """The rate of each step."""
+    num_steps = num_steps_of(config, num_images)
+    curve = {"exp": schedule.exponential, "linear": schedule.linear}[config.curve]
+    return np.array(
+        [curve(step, lr_start=config.lr_start, lr_end=config.lr_end, num_steps=num_steps) for step in range(num_steps)]
+    )
+
+
+def mean_curves(sweeps: Sequence[Sweep]) -> tuple[Curve, Curve, Curve]:
+    """Rates, smoothed loss and smoothed accuracy, averaged over the repeats as far as all of them went."""
+    num = min(len(sweep.lrs_L) for sweep in sweeps)
+    losses = np.mean([smooth(sweep.losses_L)[:num] for sweep in sweeps], axis=0)
+    accuracies = np.mean([smooth(sweep.accuracies_L)[:num] for sweep in sweeps], axis=0)
+    return sweeps[0].lrs_L[:num], losses, accuracies
+
+
+def _sweep(
+    data: Dataset, config: LrRangeConfig, repeat: int, on_step: Callable[[StepResult, int], None] | None
+) -> Sweep:
+    arithmetic = resolve_arithmetic(config.device, config.precision)
+    train, val = split_off_val(data.train, config.val_split)
+    mean, std = train.mean_std()
+    policy = load_policy(config.augment, mean, std)
+    loader = TrainLoader(train, policy, batch_size=config.batch_size, seed=config.seed, workers=config.workers)
+    model = fresh_model(len(data.class_names), config, arithmetic)
+    optimizer = make_optimizer(model, config, MOMENTUM_MIN)
+    scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)
+    lrs_L = sweep_lrs(config, len(train))
+    rows: list[tuple[float, float]] = []
+    diverged = False
+    tick = time.perf_counter()
+    for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _endless(loader), strict=False)):
+        set_rates(optimizer, lr, MOMENTUM_MIN)
+        reseed_dropout(model, config.seed, step, arithmetic.device)
+        outcome = train_step(
+            model, optimizer, scaler, batch,
+            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1,
+        )  # fmt: skip
+        if outcome is None:
+            diverged = True
+            break
+        loss, correct = outcome
+        if on_step is not None:
+            seconds = time.perf_counter() - tick
+            on_step(StepResult(step, lr, MOMENTUM_MIN, loss, correct, len(batch.labels_N), seconds), repeat)
+        accuracy = correct / len(batch.labels_N)
+        if val is not None:
+            seen = evaluate(model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic)
+            loss, accuracy = seen.loss, seen.accuracy
+        rows.append((loss, accuracy))
+        smooth_loss = smooth(np.array(rows)[:, 0])
+        diverged = not smooth_loss[-1] <= DIVERGED_TIMES * smooth_loss.min()  # so written, NaN is divergence too
+        if diverged:
+            break
+        tick = time.perf_counter()
+    return _finished_sweep(config.seed, lrs_L, rows, diverged)
+
+
+def _finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], diverged: bool) -> Sweep:
+    if len(rows) < WARM_STEPS:
+        raise DivergedError(
+            "range test diverged", f"step {len(rows)}", expected=f"at least {WARM_STEPS} steps with a finite loss",
+            found=f"NaN or infinity at learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
+        )  # fmt: skip
+    losses, accuracies = np.array(rows).T
+    return Sweep(seed, lrs_L[: len(rows)], losses, accuracies, diverged)
+
+
+def _endless(loader: TrainLoader) -> Iterator[Batch]:
+    for epoch in itertools.count():
+        yield from loader.epoch(epoch)
+
+
+def smooth(values_L: Curve) -> Curve:
+    """Exponential moving average with bias correction: the first value is its own mean, not drawn towards 0."""
+    smoothed, average = np.empty(len(values_L)), 0.0
+    for i, value in enumerate(values_L):
+        average = SMOOTHING * average + (1 - SMOOTHING) * float(value)
+        smoothed[i] = average / (1 - SMOOTHING ** (i + 1))
+    return smoothed
+
+
+def steepest(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+    """Where the loss falls fastest per log rate."""
+    return float(lrs_L[np.gradient(smooth_loss_L, np.log(lrs_L)).argmin()])
+
+
+def valley(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+    """Two thirds along the longest falling subsequence of the loss; as fastai's valley."""
+    num = len(smooth_loss_L)
+    lengths, before = np.ones(num, dtype=int), np.full(num, -1)
+    for i in range(1, num):
+        higher = np.flatnonzero(smooth_loss_L[:i] > smooth_loss_L[i])
+        if len(higher):
+            before[i] = higher[lengths[higher].argmax()]
+            lengths[i] = lengths[before[i]] + 1
+    end = start = int(lengths.argmax())
+    while before[start] >= 0:
+        start = int(before[start])
+    return float(lrs_L[round(start + (end - start) * 2 / 3)])
+
+
+def minimum_10(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+    """A tenth of the rate with the lowest loss."""
+    return float(lrs_L[smooth_loss_L.argmin()] / 10)
+
+
+def plateau(lrs_L: Curve, _smooth_loss_L: Curve, smooth_accuracy_L: Curve) -> float:
+    """Where the accuracy has made 95 % of its whole rise and slows; Smith's max_lr."""
+    low, high = smooth_accuracy_L.min(), smooth_accuracy_L.max()
+    return float(lrs_L[(smooth_accuracy_L >= low + 0.95 * (high - low)).argmax()])
+
+
+def edge(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+    """The last rate at which the loss is within a tenth of its whole fall of the lowest: beyond, it diverges."""
+    return float(lrs_L[np.flatnonzero(_fall(smooth_loss_L) >= 0.9).max()])
+
+
+RULES: dict[str, Callable[[Curve, Curve, Curve], float]] = {
+    "steepest": steepest,
+    "valley": valley,
+    "minimum/10": minimum_10,
+    "accuracy plateau": plateau,
+    "edge of divergence": edge,
+}
+REASON = (
+    "LRMIN is the rate at which the loss has made 10 % of its whole fall, LRMAX the one at which it has made 90 %: "
+    "between them a higher rate learns faster, beyond them it gains no more."
+)
+
+
+def choose(lrs_L: Curve, smooth_loss_L: Curve) -> tuple[float, float]:
+    """The pair (lr_min, lr_max): where the loss has made a tenth, and nine tenths, of its whole fall.
+
+    Smith's reading of the test (https://arxiv.org/abs/1506.01186, section 3.3: where the accuracy starts to rise, where
+    it slows), on the loss, which is less noisy. A curve that falls in one step gives a factor of three at least.
+    """
+    fall_L = _fall(smooth_loss_L)
+    low, high = int((fall_L >= 0.1).argmax()), int((fall_L >= 0.9).argmax())
+    return min(float(lrs_L[low]), float(lrs_L[high]) / 3), float(lrs_L[high])
+
+
+def _fall(smooth_loss_L: Curve) -> Curve:
+    """How much of its whole fall the loss has made: 0 at the mean of the first ten steps, 1 at the lowest."""
+    start, low = smooth_loss_L[:WARM_STEPS][-1], smooth_loss_L.min()
+    return np.asarray((start - smooth_loss_L) / max(start - low, 1e-12))
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
+def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str]:
+    if (fewest := min(len(sweep.lrs_L) for sweep in sweeps)) < RANGE_STEPS_MIN:
+        yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
+    if any(_fall(smooth(sweep.losses_L))[-1] >= 0.9 for sweep in sweeps):
+        yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
+    if any(high <= sweep.lrs_L[WARM_STEPS] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
+        yield "the upper limit lies at the first rates: lower --lr-start"
+    if max(lr_maxs) > 2 * min(lr_maxs):
+        yield f"the repeats disagree by more than a factor of two: lr_max {min(lr_maxs):.3g} to {max(lr_maxs):.3g}"
