@@ -150,8 +150,8 @@ def read_batch(data: bytes, where: Path) -> Split:
         count = f"{len(labels):,}" if isinstance(labels, list) else "no list of"
         raise _not_batch(where, f"{count} labels for {len(rows):,} images")
     if wrong := [label for label in labels if type(label) is not int or not 0 <= label < NUM_CLASSES]:
-        text = str(wrong[0])[:20] if isinstance(wrong[0], int | str) else type(wrong[0]).__name__
-        raise _not_batch(where, f"the label {text!r}, not a number from 0 to {NUM_CLASSES - 1}")
+        text = repr(wrong[0])[:20] if isinstance(wrong[0], int | str) else f"of type {type(wrong[0]).__name__}"
+        raise _not_batch(where, f"the label {text}, not a number from 0 to {NUM_CLASSES - 1}")
     images_NHWC = np.ascontiguousarray(rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
     return Split(images_NHWC, np.array(labels, dtype=np.int64), _files(files, len(rows), where))
 

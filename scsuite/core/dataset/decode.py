@@ -11,7 +11,7 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], bool]:
             picture.draft(None, (_DRAFT, _DRAFT))
         picture.load()
         _check_end(picture, data)
-        picture = _upright(picture)
+        _turn_upright(picture)
         return np.asarray(_square(_to_rgb(picture))), resized
     except BrokenPictureError:
         raise
@@ -120,11 +120,9 @@ def _check_end(picture: Image.Image, data: bytes) -> None:
         raise BrokenPictureError("a broken one (cut off at its end)")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF that cannot be read says nothing about which way is up
-        return picture
+def _turn_upright(picture: Image.Image) -> None:
+    with suppress(Exception):  # EXIF that cannot be read says nothing about which way is up
+        ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -8,7 +8,6 @@ What has come so far stands in a sibling, `NAME.part`; a lock beside it lets one
 import hashlib
 import http.client
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +60,7 @@ def _fetch_any(urls: Sequence[str], target: Path, md5: str, progress: Progress) 
         try:
             _fetch_from(url, part, md5, progress)
         except _MirrorError as error:
-            failures.append(f"{urllib.parse.urlsplit(url).netloc or url}: {error}")
+            failures.append(f"{url.partition('?')[0]}: {error}")
         else:
             part.replace(target)
             return None
@@ -80,7 +79,7 @@ def _fetch_from(url: str, part: Path, md5: str, progress: Progress) -> None:
     Raises _MirrorError.
     """
     resumed = part.exists() and part.stat().st_size > 0
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https", "file"):
+    if not url.lower().startswith(("http://", "https://", "file://")):
         raise _MirrorError("not an http, https or file address")
     for tries_left in reversed(range(_TRIES)):
         try:
@@ -105,8 +104,8 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        # The scheme has been looked at; what comes is held against its md5.
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)  # noqa: S310
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - its scheme has been looked at
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416:

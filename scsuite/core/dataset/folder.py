@@ -39,7 +39,7 @@ def is_hidden(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name, in any letter case, is read as a picture."""
-    return not is_hidden(name) and PurePosixPath(name).suffix.lower() in decode.SUFFIXES
+    return os.path.splitext(name)[1].lower() in decode.SUFFIXES and not is_hidden(name)  # noqa: PTH122 - 60,000 times
 
 
 @dataclass

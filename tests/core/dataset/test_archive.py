@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.dataset import archive
+from scsuite.core.dataset.regular import FILE_BYTES_MAX
 from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import write_tar, write_zip
 
@@ -150,7 +151,7 @@ def test_a_flipped_bit_is_found_by_the_checksum_of_the_compression(tmp_path: Pat
 
 def test_a_false_size_in_a_header_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
-    for size, words in ((archive.FILE_BYTES_MAX + 1, "over 64 MB"), (2**33, "over 64 MB"), (-5, "in one member")):
+    for size, words in ((FILE_BYTES_MAX + 1, "over 64 MB"), (2**33, "over 64 MB"), (-5, "in one member")):
         info = tarfile.TarInfo("a.png")
         info.size = size
         path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))

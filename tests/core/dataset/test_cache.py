@@ -4,9 +4,11 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from scsuite.core.dataset import cache
 from scsuite.core.dataset.base import Decoded, Split
@@ -52,11 +54,12 @@ def test_the_second_load_gives_everything_back_without_building(tmp_path: Path, 
         assert one.files == other.files
         assert one.masks_NHW is not None
         assert other.masks_NHW is not None
-        for a, b in zip(
-            (one.images_NHWC, one.labels_N, one.masks_NHW),
-            (other.images_NHWC, other.labels_N, other.masks_NHW),
-            strict=True,
-        ):
+        arrays: list[tuple[NDArray[Any], NDArray[Any]]] = [
+            (one.images_NHWC, other.images_NHWC),
+            (one.labels_N, other.labels_N),
+            (one.masks_NHW, other.masks_NHW),
+        ]
+        for a, b in arrays:
             assert a.dtype == b.dtype
             assert np.array_equal(a, b)
 
