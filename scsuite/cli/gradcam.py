@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scsuite.core.dataset import Split
     from scsuite.core.metrics import Evaluation
 
 
@@ -194,5 +193,5 @@ def _draw(
         )
     title = f"{config.method} at {config.layer or trained.model.cam_layer}: {config.select} images"
     title = title if not config.images else title.replace(f"{config.select} images", "your pictures")
-    figures.gradcam(chosen.images_NHWC, path, maps=maps, captions=captions, title=title)
+    figures.gradcam(chosen.images_NHWC, path, maps=maps, captions=captions, columns=3, title=title)
     return path

@@ -73,10 +73,9 @@ def run_range_test(
     from scsuite.core.sweep import num_steps_of, range_test
 
     total = num_steps_of(config, len(data.train) - config.val_split)
-    bar = Progress(
-        TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-        TimeRemainingColumn(), console=terminal.console, transient=True, disable=not terminal.console.is_terminal or terminal.console.quiet,
-    )  # fmt: skip
+    columns = [TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
+    hidden = not terminal.console.is_terminal or terminal.console.quiet
+    bar = Progress(*columns, TimeRemainingColumn(), console=terminal.console, transient=True, disable=hidden)
     last = time.monotonic()
     with bar:
         task = bar.add_task("", total=total * config.repeats)

@@ -80,13 +80,12 @@ def _recorded(spec: str) -> dict[str, Any]:
     lrs = [float(row["lr"]) for row in plan.steps]
     if not lrs:
         raise InputError("run", spec, expected="at least one step", found="none", hint="Give a run that has trained.")
-    cycle = {"lr_min": plan.lr_min, "lr_max": plan.lr_max, "peak_step": plan.peak_step, "num_steps": plan.num_steps}
     return {
         "lr_min": plan.lr_min,
         "lr_max": plan.lr_max,
         "policy": "one-cycle",
         "lrs": lrs,
-        "planned": [schedule.one_cycle(step, **cycle) for step in range(plan.num_steps)],
+        "planned": plan.lrs(),
         "title": f"{Path(spec).resolve().name}: {len(lrs):,} of {plan.num_steps:,} steps",
         "steps_per_epoch": plan.steps_per_epoch,
     }

@@ -71,8 +71,8 @@ def grad_cam(
 ) -> Tensor:
     """Heatmaps_NHW on the CPU: one per image, for the class that `targets` names for it.
 
-    In fp32 whatever the precision of the run. The model's mode, its gradients and its hooks are as they were afterwards,
-    also after an error. `layer` is a module's name; left out, the model's own `cam_layer`.
+    In fp32 whatever the precision of the run. The model's mode, gradients and hooks are as they were afterwards, also
+    after an error. `layer` is a module's name; left out, the model's own `cam_layer`.
     Raises UsageError for a method or a layer that does not exist, with the nearest name, or a class out of range.
     """
     if method not in _MAPS:

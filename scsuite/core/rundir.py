@@ -25,6 +25,7 @@ from scsuite import __version__
 from scsuite.core.config import Config
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.files import commit, read_yaml, write_csv
+from scsuite.core.schedule import one_cycle
 
 if TYPE_CHECKING:  # these rooms import torch, which zigzag has no use for
     from scsuite.core.checkpoint import Checkpoint
@@ -268,6 +269,13 @@ class Plan:
     num_steps: int
     steps_per_epoch: int
     steps: list[dict[str, str]]
+
+    def lrs(self) -> list[float]:
+        """The planned rate of each step."""
+        return [
+            one_cycle(s, lr_min=self.lr_min, lr_max=self.lr_max, peak_step=self.peak_step, num_steps=self.num_steps)
+            for s in range(self.num_steps)
+        ]
 
 
 def read_plan(path: Path) -> Plan:

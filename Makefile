@@ -1,0 +1,75 @@
+# Everything a newcomer or CI calls; `make help` lists it. Each target makes its own .venv when there is none.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUNS := $(or $(SCSUITE_RUNS),runs)
+
+DATA ?=
+BS ?=
+ARGS ?=
+# The newest training run: names begin with the time in UTC, so the last one in order is the newest.
+RUN ?= $(lastword $(sort $(wildcard $(RUNS)/*-train-*)))
+
+data = $(if $(DATA),--data $(DATA))
+bs = $(if $(BS),--bs $(BS))
+ckpt = --ckpt $(or $(RUN),$(error no training run in $(RUNS)/: make train first, or give RUN=))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint type check smoke zigzag lr-range train evaluate gradcam bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Variables: DATA (cifar10, shapes, folder or archive), RUN (a training run; default: the newest),"
+	@echo "  BS (batch size), ARGS (further options), PYTHON (3.11 or later), SCSUITE_RUNS (default: runs)."
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: python: $(PYTHON): expected 3.11 or later, found $$($(PYTHON) -V 2>&1). Set PYTHON=." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(READY) ## Make .venv with scsuite and its tools in it
+
+demo: $(READY) ## The main job on the embedded data: zigzag, range test, training, evaluation, Grad-CAM
+	@$(BIN)/python -m tests.demo
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style and format (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+check: lint type ## lint and type
+
+smoke: $(READY) ## All five commands on a few thousand real images: DATA=ARCHIVE
+	$(BIN)/python -m tests.smoke $(or $(DATA),$(error give DATA=, an archive or folder of images))
+
+zigzag: $(READY) ## Draw the learning-rate curve
+	$(BIN)/scsuite zigzag $(ARGS)
+
+lr-range: $(READY) ## Find LRMIN and LRMAX
+	$(BIN)/scsuite lr-range $(data) $(bs) $(ARGS)
+
+train: $(READY) ## Train with the One Cycle Policy
+	$(BIN)/scsuite train $(data) $(bs) $(ARGS)
+
+evaluate: $(READY) ## Evaluate RUN
+	$(BIN)/scsuite evaluate $(ckpt) $(data) $(ARGS)
+
+gradcam: $(READY) ## Show what the network of RUN looked at
+	$(BIN)/scsuite gradcam $(ckpt) $(data) $(ARGS)
+
+bench: $(READY) ## Measure start-up and speed, as ratios in one run
+	$(BIN)/python -m tests.bench
+
+clean: ## Remove .venv and what the tools left; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find scsuite tests -name __pycache__ -type d -prune -exec rm -rf {} +
