@@ -35,19 +35,23 @@ from scsuite.core.loop import (
 
 Curve = NDArray[np.float64]
 
-SMOOTHING = 0.9  # of an exponential moving average, about the last ten steps
+WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
+LOW, HIGH = 0.1, 0.8  # of the loss's whole fall, where the pair is read off
+FALL_MIN = 0.05  # of the first loss: a smaller fall is too near the noise to read a pair from
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One repeat: rate, loss and accuracy of each step done, the accuracy a fraction. `diverged`: ended by its loss."""
+    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed. `diverged`: ended by its loss."""
 
     seed: int
     lrs_L: Curve
     losses_L: Curve
     accuracies_L: Curve
+    smooth_loss_L: Curve
+    smooth_accuracy_L: Curve
     diverged: bool
 
 
@@ -75,10 +79,10 @@ def range_test(
     """
     sweeps = tuple(_sweep(data, replace(config, seed=config.seed + i), i, on_step) for i in range(config.repeats))
     suggestions = {
-        name: _geometric_mean([rule(s.lrs_L, smooth(s.losses_L), smooth(s.accuracies_L)) for s in sweeps])
+        name: _geometric_mean([rule(s.lrs_L, s.smooth_loss_L, s.smooth_accuracy_L) for s in sweeps])
         for name, rule in RULES.items()
     }
-    pairs = [choose(sweep.lrs_L, smooth(sweep.losses_L)) for sweep in sweeps]
+    pairs = [choose(sweep.lrs_L, sweep.smooth_loss_L) for sweep in sweeps]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
@@ -130,8 +134,8 @@ def sweep_lrs(config: LrRangeConfig, num_images: int) -> Curve:
 def mean_curves(sweeps: Sequence[Sweep]) -> tuple[Curve, Curve, Curve]:
     """Rates, smoothed loss and smoothed accuracy, averaged over the repeats as far as all of them went."""
     num = min(len(sweep.lrs_L) for sweep in sweeps)
-    losses = np.mean([smooth(sweep.losses_L)[:num] for sweep in sweeps], axis=0)
-    accuracies = np.mean([smooth(sweep.accuracies_L)[:num] for sweep in sweeps], axis=0)
+    losses = np.mean([sweep.smooth_loss_L[:num] for sweep in sweeps], axis=0)
+    accuracies = np.mean([sweep.smooth_accuracy_L[:num] for sweep in sweeps], axis=0)
     return sweeps[0].lrs_L[:num], losses, accuracies
 
 
@@ -168,9 +172,12 @@ def _sweep(
         if val is not None:
             seen = evaluate(model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic)
             loss, accuracy = seen.loss, seen.accuracy
+        if not math.isfinite(loss):  # of held-out images, after an update that was finite itself
+            diverged = True
+            break
         rows.append((loss, accuracy))
-        smooth_loss = smooth(np.array(rows)[:, 0])
-        diverged = not smooth_loss[-1] <= DIVERGED_TIMES * smooth_loss.min()  # so written, NaN is divergence too
+        smooth_loss = smooth(np.array(rows)[:, 0], window_of(len(lrs_L)))
+        diverged = bool(smooth_loss[-1] > DIVERGED_TIMES * smooth_loss.min())
         if diverged:
             break
         tick = time.perf_counter()
@@ -180,11 +187,12 @@ def _sweep(
 def _finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], diverged: bool) -> Sweep:
     if len(rows) < WARM_STEPS:
         raise DivergedError(
-            "range test diverged", f"step {len(rows)}", expected=f"at least {WARM_STEPS} steps with a finite loss",
-            found=f"NaN or infinity at learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
+            "range test diverged", f"step {len(rows)}", expected=f"at least {WARM_STEPS} steps before that",
+            found=f"divergence by learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
         )  # fmt: skip
-    losses, accuracies = np.array(rows).T
-    return Sweep(seed, lrs_L[: len(rows)], losses, accuracies, diverged)
+    losses_L, accuracies_L = np.array(rows).T
+    smoothed = [smooth(values_L, window_of(len(lrs_L))) for values_L in (losses_L, accuracies_L)]
+    return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, *smoothed, diverged=diverged)
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
@@ -192,12 +200,18 @@ def _endless(loader: TrainLoader) -> Iterator[Batch]:
         yield from loader.epoch(epoch)
 
 
-def smooth(values_L: Curve) -> Curve:
+def window_of(num_steps: int) -> float:
+    """Steps that the average of a sweep of so many looks back on: the same stretch of log rate whatever their number."""
+    return max(2.0, WINDOW_SHARE * num_steps)
+
+
+def smooth(values_L: Curve, window: float) -> Curve:
     """Exponential moving average with bias correction: the first value is its own mean, not drawn towards 0."""
+    decay = 1 - 1 / window
     smoothed, average = np.empty(len(values_L)), 0.0
     for i, value in enumerate(values_L):
-        average = SMOOTHING * average + (1 - SMOOTHING) * float(value)
-        smoothed[i] = average / (1 - SMOOTHING ** (i + 1))
+        average = decay * average + (1 - decay) * float(value)
+        smoothed[i] = average / (1 - decay ** (i + 1))
     return smoothed
 
 
@@ -245,26 +259,27 @@ RULES: dict[str, Callable[[Curve, Curve, Curve], float]] = {
     "edge of divergence": edge,
 }
 REASON = (
-    "LRMIN is the rate at which the loss has made 10 % of its whole fall, LRMAX the one at which it has made 90 %: "
-    "between them a higher rate learns faster, beyond them it gains no more."
+    "LRMIN is the rate at which the loss has made 10 % of its whole fall, LRMAX the one at which it has made 80 %: "
+    "between them a higher rate learns faster, beyond them it gains little."
 )
 
 
 def choose(lrs_L: Curve, smooth_loss_L: Curve) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss has made a tenth, and nine tenths, of its whole fall.
+    """The pair (lr_min, lr_max): where the loss has made LOW, and HIGH, of its whole fall.
 
     Smith's reading of the test (https://arxiv.org/abs/1506.01186, section 3.3: where the accuracy starts to rise, where
     it slows), on the loss, which is less noisy. A curve that falls in one step gives a factor of three at least.
     """
     fall_L = _fall(smooth_loss_L)
-    low, high = int((fall_L >= 0.1).argmax()), int((fall_L >= 0.9).argmax())
+    low, high = int((fall_L >= LOW).argmax()), int((fall_L >= HIGH).argmax())
     return min(float(lrs_L[low]), float(lrs_L[high]) / 3), float(lrs_L[high])
 
 
 def _fall(smooth_loss_L: Curve) -> Curve:
-    """How much of its whole fall the loss has made: 0 at the mean of the first ten steps, 1 at the lowest."""
+    """How much of its whole fall the loss has made: 0 after the first ten steps, 1 at the lowest."""
     start, low = smooth_loss_L[:WARM_STEPS][-1], smooth_loss_L.min()
-    return np.asarray((start - smooth_loss_L) / max(start - low, 1e-12))
+    # So written, the lowest is 1 also where it is the start itself: a loss that only rises has its edge there.
+    return np.asarray(1 - (smooth_loss_L - low) / max(start - low, 1e-12))
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -274,7 +289,9 @@ def _geometric_mean(values: Sequence[float]) -> float:
 def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str]:
     if (fewest := min(len(sweep.lrs_L) for sweep in sweeps)) < RANGE_STEPS_MIN:
         yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
-    if any(_fall(smooth(sweep.losses_L))[-1] >= 0.9 for sweep in sweeps):
+    if any(s.smooth_loss_L.min() > (1 - FALL_MIN) * s.smooth_loss_L[WARM_STEPS - 1] for s in sweeps):
+        yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
+    if any(_fall(sweep.smooth_loss_L)[-1] >= HIGH for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
     if any(high <= sweep.lrs_L[WARM_STEPS] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
         yield "the upper limit lies at the first rates: lower --lr-start"
