@@ -44,7 +44,7 @@ DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the swe
 
 @dataclass(frozen=True)
 class Sweep:
-    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed. `diverged`: ended by its loss."""
+    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed; `diverged`: its loss ended it."""
 
     seed: int
     lrs_L: Curve
@@ -191,8 +191,9 @@ def _finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], di
             found=f"divergence by learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
         )  # fmt: skip
     losses_L, accuracies_L = np.array(rows).T
-    smoothed = [smooth(values_L, window_of(len(lrs_L))) for values_L in (losses_L, accuracies_L)]
-    return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, *smoothed, diverged=diverged)
+    window = window_of(len(lrs_L))
+    smooth_loss_L, smooth_accuracy_L = smooth(losses_L, window), smooth(accuracies_L, window)
+    return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, smooth_loss_L, smooth_accuracy_L, diverged)
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
@@ -201,7 +202,7 @@ def _endless(loader: TrainLoader) -> Iterator[Batch]:
 
 
 def window_of(num_steps: int) -> float:
-    """Steps that the average of a sweep of so many looks back on: the same stretch of log rate whatever their number."""
+    """Steps that the average of a sweep of so many looks back on: the same stretch of log rate for any number."""
     return max(2.0, WINDOW_SHARE * num_steps)
 
 
