@@ -30,6 +30,8 @@ _ZIP_DIRECTORY_BYTES_MAX = 48 * 2**20  # 300,000 members of 46 bytes and a name 
 _BLOCK = tarfile.BLOCKSIZE  # 512 bytes
 _CHUNK = 2**20  # bytes
 _DAMAGE: tuple[type[Exception], ...] = (
+    LookupError,
+    MemoryError,
     EOFError,
     OSError,
     ValueError,
@@ -209,14 +211,14 @@ def _pax_name_size(body: bytes, where: str, name: str | None) -> tuple[str | Non
         digits = body[:20].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
         key, equals, value = body[len(digits) + 1 : length - 1].partition(b"=")
-        if not equals or length > len(body):
+        if not equals or not len(digits) < length <= len(body):  # a length of nothing would be read for ever
             raise _refusal(where, "a damaged header", "Fetch or pack it again.")
         if key.startswith(b"GNU.sparse"):
             raise _refusal(where, "a sparse file")
         if key == b"path":
             name = value.decode("utf-8", "surrogateescape")
         elif key == b"size":
-            size = int(value)
+            size = int(value[:20])
         body = body[length:]
     return name, size
 

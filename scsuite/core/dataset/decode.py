@@ -129,7 +129,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode in _SIXTEEN_BIT:
-        grey_HW = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)
+        grey_HW = np.clip(np.asarray(picture, dtype=np.int32), 0, 65535)
         return Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, (*BACKGROUND, 255))

@@ -204,3 +204,47 @@ def test_other_files_are_called_what_they_are(tmp_path: Path, data: bytes, words
     with pytest.raises(InputError, match=words) as caught:
         members(tmp_path / "a.zip")
     assert caught.value.exit_code == 3
+
+
+PAX_BODIES = [
+    b"x path=a\n",
+    b"0 path=a\n",
+    b"1 path=a\n",
+    b"99 path=a\n",
+    b"-9 path=a\n",
+    b"8 path a",
+    b"path=a",
+    b"=" * 600,
+]
+
+
+@pytest.mark.parametrize("body", PAX_BODIES)
+def test_a_damaged_extended_header_is_refused_at_once(tmp_path: Path, body: bytes) -> None:
+    info = tarfile.TarInfo("header")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+    member = tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT)
+    (tmp_path / "a.tar").write_bytes(header + member + bytes(1024))
+    with pytest.raises(InputError, match="a damaged header"):  # "x path=a" was once read for ever: found by fuzzing
+        members(tmp_path / "a.tar")
+
+
+def test_a_negative_size_in_an_extended_header_is_refused(tmp_path: Path) -> None:
+    body = b"11 size=-5\n"
+    info = tarfile.TarInfo("header")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(512 - len(body))
+    (tmp_path / "a.tar").write_bytes(header + tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+    with pytest.raises(InputError, match="in one member"):
+        members(tmp_path / "a.tar")
+
+
+def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"X": b"1"})
+    data = path.read_bytes()
+    for start, at in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):
+        found = data.index(start) + at  # where the length of the name stands
+        data = data[:found] + struct.pack("<H", 0) + data[found + 2 :]
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="archive"):
+        members(path)
