@@ -45,6 +45,14 @@ TRANSFORMS = frozenset({
 # fmt: on
 GROUPS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
 MAX_NODES, MAX_DEPTH = 64, 8
+# What Compose writes of itself beside its transforms, and the values that mean nothing to single images.
+COMPOSE: dict[Any, tuple[Any, ...]] = {
+    "p": (1,),
+    "bbox_params": (None,),
+    "keypoint_params": (None,),
+    "additional_targets": (None, {}),
+    "is_check_shapes": (True, False),
+}
 
 
 def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
@@ -82,6 +90,7 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -
     node = root.get("transform", root)
     if not isinstance(node, Mapping) or node.get("__class_fullname__") != "Compose":
         raise _refused(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
+    _check_compose(path, root, node)
     children = _children(path, "transform", node)
     budget = iter(range(MAX_NODES))
     parts = [_build(path, f"transform.transforms[{i}]", child, 1, budget) for i, child in enumerate(children)]
@@ -144,11 +153,11 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
     if kind is None:
         raise _refused(path, where, "a transform that the installed albumentations has", name)
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
-    if unknown := sorted(
-        set(arguments) - set(inspect.signature(kind.__init__).parameters) | ({"self"} & set(arguments))
-    ):
+    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    if unknown := sorted(set(arguments) - known, key=str):
         raise _refused(path, f"{where}.{unknown[0]}", f"an argument of {name}", "no such argument")
     if name in GROUPS:
+        _check_group(path, where, arguments)  # albumentations checks the arguments of transforms, not of groups
         children = _children(path, where, node)
         inner = [(f"{where}.transforms[{i}]", child) for i, child in enumerate(children)]
         arguments["transforms"] = [_build(path, place, child, depth + 1, budget) for place, child in inner]
@@ -160,6 +169,24 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
             )
     except Exception as error:
         raise _refused(path, where, f"arguments that {name} takes", _one_line(error)) from None
+
+
+def _check_compose(path: str, root: Mapping[str, Any], node: Mapping[str, Any]) -> None:
+    own = ("__version__", "transform") if node is not root else (*node,)
+    more = [str(key) for key in root if key not in own]
+    for key, value in node.items():
+        if key not in ("__class_fullname__", "__version__", "transforms") and value not in COMPOSE.get(key, ()):
+            more.append(f"transform.{key}")
+    if more:
+        raise _refused(path, more[0], "a policy of images alone, always applied", "more than that")
+
+
+def _check_group(path: str, where: str, arguments: Mapping[str, Any]) -> None:
+    p, n = arguments.get("p", 1), arguments.get("n", 1)
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise _refused(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_NODES:
+        raise _refused(path, f"{where}.n", f"a whole number from 1 to {MAX_NODES}", repr(n)[:60])
 
 
 def _children(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:

@@ -81,7 +81,12 @@ def grad_cam(
     modules = dict(model.named_modules())
     if name not in modules or not name:
         raise _unknown("--layer", name, [n for n in modules if n])
-    targets_N = torch.as_tensor(targets, dtype=torch.int64)
+    targets_N = torch.as_tensor(targets, dtype=torch.int64).cpu()
+    if targets_N.shape != images_NCHW.shape[:1]:
+        raise UsageError(
+            "option", "--class", expected=f"one class for each of {len(images_NCHW)} images",
+            found=f"classes of shape {tuple(targets_N.shape)}", hint="Name a class for every image.",
+        )  # fmt: skip
     maps = []
     with _in_eval_mode(model):
         for images, chosen in zip(torch.split(images_NCHW, CAM_BATCH), torch.split(targets_N, CAM_BATCH), strict=True):
@@ -104,12 +109,12 @@ def _activations_and_gradients(
     try:
         with torch.enable_grad():
             logits_NK = model(images_NCHW.to(parameter.device, parameter.dtype).requires_grad_())
-            if len(targets_N) and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < logits_NK.shape[1]:
+            if outside := [k for k in targets_N.tolist() if not 0 <= k < logits_NK.shape[1]]:
                 raise UsageError(
                     "option", "--class", expected=f"a class from 0 to {logits_NK.shape[1] - 1}",
-                    found=int(targets_N.max()), hint="Give a class of the network.",
+                    found=outside[0], hint="Give a class of the network.",
                 )  # fmt: skip
-            if not kept or kept[-1].dim() != 4:
+            if not kept or kept[-1].dim() != 4 or kept[-1].shape[2:].numel() == 1:
                 raise UsageError(
                     "option", "--layer", expected="a layer whose output is a map", found="one without height and width",
                     hint="Choose a convolution or a block of them.",

@@ -6,10 +6,10 @@ In: values from the command line, a YAML file, a checkpoint or Python. Out: a va
 
 import difflib
 import hashlib
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from scsuite.core.errors import UsageError
 
@@ -76,6 +76,9 @@ def _check(item: Field[Any], value: Any) -> None:
             hint = f"Did you mean {near[0]}?" if near else "See --help."
             raise UsageError("option", flag, expected=f"one of {', '.join(choices)}", found=repr(value), hint=hint)
         return
+    if (wanted := _number_kind(item)) is not None and not _is_a(wanted, value):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise UsageError("option", flag, expected=kinds[wanted], found=repr(value), hint="See --help.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         if value == "":
             raise UsageError("option", flag, expected="a value", found="an empty one", hint="Leave the option out.")
@@ -83,10 +86,22 @@ def _check(item: Field[Any], value: Any) -> None:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     bounds = {sign: facts[name] for name, sign in signs.items() if name in facts}
     holds = {">": lambda b: value > b, ">=": lambda b: value >= b, "<": lambda b: value < b, "<=": lambda b: value <= b}
-    if not math.isfinite(value) or not all(holds[sign](bound) for sign, bound in bounds.items()):
+    finite = wanted is int or abs(value) <= sys.float_info.max  # so written, NaN is not
+    if not finite or not all(holds[sign](bound) for sign, bound in bounds.items()):
         kind = "a whole number" if isinstance(value, int) else "a finite number"
         limits = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
         raise UsageError("option", flag, expected=f"{kind} {limits}".strip(), found=value, hint="See --help.")
+
+
+def _number_kind(item: Field[Any]) -> type[bool] | type[int] | type[float] | None:
+    kinds = (item.type, *get_args(item.type))  # `int`, or the parts of `int | None`
+    return next((kind for kind in (bool, int, float) if kind in kinds), None)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if isinstance(value, bool):  # an int to Python
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+            if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
                 raise yaml.YAMLError(f"given twice: {', '.join(sorted(twice))}")
             return super().construct_mapping(node, deep=deep)
 

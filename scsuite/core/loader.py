@@ -16,7 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from scsuite.core.augment import augment
 from scsuite.core.config import keyed_seed
-from scsuite.core.dataset import Split
+from scsuite.core.dataset import SIZE, Split
+from scsuite.core.errors import InputError
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -29,18 +30,30 @@ class Batch(NamedTuple):
     labels_N: Tensor
 
 
-class _Augmented(TorchDataset[Batch]):
+class _Augmented(TorchDataset[Batch | InputError]):
     """Fetches whole batches: an item is (epoch, index), so an image's random key is known wherever it is fetched."""
 
     def __init__(self, split: Split, policy: "Compose", seed: int) -> None:
         self.split, self.policy, self.seed = split, policy, seed
 
-    def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
-        images = [augment(self.policy, self.split.images_NHWC[i], self.seed, epoch, i) for epoch, i in items]
-        labels = self.split.labels_N[[i for _, i in items]]
-        return Batch(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(labels))
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | InputError:
+        images_NHWC = np.empty((len(items), SIZE, SIZE, 3), np.float32)
+        for row, (epoch, index) in enumerate(items):
+            try:
+                image = augment(self.policy, self.split.images_NHWC[index], self.seed, epoch, index)
+                if image.shape != images_NHWC.shape[1:] or image.dtype != np.float32:
+                    raise ValueError(f"{image.dtype} of shape {image.shape}")
+            except Exception as error:  # what a policy does now and then, its trial on a few images has not shown
+                # Returned, not raised: from a worker process torch would hand on its text alone.
+                return InputError(
+                    "augmentation policy", f"image {index} in epoch {epoch + 1}",
+                    expected=f"float32 of shape {images_NHWC.shape[1:]}", found=error, hint="Mend the policy.",
+                )  # fmt: skip
+            images_NHWC[row] = image
+        labels = self.split.labels_N[[index for _, index in items]]
+        return Batch(torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels))
 
-    def __getitem__(self, item: tuple[int, int]) -> Batch:
+    def __getitem__(self, item: tuple[int, int]) -> Batch | InputError:
         return self.__getitems__([item])
 
 
@@ -87,12 +100,18 @@ class TrainLoader:
         return math.ceil(self.batches.num_images / self.batches.batch_size)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `epoch` (from 0), from `first_batch` on."""
+        """The batches of epoch `epoch` (from 0), from `first_batch` on.
+
+        Raises InputError, naming the image, where the policy fails on one.
+        """
         self.batches.epoch, self.batches.first = epoch, first_batch
-        yield from self._loader
+        for batch in self._loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Batch | InputError) -> Batch | InputError:
     return batch
 
 

@@ -90,7 +90,7 @@ def build_model(num_classes: int = 10, width: float = 1.0, *, dropout: float = 0
     if seed is None:
         return ResNet3(num_classes, width, dropout)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators' generators too
         return ResNet3(num_classes, width, dropout)
 
 
@@ -114,7 +114,7 @@ def layer_table(model: ResNet3) -> list[LayerRow]:
         )
         for name in stages
     ]
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
     try:
         with torch.inference_mode():
@@ -122,7 +122,8 @@ def layer_table(model: ResNet3) -> list[LayerRow]:
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return [_row(name, model.get_submodule(name), shapes[name]) for name in stages]
 
 
