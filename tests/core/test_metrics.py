@@ -1,0 +1,136 @@
+"""Figures of merit against cases worked by hand and against torch."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from scsuite.core.metrics import Evaluation, calibration_of, evaluation_of
+
+NAMES = ("cat", "dog", "owl", "yak")
+# Logits are log probabilities here, so the probabilities are these rows. `yak` is never predicted, `owl` never there.
+PROBABILITIES = [
+    [0.70, 0.10, 0.10, 0.10],  # 0: cat, right
+    [0.10, 0.60, 0.20, 0.10],  # 1: cat taken for dog
+    [0.05, 0.05, 0.85, 0.05],  # 2: dog taken for owl
+    [0.20, 0.50, 0.20, 0.10],  # 3: dog, right
+    [0.05, 0.90, 0.03, 0.02],  # 4: yak taken for dog
+    [0.10, 0.60, 0.20, 0.10],  # 5: cat taken for dog, as sure as 1
+]
+LABELS = [0, 0, 1, 1, 3, 0]
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    return evaluation_of(torch.tensor(PROBABILITIES).log(), torch.tensor(LABELS), NAMES)
+
+
+def test_loss_and_accuracy_are_means_over_images(evaluation: Evaluation) -> None:
+    chosen = [0.70, 0.10, 0.05, 0.50, 0.02, 0.10]  # the actual classes' probabilities
+    assert evaluation.loss == pytest.approx(-np.log(chosen).mean(), rel=1e-6)
+    assert evaluation.losses_N == pytest.approx(-np.log(chosen), rel=1e-6)
+    assert evaluation.accuracy == pytest.approx(2 / 6)
+    assert evaluation.num_images == 6
+
+
+def test_the_loss_is_torchs_cross_entropy_in_double_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 10, generator=generator) * 20
+    labels = torch.randint(0, 10, (500,), generator=generator)
+    ours = evaluation_of(logits, labels, tuple("abcdefghij"))
+    assert ours.loss == pytest.approx(functional.cross_entropy(logits.double(), labels).item(), rel=1e-12)
+    assert ours.accuracy == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
+    torch.testing.assert_close(torch.from_numpy(ours.probabilities_NK), logits.softmax(dim=1), rtol=1e-4, atol=1e-7)
+
+
+def test_logits_of_half_precision_and_of_any_size_give_finite_figures() -> None:
+    logits = torch.tensor([[3e4, -3e4], [3e4, -3e4]], dtype=torch.bfloat16)
+    ours = evaluation_of(logits, torch.tensor([0, 1]), ("a", "b"))
+    assert ours.losses_N.tolist() == pytest.approx([0.0, float(logits[1, 0] - logits[1, 1])])
+    assert np.isfinite(ours.probabilities_NK).all()
+
+
+def test_the_confusion_matrix_has_the_actual_classes_in_rows(evaluation: Evaluation) -> None:
+    assert evaluation.confusion_KK.tolist() == [
+        [1, 2, 0, 0],  # cat: one found, two taken for dog
+        [0, 1, 1, 0],  # dog
+        [0, 0, 0, 0],  # owl: none there
+        [0, 1, 0, 0],  # yak
+    ]
+
+
+def test_the_confusion_matrix_sums_to_the_images_of_each_class() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 7, 300)
+    logits = rng.normal(size=(300, 7))
+    ours = evaluation_of(torch.from_numpy(logits), torch.from_numpy(labels), tuple("abcdefg"))
+    assert ours.confusion_KK.sum() == 300
+    assert ours.confusion_KK.sum(axis=1).tolist() == [(labels == k).sum() for k in range(7)]
+    assert ours.confusion_KK.sum(axis=0).tolist() == [(logits.argmax(axis=1) == k).sum() for k in range(7)]
+    assert ours.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+
+
+def test_per_class_figures_are_0_where_there_is_nothing_to_divide_by(evaluation: Evaluation) -> None:
+    rows = {row.name: (row.precision, row.recall, row.f1, row.support) for row in evaluation.per_class()}
+    assert rows["cat"] == pytest.approx((1, 1 / 3, 0.5, 3))  # f1 = 2 * 1 * 1/3 / (4/3)
+    assert rows["dog"] == pytest.approx((1 / 4, 1 / 2, 1 / 3, 2))  # said four times; f1 = 2 * 1/8 / (3/4)
+    assert list(rows["owl"]) == [0, 0, 0, 0]  # said once, never there
+    assert list(rows["yak"]) == [0, 0, 0, 1]  # never said
+
+
+def test_the_most_confident_mistake_comes_first_and_equal_ones_in_their_own_order(evaluation: Evaluation) -> None:
+    assert evaluation.misclassified.tolist() == [4, 2, 1, 5]  # 0.90, 0.85, 0.60, 0.60
+    assert evaluation.predicted_N.tolist() == [0, 1, 2, 1, 1, 1]
+    assert evaluation.confidence_N.tolist() == pytest.approx([0.7, 0.6, 0.85, 0.5, 0.9, 0.6])
+
+
+def test_of_equally_probable_classes_the_first_is_predicted() -> None:
+    assert evaluation_of(torch.zeros(1, 3), torch.tensor([2]), ("a", "b", "c")).predicted_N.tolist() == [0]
+
+
+def test_confused_pairs_come_most_frequent_first_and_never_empty(evaluation: Evaluation) -> None:
+    pairs = [("cat", "dog", 2), ("dog", "owl", 1), ("yak", "dog", 1)]
+    assert evaluation.confused(1) == pairs[:1]
+    assert evaluation.confused(10) == pairs
+
+
+def test_a_network_without_mistakes_has_none_to_show() -> None:
+    perfect = evaluation_of(20 * torch.eye(4), torch.arange(4), NAMES)
+    assert (perfect.accuracy, len(perfect.misclassified), perfect.confused(5)) == (1.0, 0, [])
+    assert perfect.calibration.ece == pytest.approx(0, abs=1e-6)
+
+
+def test_the_calibration_error_of_a_case_worked_by_hand() -> None:
+    # Bins are a fifteenth wide: 0.9 and 0.88 lie in (13/15, 14/15], 0.95 in the last, 0.5 in (7/15, 8/15].
+    confidence = np.array([0.9, 0.88, 0.95, 0.5], dtype=np.float32)
+    ours = calibration_of(confidence, np.array([True, False, True, False]))
+    assert {b: int(n) for b, n in enumerate(ours.count_B) if n} == {7: 1, 13: 2, 14: 1}
+    assert ours.accuracy_B[[7, 13, 14]].tolist() == [0, 0.5, 1]
+    assert ours.confidence_B[[7, 13, 14]].tolist() == pytest.approx([0.5, 0.89, 0.95])
+    assert ours.ece == pytest.approx((1 * 0.5 + 2 * 0.39 + 1 * 0.05) / 4)
+
+
+def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one() -> None:
+    edges = np.array([k / 15 for k in range(1, 16)], dtype=np.float32)
+    assert calibration_of(edges, np.ones(15, bool)).count_B.tolist() == [1] * 15
+    just_above = np.nextafter(np.float32(3 / 15), np.float32(1)) + np.float32(1e-6)
+    assert calibration_of(np.array([just_above]), np.ones(1, bool)).count_B.argmax() == 3
+
+
+def test_the_calibration_error_is_the_gap_of_a_network_always_as_sure() -> None:
+    correct = np.arange(100) < 60
+    assert calibration_of(np.full(100, 0.99, np.float32), correct).ece == pytest.approx(0.39, abs=1e-6)
+
+
+def test_the_dictionary_holds_plain_values_of_the_same_figures(evaluation: Evaluation) -> None:
+    import json
+
+    figures = json.loads(json.dumps(evaluation.to_dict()))
+    assert figures["accuracy"] == pytest.approx(1 / 3)
+    assert figures["num_images"] == 6
+    assert figures["per_class"][1] == {
+        "name": "dog", "precision": 0.25, "recall": 0.5, "f1": pytest.approx(1 / 3), "support": 2,
+    }  # fmt: skip
+    assert figures["confusion_matrix"][0] == [1, 2, 0, 0]
+    # By bins: 0.70 right; 0.60 wrong twice; 0.85 wrong; 0.50 right; 0.90 wrong.
+    assert figures["ece"] == pytest.approx((0.3 + 1.2 + 0.85 + 0.5 + 0.9) / 6, abs=1e-6)
