@@ -1,0 +1,184 @@
+"""Configurations: bounds, choices and pairs that belong together are checked when one is made; seeds are keyed."""
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from scsuite.core.config import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    GradcamConfig,
+    LrRangeConfig,
+    RecipeConfig,
+    RunConfig,
+    TrainConfig,
+    ZigzagConfig,
+    keyed_seed,
+)
+from scsuite.core.errors import UsageError
+
+NAN, INFINITY = float("nan"), float("inf")
+
+REFUSED: list[tuple[type[Config], str, Any, str]] = [
+    (RunConfig, "seed", -1, "--seed"),
+    (RunConfig, "seed", 2**63, "--seed"),
+    (RunConfig, "seed", 10**400, "--seed"),
+    (RunConfig, "seed", 0.5, "--seed"),
+    (RunConfig, "seed", True, "--seed"),
+    (RunConfig, "workers", 257, "--workers"),
+    (RunConfig, "width", 0.0, "--width"),
+    (RunConfig, "width", 16.1, "--width"),
+    (RunConfig, "width", NAN, "--width"),
+    (RunConfig, "width", "wide", "--width"),
+    (RunConfig, "precision", "fp64", "--precision"),
+    (DataConfig, "data", "", "--data"),
+    (DataConfig, "limit_train", 0, "--limit-train"),
+    (DataConfig, "limit_test", -5, "--limit-test"),
+    (DataConfig, "test_split", 0.0, "--test-split"),
+    (DataConfig, "test_split", 1.0, "--test-split"),
+    (RecipeConfig, "batch_size", 0, "--bs"),
+    (RecipeConfig, "batch_size", "512", "--bs"),
+    (RecipeConfig, "batch_size", 512.0, "--bs"),
+    (RecipeConfig, "weight_decay", -1e-9, "--weight-decay"),
+    (RecipeConfig, "weight_decay", INFINITY, "--weight-decay"),
+    (RecipeConfig, "weight_decay", 10**400, "--weight-decay"),
+    (RecipeConfig, "l1", -1.0, "--l1"),
+    (RecipeConfig, "label_smoothing", 1.0, "--label-smoothing"),
+    (RecipeConfig, "dropout", 1.0, "--dropout"),
+    (RecipeConfig, "val_split", -1, "--val-split"),
+    (RecipeConfig, "optimizer", "adam", "--optimizer"),
+    (RecipeConfig, "optimizer", ["sgd"], "--optimizer"),
+    (LrRangeConfig, "lr_start", 0.0, "--lr-start"),
+    (LrRangeConfig, "lr_start", 10.0, "--lr-start and --lr-end"),
+    (LrRangeConfig, "lr_end", 1e-3, "--lr-start and --lr-end"),
+    (LrRangeConfig, "steps", 9, "--steps"),
+    (LrRangeConfig, "epochs", 0.0, "--epochs"),
+    (LrRangeConfig, "repeats", 101, "--repeats"),
+    (LrRangeConfig, "curve", "cosine", "--curve"),
+    (TrainConfig, "epochs", 0, "--epochs"),
+    (TrainConfig, "peak_epoch", 0.0, "--peak-epoch"),
+    (TrainConfig, "peak_epoch", 24.0, "--peak-epoch"),
+    (TrainConfig, "lr_max", 0.0, "--lr-max"),
+    (TrainConfig, "lr_min", 0.1, "--lr-min"),
+    (TrainConfig, "div_factor", 1.0, "--div-factor"),
+    (TrainConfig, "cycle_momentum", "no", "--cycle-momentum"),
+    (TrainConfig, "deterministic", 1, "--deterministic"),
+    (ZigzagConfig, "lr_min", 0.4, "--lr-min and --lr-max"),
+    (ZigzagConfig, "step_size", 0, "--step-size"),
+    (ZigzagConfig, "policy", "triangle", "--policy"),
+    (ZigzagConfig, "peak_epoch", 30.0, "--peak-epoch"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "flag"), REFUSED)
+def test_a_value_out_of_its_range_is_a_usage_error_that_names_the_option(
+    kind: type[Config], name: str, value: object, flag: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        kind(**{name: value})
+    assert caught.value.where == flag
+    assert "\n" not in str(caught.value)
+
+
+ALLOWED: list[tuple[type[Config], str, Any]] = [
+    (RunConfig, "seed", 2**63 - 1),
+    (RunConfig, "workers", 0),
+    (RunConfig, "workers", 256),
+    (RunConfig, "width", 16),  # a whole number where a number is asked for
+    (RecipeConfig, "batch_size", 1),
+    (RecipeConfig, "weight_decay", 0),
+    (RecipeConfig, "dropout", 0.999),
+    (LrRangeConfig, "steps", 10),
+    (LrRangeConfig, "epochs", 0.5),
+    (TrainConfig, "peak_epoch", 23.99),
+    (TrainConfig, "lr_max", 5),
+    (TrainConfig, "cycle_momentum", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), ALLOWED)
+def test_the_ends_of_a_range_are_allowed(kind: type[Config], name: str, value: object) -> None:
+    assert getattr(kind(**{name: value}), name) == value
+
+
+def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean gradcam\+\+\?"):
+        GradcamConfig(ckpt="run", method="grad-cam++")
+    with pytest.raises(UsageError, match="one of none, flip, flip-shift, found 'zzz'. See --help"):
+        EvaluateConfig(ckpt="run", tta="zzz")
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"lr_min": 0.01}, "--lr-min"),
+        ({"lr_min": 0.5, "lr_max": 0.5}, "--lr-min and --lr-max"),
+        ({"lr_from": "run", "lr_max": 0.5}, "--lr-from"),
+        ({"lr_from": "run", "lr_min": 0.5}, "--lr-from"),
+        ({"epochs": 5, "peak_epoch": 5.0}, "--peak-epoch"),
+    ],
+)
+def test_rates_and_peaks_that_contradict_each_other_are_refused(values: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(**values)
+    assert caught.value.where == flag
+
+
+def test_the_defaults_are_the_assignments() -> None:
+    config = TrainConfig()
+    assert (config.epochs, config.batch_size, config.width, config.peak) == (24, 512, 1.0, pytest.approx(5.0))
+    assert config.lr_max is None  # found by the range test
+    assert config.div_factor == 10
+
+
+@pytest.mark.parametrize(("epochs", "peak"), [(24, 5.0), (48, 10.0), (12, 2.5), (1, 5 / 24)])
+def test_the_default_peak_keeps_its_share_of_the_epochs(epochs: int, peak: float) -> None:
+    assert TrainConfig(epochs=epochs).peak == pytest.approx(peak)
+
+
+def test_a_given_peak_is_taken_as_it_is() -> None:
+    assert TrainConfig(epochs=8, peak_epoch=2.5).peak == 2.5
+
+
+def test_a_configuration_survives_its_dictionary_and_a_yaml_file() -> None:
+    import yaml
+
+    train = TrainConfig(lr_max=0.4, lr_min=0.1, epochs=3, augment="a.yaml", limit_train=7)
+    assert TrainConfig.from_dict(yaml.safe_load(yaml.safe_dump(train.to_dict()))) == train
+    cam = GradcamConfig(ckpt="run", images=("a.png", "b.png"))
+    assert GradcamConfig.from_dict(yaml.safe_load(yaml.safe_dump(cam.to_dict()))) == cam
+
+
+def test_names_of_another_class_are_passed_over_but_their_values_are_still_checked() -> None:
+    values = TrainConfig(seed=3).to_dict()
+    assert RunConfig.from_dict(values) == RunConfig(seed=3)
+    with pytest.raises(UsageError, match="--seed"):
+        RunConfig.from_dict({**values, "seed": "three"})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = RunConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "digest"),
+    [
+        ((7, "shuffle", 3), 0x7AE46259D1881696),  # printf '7:shuffle:3' | b2sum -l 64
+        ((0, "weights"), 0x1D4B8DD386F762A5),  # printf '0:weights' | b2sum -l 64
+    ],
+)
+def test_a_keyed_seed_is_the_upper_63_bits_of_the_keys_blake2b(key: tuple[Any, ...], digest: int) -> None:
+    assert keyed_seed(*key) == digest // 2
+
+
+def test_keyed_seeds_differ_between_keys_that_look_alike() -> None:
+    keys = [
+        (s, p, *e) for s in (0, 1, 10) for p in ("augment", "shuffle") for e in [(), (0,), (1, 23), (12, 3), (123,)]
+    ]
+    seeds = {keyed_seed(seed, purpose, *(int(part) for part in more)) for seed, purpose, *more in keys}
+    assert len(seeds) == len(keys) == 30
+    assert all(0 <= seed < 2**63 for seed in seeds)

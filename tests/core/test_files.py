@@ -1,0 +1,135 @@
+"""Files are whole or not there; a YAML file is plain or refused, and runs nothing."""
+
+import csv
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from scsuite.core.errors import InputError, OutputError
+from scsuite.core.files import commit, read_yaml, write_csv
+
+
+def test_a_committed_file_holds_exactly_its_bytes_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    commit(tmp_path / "a.bin", b"first")
+    commit(tmp_path / "a.bin", b"\x00second\r\n")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00second\r\n"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_full_disk_is_an_output_error_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tmp_path / "a.bin", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        commit(tmp_path / "a.bin", b"new")
+    assert caught.value.where == tmp_path / "a.bin"
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        seen.append((tmp_path / "a.bin").exists())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    commit(tmp_path / "a.bin", b"data")
+    assert seen == [False, True]  # the file, then, renamed, its directory
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="--runs-dir"):
+        commit(tmp_path / "nowhere" / "a.bin", b"data")
+
+
+def test_a_csv_file_reads_back_with_its_commas_and_quotes(tmp_path: Path) -> None:
+    rows = [[1, 'say "hi", twice'], [2.5, "line\nbreak"]]
+    write_csv(tmp_path / "a.csv", ["n", "text"], rows)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["n", "text"], ["1", 'say "hi", twice'], ["2.5", "line\nbreak"]]
+    assert b"\r" not in (tmp_path / "a.csv").read_bytes()
+
+
+def written(tmp_path: Path, text: str | bytes) -> str:
+    path = tmp_path / "given.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def test_a_mapping_is_read_with_the_types_of_yaml(tmp_path: Path) -> None:
+    path = written(tmp_path, "epochs: 3\nlr_max: 0.4\nname: a b\nnested: {list: [1, null, true]}\n")
+    assert read_yaml(path, "configuration") == {
+        "epochs": 3, "lr_max": 0.4, "name": "a b", "nested": {"list": [1, None, True]},
+    }  # fmt: skip
+
+
+BAD = {
+    "empty": ("", "NoneType"),
+    "a list": ("- 1\n- 2\n", "list"),
+    "a word": ("hello", "str"),
+    "a key that is no name": ("1: 2\n", "dict"),
+    "two documents": ("a: 1\n---\nb: 2\n", "another document"),
+    "not yaml": ("a: [1, 2\n", "expected ',' or ']'"),
+    "a tab": ("a:\n\tb: 1\n", "cannot start any token"),
+    "an alias": ("a: &x [1]\nb: *x\n", "aliases are not allowed"),
+    "a merge key": ("a: 1\n<<: {b: 2}\n", "merge"),
+    "a key given twice": ("a: 1\nb: 2\na: 3\n", "given twice: a"),
+    "a nested key given twice": ("a: {p: 1, p: 2}\n", "given twice: p"),
+    "a key that is a list": ("? [a]\n: 1\n", "unhashable"),
+    "a date that is none": ("a: 2001-99-99\n", "month must be in 1..12"),
+    "an endless number": ("a: 1" + "0" * 5000 + "\n", "digits"),
+    "bytes that are no text": (b"a: \xff\xfe\n", "can't decode"),
+    "a control character": ("a: \x00\n", "special characters"),
+    "too deep": ("a: " + "[" * 5000 + "]" * 5000, "recursion"),
+    "too large": ("a: " + "x" * 65536, "larger than 65536 bytes"),
+    "a python tag": ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), BAD.values(), ids=BAD.keys())
+def test_a_file_that_is_not_a_plain_mapping_is_refused_in_one_line(
+    tmp_path: Path, text: str | bytes, found: str
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        read_yaml(path, "configuration")
+    message = str(caught.value)
+    assert message.startswith(f"configuration: {path}: expected ")
+    assert found in message
+    assert "\n" not in message
+    assert len(message) < len(path) + 400
+
+
+@pytest.mark.parametrize("path", ["nowhere.yaml", "a\0b.yaml", "."])
+def test_a_file_that_cannot_be_opened_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="configuration: "):
+        read_yaml(path, "configuration")
+
+
+def test_a_python_tag_runs_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for call in ("os.system", "subprocess.check_output", "builtins.eval"):
+        text = f"a: !!python/object/apply:{call} ['touch {canary}']\n"
+        with pytest.raises(InputError):
+            read_yaml(written(tmp_path, text), "configuration")
+    assert not canary.exists()
+
+
+def test_the_most_keys_that_fit_are_refused_within_seconds(tmp_path: Path) -> None:
+    keys = [f"{number:x}" for number in range(4096, 4096 + 11_000)]
+    path = written(tmp_path, "{" + ",".join([*keys, keys[0]]) + "}")
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="given twice: 1000"):
+        read_yaml(path, "configuration")
+    assert time.perf_counter() - start < 5
