@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `scsuite.cli.app.main` does, before torch is loaded
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
