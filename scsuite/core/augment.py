@@ -39,11 +39,12 @@ TRANSFORMS = frozenset({
     "RandomBrightnessContrast", "RandomCrop", "RandomGamma", "RandomGridShuffle", "RandomResizedCrop",
     "RandomRotate90", "RandomScale", "RandomShadow", "RandomSizedCrop", "RandomToneCurve", "Resize",
     "RingingOvershoot", "Rotate", "SafeRotate", "SaltAndPepper", "Sharpen", "ShiftScaleRotate", "ShotNoise",
-    "SmallestMaxSize", "Solarize", "SquareSymmetry", "Superpixels", "ThinPlateSpline", "ToGray", "ToRGB", "ToSepia",
+    "SmallestMaxSize", "Solarize", "SquareSymmetry", "Superpixels", "ThinPlateSpline", "ToGray", "ToSepia",
     "Transpose", "UnsharpMask", "VerticalFlip", "XYMasking", "ZoomBlur",
 })
 # fmt: on
 GROUPS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
+ADVICE = "This augmenter is very slow|ShiftScaleRotate is a special case"  # warnings that change no value
 MAX_NODES, MAX_DEPTH = 64, 8
 # What Compose writes of itself beside its transforms, and the values that mean nothing to single images.
 COMPOSE: dict[Any, tuple[Any, ...]] = {
@@ -104,10 +105,14 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -
 
 def policy_facts(policy: "Compose") -> dict[str, Any]:
     """What the policy does, as plain values: equal for equal policies, kept in checkpoints and results."""
+    facts: dict[str, Any] = _plain(policy.to_dict()["transform"])
+    return facts
+
+
+def _plain(values: Any) -> Any:
     import json
 
-    facts: dict[str, Any] = json.loads(json.dumps(policy.to_dict()["transform"], default=str, sort_keys=True))
-    return facts
+    return json.loads(json.dumps(values, default=str, sort_keys=True))
 
 
 def augment(policy: "Compose", image_HWC: NDArray[np.uint8], seed: int, epoch: int, index: int) -> NDArray[np.float32]:
@@ -153,9 +158,7 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
     if kind is None:
         raise _refused(path, where, "a transform that the installed albumentations has", name)
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
-    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
-    if unknown := sorted(set(arguments) - known, key=str):
-        raise _refused(path, f"{where}.{unknown[0]}", f"an argument of {name}", "no such argument")
+    untaken = _untaken(path, where, kind, arguments)
     if name in GROUPS:
         _check_group(path, where, arguments)  # albumentations checks the arguments of transforms, not of groups
         children = _children(path, where, node)
@@ -164,11 +167,29 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # albumentations only warns of values that it then ignores
-            return kind(
+            warnings.filterwarnings("ignore", message=ADVICE)
+            built = kind(
                 **{key: tuple(v) if isinstance(v, list) and key != "transforms" else v for key, v in arguments.items()}
             )
     except Exception as error:
         raise _refused(path, where, f"arguments that {name} takes", _one_line(error)) from None
+    own = _plain(built.to_dict()["transform"]) if untaken else {}
+    for key, value in untaken.items():
+        if key not in own or own[key] != _plain(value):
+            raise _refused(path, f"{where}.{key}", f"an argument of {name}", "no such argument")
+    return built
+
+
+def _untaken(path: str, where: str, kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `arguments` what albumentations writes although the class does not take it, only a class above it.
+
+    Such a one, as PadIfNeeded's `padding`, says nothing and may stay, as long as its value is the object's own.
+    """
+    taken = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    above = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters} - {"self"}
+    if unknown := sorted(set(arguments) - taken - above, key=str):
+        raise _refused(path, f"{where}.{unknown[0]}", f"an argument of {kind.__name__}", "no such argument")
+    return {key: arguments.pop(key) for key in sorted(set(arguments) - taken)}
 
 
 def _check_compose(path: str, root: Mapping[str, Any], node: Mapping[str, Any]) -> None:

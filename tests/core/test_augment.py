@@ -1,0 +1,380 @@
+"""The augmentation policy: its statistics on an image whose pixels say where they come from; policy files; refusals.
+
+Draws are keyed, so these statistics are the same on every run; the limits leave one false alarm in a million keys.
+"""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from scsuite.core.augment import TRANSFORMS, augment, default_policy, denormalise, load_policy, normalise, policy_facts
+from scsuite.core.config import keyed_seed
+from scsuite.core.errors import InputError
+from tests.core.tiny import MEAN, STD
+
+NUM_DRAWS = 3240  # 40 for each of the 81 crops
+CHI2_80, CHI2_24 = 155.1, 72.3  # exceeded once in a million: scipy.stats.chi2.isf(1e-6, 80 and 24)
+FILL = [128, 115, 102]  # 255 * MEAN, rounded
+
+
+def coordinates() -> NDArray[np.uint8]:
+    """Each pixel holds its row and its column; the last channel, 200 everywhere, tells the hole from the rest."""
+    rows, columns = np.mgrid[0:32, 0:32]
+    image: NDArray[np.uint8] = np.stack([rows * 3, columns * 3, np.full((32, 32), 200)], axis=2).astype(np.uint8)
+    return image
+
+
+def views() -> NDArray[np.uint8]:
+    """All that crop and flip can give, as [dy, dx, flipped], from numpy's own reflection."""
+    padded = np.pad(coordinates(), ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    crops = np.array([[padded[dy : dy + 32, dx : dx + 32] for dx in range(9)] for dy in range(9)])
+    both: NDArray[np.uint8] = np.stack([crops, crops[:, :, :, ::-1]], axis=2)
+    return both
+
+
+@pytest.fixture(scope="module")
+def drawn() -> NDArray[np.float32]:
+    policy = default_policy(MEAN, STD)
+    return np.stack([augment(policy, coordinates(), 0, 0, index) for index in range(NUM_DRAWS)])
+
+
+@pytest.fixture(scope="module")
+def pixels(drawn: NDArray[np.float32]) -> NDArray[np.uint8]:
+    values = (drawn.astype(np.float64) * np.array(STD) + np.array(MEAN)) * 255
+    assert np.abs(values - values.round()).max() < 1e-3
+    return values.round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def origins(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(dy, dx, flipped) of each draw: the one view that it equals wherever the hole is not."""
+    candidates, found = views().reshape(162, 32, 32, 3), []
+    for image in pixels:
+        outside = image[..., 2] == 200
+        y, x = np.argwhere(outside)[0]
+        near = np.flatnonzero((candidates[:, y, x] == image[y, x]).all(axis=1))  # few are left to compare in whole
+        equal = near[(candidates[near][:, outside] == image[outside]).all(axis=(1, 2))]
+        assert len(equal) == 1
+        found.append(np.unravel_index(int(equal[0]), (9, 9, 2)))
+    return np.array(found)
+
+
+def chi_square(counts: NDArray[np.int64]) -> float:
+    """Pearson's statistic against equal shares."""
+    return float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
+
+
+def test_every_draw_is_a_crop_of_the_reflected_image_flipped_or_not_outside_its_hole(
+    origins: NDArray[np.int64],
+) -> None:
+    assert len(origins) == NUM_DRAWS  # the fixture found exactly one crop for each
+
+
+def test_all_81_crops_are_equally_likely(origins: NDArray[np.int64]) -> None:
+    counts = np.bincount(origins[:, 0] * 9 + origins[:, 1], minlength=81)
+    assert counts.min() > 0
+    assert chi_square(counts) < CHI2_80
+
+
+def test_half_of_the_images_are_flipped_whatever_their_crop(origins: NDArray[np.int64]) -> None:
+    flipped = origins[:, 2]
+    assert 1481 <= flipped.sum() <= 1759  # of 3240 fair coins, all but one series in a million
+    by_crop = np.bincount((origins[:, 0] * 9 + origins[:, 1])[flipped == 1], minlength=81)
+    assert chi_square(by_crop) < CHI2_80
+
+
+def test_exactly_one_hole_of_8_by_8_lies_inside_each_image_and_has_the_mean_colour(
+    pixels: NDArray[np.uint8],
+) -> None:
+    for image in pixels:
+        hole = image[..., 2] != 200
+        rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+        assert hole.sum() == 64
+        assert np.ptp(rows) == np.ptp(columns) == 7
+        assert (image[hole] == FILL).all()
+
+
+def test_the_hole_may_be_anywhere(pixels: NDArray[np.uint8]) -> None:
+    holes = pixels[..., 2] != 200
+    for first in (holes.any(axis=2).argmax(axis=1), holes.any(axis=1).argmax(axis=1)):
+        counts = np.bincount(first, minlength=25)
+        assert len(counts) == 25  # 0 to 24: wholly inside
+        assert chi_square(counts) < CHI2_24
+
+
+def test_the_output_is_normalised(drawn: NDArray[np.float32], origins: NDArray[np.int64]) -> None:
+    assert drawn.dtype == np.float32
+    for image, origin in zip(drawn[:50], origins[:50], strict=True):
+        expected = (views()[tuple(origin)] / 255 - np.array(MEAN)) / np.array(STD)
+        hole = np.abs(image - expected).max(axis=2) > 1e-6
+        assert hole.sum() == 64  # the rest is within 1e-6
+
+
+@pytest.mark.parametrize(("mean", "std"), [(MEAN, STD), ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))])
+def test_normalise_is_the_formula_and_denormalise_its_exact_inverse(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    images = np.stack([np.arange(256), np.arange(256)[::-1], np.roll(np.arange(256), 99)], axis=1)
+    images = np.tile(images.reshape(1, 16, 16, 3), (2, 1, 1, 1)).astype(np.uint8)
+    out = normalise(images, mean, std)
+    expected = (images.astype(np.float64) / 255 - np.array(mean)) / np.array(std)
+    assert (out.shape, out.dtype) == ((2, 3, 16, 16), torch.float32)
+    assert np.abs(out.numpy().transpose(0, 2, 3, 1) - expected).max() < 1e-6
+    assert np.array_equal(denormalise(out, mean, std), images)
+
+
+def test_denormalise_clips_what_no_pixel_can_be() -> None:
+    out = torch.tensor([-99.0, 99.0]).repeat(3, 1).view(1, 3, 1, 2)
+    assert denormalise(out, MEAN, STD).tolist() == [[[[0] * 3, [255] * 3]]]
+
+
+def test_training_and_evaluation_normalise_alike() -> None:
+    plain = load_policy(None, MEAN, STD)
+    plain.transforms = plain.transforms[-1:]  # the policy's Normalize alone
+    image = coordinates()
+    ours = normalise(image[None], MEAN, STD)[0].permute(1, 2, 0).numpy()
+    assert np.abs(augment(plain, image, 0, 0, 0) - ours).max() < 1e-6
+
+
+def test_an_augmented_image_is_a_function_of_seed_epoch_and_index_alone() -> None:
+    policy, other = default_policy(MEAN, STD), default_policy(MEAN, STD)
+    image = coordinates()
+    keys = [(s, e, i) for s in (0, 1) for e in (0, 1, 2) for i in (0, 5)]
+    forward = {key: augment(policy, image, *key) for key in keys}
+    np.random.seed(1)
+    random.seed(1)
+    for _ in range(7):
+        other(image=image)  # draws of its own in between
+    for key in reversed(keys):
+        assert np.array_equal(augment(other, image, *key), forward[key])
+
+
+def test_different_images_epochs_and_seeds_are_augmented_differently() -> None:
+    policy = default_policy(MEAN, STD)
+    keys = [(s, e, i) for s in (0, 1) for e in range(5) for i in range(5)]
+    # Any two of the 81 * 2 * 625 outcomes are equal once in 101,250: here 1225 pairs, so 1 chance in 83 of a repeat.
+    assert len({augment(policy, coordinates(), *key).tobytes() for key in keys}) >= 49
+
+
+def test_augmenting_leaves_the_image_and_the_global_random_states_alone() -> None:
+    image = coordinates()
+    before = (random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy(), torch.get_rng_state())
+    augment(default_policy(MEAN, STD), image, 0, 0, 0)
+    assert np.array_equal(image, coordinates())
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1])
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_the_first_use_of_albumentations_asks_no_network() -> None:
+    program = """
+import os, socket, urllib.request
+os.environ.pop("NO_ALBUMENTATIONS_UPDATE", None)
+asked = []
+class Opener:
+    def open(self, *args, **kwargs):
+        asked.append(args)
+        raise OSError("offline")
+def refuse(*args, **kwargs):
+    asked.append(args)
+    raise OSError("offline")
+urllib.request._opener = Opener()
+urllib.request.OpenerDirector.open = refuse
+socket.getaddrinfo = refuse
+from scsuite.core.augment import default_policy
+default_policy((0.5,) * 3, (0.25,) * 3)
+import sys
+print(len(asked), "albumentations" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True"]
+
+
+# --- policy files ---
+
+
+def written(tmp_path: Path, policy: object) -> str:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy if isinstance(policy, str) else yaml.safe_dump(policy))
+    return str(path)
+
+
+def compose(*transforms: Any, **more: Any) -> dict[str, Any]:
+    nodes = [{"__class_fullname__": t} if isinstance(t, str) else t for t in transforms]
+    return {"__version__": "2.0.8", "transform": {"__class_fullname__": "Compose", "transforms": nodes, **more}}
+
+
+def node(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"__class_fullname__": name, **arguments}
+
+
+def mixed(a: Any) -> Any:
+    return a.Compose([
+        a.PadIfNeeded(40, 40, border_mode=4),
+        a.RandomCrop(32, 32),
+        a.OneOf([a.HorizontalFlip(p=0.5), a.Sequential([a.RandomBrightnessContrast(p=1), a.ToGray(p=0.5)])], p=0.9),
+        a.SomeOf([a.Affine(rotate=(-20, 20), p=1), a.Blur(p=1), a.GaussNoise(p=1)], n=2),
+        a.CoarseDropout(num_holes_range=(1, 3), fill="random", p=0.7),
+        a.Normalize(mean=MEAN, std=STD),
+    ])  # fmt: skip
+
+
+def plain(a: Any) -> Any:
+    return a.Compose([a.ColorJitter(p=1), a.Rotate(limit=30, p=0.8), a.Normalize(mean=MEAN, std=STD)])
+
+
+@pytest.mark.parametrize("made", [mixed, plain])
+def test_a_file_in_albumentations_own_form_gives_albumentations_own_pixels(
+    made: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    import albumentations
+
+    theirs = made(albumentations)
+    ours = load_policy(written(tmp_path, theirs.to_dict()), MEAN, STD)
+    image = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for index in range(30):
+        key = keyed_seed(5, "augment", 2, index)
+        theirs.set_random_state(np.random.default_rng(key), random.Random(key))
+        assert np.array_equal(augment(ours, image, 5, 2, index), theirs(image=image)["image"])
+
+
+def test_a_file_that_albumentations_itself_wrote_is_read(tmp_path: Path) -> None:
+    import albumentations
+
+    path = tmp_path / "saved.yaml"
+    albumentations.save(plain(albumentations), path, data_format="yaml")
+    assert policy_facts(load_policy(str(path), MEAN, STD)) == policy_facts(plain(albumentations))
+
+
+REQUIRED = {
+    "CenterCrop": (32, 32), "CropAndPad": (2,), "LongestMaxSize": (32,), "RandomCrop": (32, 32),
+    "RandomSizedCrop": ((20, 32), (32, 32)), "RandomResizedCrop": ((32, 32),), "Resize": (32, 32),
+    "SmallestMaxSize": (32,), "Crop": (0, 0, 32, 32), "PadIfNeeded": (40, 40),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:This augmenter is very slow", "ignore:ShiftScaleRotate is a special case")
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_every_allowed_transform_is_read_back_as_albumentations_writes_it(name: str, tmp_path: Path) -> None:
+    import albumentations
+
+    # Some write arguments that they do not take (PadIfNeeded, RGBShift), some warn of themselves (ShiftScaleRotate).
+    kind = getattr(albumentations, name)
+    made = kind(*REQUIRED.get(name, ()), p=1.0)
+    theirs = albumentations.Compose([made, albumentations.Resize(32, 32), albumentations.Normalize(MEAN, STD)])
+    ours = load_policy(written(tmp_path, theirs.to_dict()), MEAN, STD)
+    assert policy_facts(ours) == policy_facts(theirs)
+
+
+def test_an_argument_that_is_written_but_not_taken_must_hold_what_is_written(tmp_path: Path) -> None:
+    pad = node("PadIfNeeded", min_height=32, min_width=32, padding=7)
+    with pytest.raises(InputError, match="padding: expected an argument of PadIfNeeded"):
+        load_policy(written(tmp_path, compose(pad)), MEAN, STD)
+
+
+def test_a_file_without_normalize_is_normalised_at_its_end(tmp_path: Path) -> None:
+    policy = load_policy(written(tmp_path, compose(node("HorizontalFlip", p=1.0))), MEAN, STD)
+    expected = (coordinates()[:, ::-1] / 255 - np.array(MEAN)) / np.array(STD)
+    assert np.abs(augment(policy, coordinates(), 0, 0, 0) - expected).max() < 1e-6
+
+
+def test_a_policy_may_stand_without_its_envelope(tmp_path: Path) -> None:
+    bare = compose(node("NoOp"))["transform"]
+    assert (
+        policy_facts(load_policy(written(tmp_path, bare), MEAN, STD))["transforms"][0]["__class_fullname__"] == "NoOp"
+    )
+
+
+def test_facts_are_equal_for_equal_policies_only() -> None:
+    assert policy_facts(default_policy(MEAN, STD)) == policy_facts(load_policy(None, MEAN, STD))
+    assert policy_facts(default_policy(MEAN, STD)) != policy_facts(default_policy(STD, STD))
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inner = node("NoOp")
+    for _ in range(depth):
+        inner = node("Sequential", transforms=[inner], p=1.0)
+    return inner
+
+
+FIRST = "transform.transforms[0]"
+CANARY = "CANARY"  # a file that no refused policy may make
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "an unknown class": (compose("NoOp", "Nonsense"), "transform.transforms[1]: "),
+    "a lambda": (compose(node("Lambda", image="lambda x, **k: x")), f"{FIRST}: "),
+    "a class by its full path": (compose("os.system"), f"{FIRST}: "),
+    "a class that reads files": (compose(node("FDA", reference_images=["a.png"])), f"{FIRST}: "),
+    "a transform that is no mapping": (compose(node("OneOf", transforms=["Blur"])), f"{FIRST}.transforms[0]: "),
+    "a misspelt argument": (compose(node("HorizontalFlip", prob=0.5)), f"{FIRST}.prob: "),
+    "arguments of mixed types": (compose({"__class_fullname__": "NoOp", 1: 2, "x": 3}), f"{FIRST}.1: "),
+    "an argument called self": (compose(node("NoOp", self=1)), f"{FIRST}.self: "),
+    "a probability of 3": (compose(node("HorizontalFlip", p=3)), f"{FIRST}: "),
+    "a group's probability of 3": (compose(node("OneOf", transforms=[node("NoOp")], p=3)), f"{FIRST}.p: "),
+    "a group's endless choice": (
+        compose(node("SomeOf", transforms=[node("NoOp")], n=10**9, replace=True)),
+        f"{FIRST}.n: ",
+    ),
+    "a policy applied now and then": (compose("NoOp", p=0.5), "transform.p: "),
+    "a nested place": (
+        compose("NoOp", node("OneOf", transforms=[node("NoOp"), node("Blur", blur_limit="wide")])),
+        "transform.transforms[1].transforms[1]: ",
+    ),
+    "a value that albumentations would quietly change": (compose(node("Blur", blur_limit=[4, 4])), f"{FIRST}: "),
+    "a value of the wrong kind": (compose(node("RandomCrop", height="tall", width=32)), f"{FIRST}: "),
+    "a missing argument": (compose(node("RandomCrop", height=32)), f"{FIRST}: "),
+    "another output size": (compose(node("Resize", height=16, width=16)), "transform: expected finite 32x32x3"),
+    "a crop larger than the image": (compose(node("RandomCrop", height=64, width=64)), "transform: expected finite"),
+    "boxes": (compose("NoOp", bbox_params={"format": "yolo"}), "transform.bbox_params: "),
+    "keypoints": (compose("NoOp", keypoint_params={"format": "xy"}), "transform.keypoint_params: "),
+    "a transform of boxes": (compose(node("BBoxSafeRandomCrop")), f"{FIRST}: "),
+    "a second image": (compose("NoOp", additional_targets={"image2": "image"}), "transform.additional_targets: "),
+    "more beside the policy": ({**compose("NoOp"), "extra": 1}, "extra: "),
+    "too deep": (compose(nested(9)), ".transforms[0]: expected at most 64 transforms, 8 deep"),
+    "too many": (compose(*["NoOp"] * 65), "transform.transforms[64]: expected at most 64 transforms"),
+    "no transforms": (compose(), "transform.transforms: "),
+    "transforms that are no list": (
+        {"transform": {"__class_fullname__": "Compose", "transforms": {"a": 1}}},
+        "transform.transforms: ",
+    ),
+    "no Compose": ({"transform": node("OneOf", transforms=[node("NoOp")])}, "transform: "),
+    "another mapping": ({"epochs": 3}, "transform: "),
+    "an alias": ("a: &x {p: 1}\nb: *x\n", "aliases are not allowed"),
+    "a key given twice": ("transform: {p: 1, p: 0}\n", "given twice: p"),
+    "a python tag": (f"transform: !!python/object/apply:os.system ['touch {CANARY}']\n", "constructor"),
+    "an empty file": ("", "NoneType"),
+}
+
+
+@pytest.mark.parametrize(("policy", "place"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_bad_policy_is_an_input_error_that_names_the_place_in_one_line(
+    policy: object, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, policy)
+    with pytest.raises(InputError) as caught:
+        load_policy(path, MEAN, STD)
+    message = str(caught.value)
+    assert message.startswith(f"augmentation policy: {path}: ")
+    assert place in message
+    assert "\n" not in message
+    assert not (tmp_path / CANARY).exists()
+
+
+def test_the_deepest_and_the_longest_policies_that_fit_are_taken(tmp_path: Path) -> None:
+    assert load_policy(written(tmp_path, compose(nested(7))), MEAN, STD) is not None
+    assert len(load_policy(written(tmp_path, compose(*["NoOp"] * 64)), MEAN, STD).transforms) == 65  # and Normalize
+
+
+def test_a_missing_policy_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml: expected a readable YAML file"):
+        load_policy(str(tmp_path / "nowhere.yaml"), MEAN, STD)
