@@ -51,7 +51,8 @@ def drawn() -> NDArray[np.float32]:
 def pixels(drawn: NDArray[np.float32]) -> NDArray[np.uint8]:
     values = (drawn.astype(np.float64) * np.array(STD) + np.array(MEAN)) * 255
     assert np.abs(values - values.round()).max() < 1e-3
-    return values.round().astype(np.uint8)
+    rounded: NDArray[np.uint8] = values.round().astype(np.uint8)
+    return rounded
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,295 @@
+"""Heatmaps against formulas written out with loops, a closed form, and what must be given back."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scsuite.core import cam
+from scsuite.core.cam import grad_cam
+from scsuite.core.errors import UsageError
+from scsuite.core.model import ResNet3, build_model
+
+Map = NDArray[np.float64]
+METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
+LAYERS = ["layer3", "layer2", "layer1.res", "prep"]
+NUM_CLASSES = 4
+
+
+def images(num_images: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(num_images, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNet3:
+    """With statistics and scales as after some training, so that gradients are neither tiny nor all of one sign."""
+    network = build_model(NUM_CLASSES, width=0.08, seed=3)
+    network.train()(images(32, seed=9))
+    with torch.no_grad():
+        network.fc.weight *= 100
+    return network.eval()
+
+
+TARGETS = [0, 1, 2, 3, 0, 2]
+
+
+def activations_and_gradients(model: ResNet3, image: Tensor, target: int, layer: str) -> tuple[Map, Map]:
+    """One image's, by splitting the network at the layer by hand and differentiating its second half."""
+    stages: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+        ("prep", model.prep),
+        ("layer1.x", model.layer1.x),
+        ("layer1.res", model.layer1.res),
+        ("layer2", model.layer2),
+        ("layer3", model.layer3),
+    ]
+    out, kept = image[None], {}
+    for name, stage in stages:
+        if name == "layer1.res":
+            res = stage(out)
+            kept[name], out = res, out + res
+        else:
+            kept[name] = out = stage(out)
+    activations = kept[layer].detach().requires_grad_()
+    out = activations
+    passed = False
+    for name, stage in stages:
+        if passed:
+            out = out + stage(out) if name == "layer1.res" else stage(out)
+        elif name == layer:
+            passed = True
+            if layer == "layer1.res":
+                out = kept["layer1.x"].detach() + activations
+    score = (out.amax(dim=(2, 3)) @ model.fc.weight.T / 8)[0, target]
+    (gradients,) = torch.autograd.grad(score, activations)
+    return activations.detach()[0].double().numpy(), gradients[0].double().numpy()
+
+
+def formula(method: str, a: Map, g: Map) -> Map:
+    """The papers' sums, one channel and one pixel at a time."""
+    channels, height, width = a.shape
+    pixels = [(i, j) for i in range(height) for j in range(width)]
+    out = np.zeros((height, width))
+    for c in range(channels):
+        if method == "gradcam":
+            weight = sum(g[c, i, j] for i, j in pixels) / len(pixels)
+        elif method == "xgradcam":
+            total = sum(a[c, i, j] for i, j in pixels)
+            weight = sum(a[c, i, j] * g[c, i, j] for i, j in pixels) / total if total else 0.0
+        elif method == "gradcam++":
+            total, weight = sum(a[c, i, j] for i, j in pixels), 0.0
+            for i, j in pixels:
+                below = 2 * g[c, i, j] ** 2 + total * g[c, i, j] ** 3
+                weight += g[c, i, j] ** 2 / below * max(g[c, i, j], 0) if below else 0.0
+        for i, j in pixels:
+            if method == "hirescam":
+                weight = g[c, i, j]
+            elif method == "layercam":
+                weight = max(g[c, i, j], 0)
+            out[i, j] += weight * a[c, i, j]
+    return np.maximum(out, 0)
+
+
+def bilinear(small: Map, size: int = 32) -> Map:
+    """Each pixel's centre between the centres of the small map's; beyond the outermost ones, these."""
+    num = len(small)
+    weights = np.zeros((size, num))
+    for pixel in range(size):
+        centre = min(max((pixel + 0.5) * num / size - 0.5, 0), num - 1)
+        low = min(math.floor(centre), num - 1)
+        weights[pixel, low] += 1 - (centre - low)
+        weights[pixel, min(low + 1, num - 1)] += centre - low
+    return np.asarray(weights @ small @ weights.T)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_map_is_its_papers_formula_written_out(model: ResNet3, method: str, layer: str) -> None:
+    num = 2 if layer == "prep" else 6  # loops over 32 x 32 pixels are slow
+    ours = grad_cam(model, images()[:num], TARGETS[:num], method=method, layer=layer).numpy()
+    evidence = 0.0
+    for image, target, heatmap in zip(images(), TARGETS, ours, strict=False):
+        a, g = activations_and_gradients(model, image, target, layer)
+        expected = bilinear(formula(method, a, g))
+        evidence = max(evidence, float(expected.max()))
+        assert np.abs(heatmap - expected).max() <= 1e-3 * expected.max() + 1e-8
+    assert evidence > 1e-5  # not a comparison of zeros
+
+
+def test_the_methods_differ(model: ResNet3) -> None:
+    maps = [grad_cam(model, images(), TARGETS, method=method, layer="layer2") for method in METHODS]
+    assert all(not torch.allclose(a, b, rtol=1e-3) for i, a in enumerate(maps) for b in maps[:i])
+
+
+def averaging() -> nn.Sequential:
+    """A network whose logits are a linear function of channel averages."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 7, 3, stride=4, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 5)
+        )
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "xgradcam"])
+def test_over_an_average_and_a_linear_head_the_map_is_the_class_activation_map(method: str) -> None:
+    # Zhou et al., https://arxiv.org/abs/1512.04150: sum_c w_kc A_c; its gradient carries 1 / (8 * 8).
+    network = averaging()
+    targets = [4, 0, 2]
+    with torch.no_grad():
+        activations = network[:2](images(3))
+        weights = next(network[4].parameters())[targets]
+        expected = torch.einsum("nc,nchw->nhw", weights, activations).clamp(min=0).numpy() / 64
+    ours = grad_cam(network, images(3), targets, method=method, layer="1").numpy()
+    for heatmap, small in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(heatmap, bilinear(small), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_have_the_images_size_are_finite_and_not_negative(model: ResNet3, method: str) -> None:
+    heatmaps = grad_cam(model, images(), TARGETS, method=method)
+    assert (heatmaps.shape, heatmaps.dtype, heatmaps.device.type) == ((6, 32, 32), torch.float32, "cpu")
+    assert torch.isfinite(heatmaps).all()
+    assert heatmaps.min() >= 0
+    assert not heatmaps.requires_grad
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_with_only_negative_evidence_has_a_map_of_zeros(method: str) -> None:
+    network = build_model(NUM_CLASSES, width=0.05, seed=0).eval()
+    with torch.no_grad():
+        network.fc.weight[1] = -0.5  # layer3 ends in sums of ReLUs, so whatever lights up speaks against class 1
+    assert torch.equal(grad_cam(network, images(), [1] * 6, method=method), torch.zeros(6, 32, 32))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dead_activations_give_zeros_not_nan(method: str) -> None:
+    network = averaging()
+    with torch.no_grad():
+        weight, bias = network[0].parameters()
+        weight.zero_()
+        bias.fill_(-1.0)
+    assert torch.equal(grad_cam(network, images(2), [0, 1], method=method, layer="1"), torch.zeros(2, 32, 32))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_split_into_batches_changes_no_map(model: ResNet3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = grad_cam(model, images(), TARGETS, method=method)
+    monkeypatch.setattr(cam, "CAM_BATCH", 4)
+    torch.testing.assert_close(grad_cam(model, images(), TARGETS, method=method), whole, rtol=1e-3, atol=1e-6)
+
+
+def test_the_default_layer_is_the_networks_choice_and_targets_may_be_a_tensor(model: ResNet3) -> None:
+    expected = grad_cam(model, images(), TARGETS, layer="layer3")
+    assert torch.equal(grad_cam(model, images(), torch.tensor(TARGETS)), expected)
+
+
+def test_the_class_matters(model: ResNet3) -> None:
+    one, other = (grad_cam(model, images(), [k] * 6) for k in (0, 1))
+    assert not torch.allclose(one, other, rtol=1e-2)
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    return {
+        "modes": [module.training for module in model.modules()],
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "asked for": [p.requires_grad for p in model.parameters()],
+        "tensors": [tensor.tolist() for tensor in model.state_dict().values()],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
+        "random": torch.get_rng_state().tolist(),
+        "gradient mode": torch.is_grad_enabled(),
+    }
+
+
+def used() -> ResNet3:
+    """In mixed modes, with gradients, a frozen part and a hook of someone else's."""
+    network = build_model(NUM_CLASSES, width=0.05, dropout=0.3, seed=1).train()
+    network.layer2.eval()
+    network.prep.requires_grad_(False)
+    network.fc.weight.grad = torch.full_like(network.fc.weight, 2.0)
+    network.layer3.register_forward_hook(lambda _module, _args, _out: None)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("targets", "more"),
+    [
+        ([0, 1], {}),
+        ([0, 1], {"layer": "prep"}),
+        ([0, NUM_CLASSES], {}),  # fails after the forward pass
+        ([0, 1], {"layer": "fc"}),  # fails with the hook in place
+        ([0, 1], {"method": "nonsense"}),
+    ],
+)
+def test_everything_borrowed_is_given_back_also_after_an_error(targets: list[int], more: dict[str, str]) -> None:
+    network, shown = used(), images(2)
+    before = state(network)
+    if more in ({}, {"layer": "prep"}) and max(targets) < NUM_CLASSES:
+        grad_cam(network, shown, targets, **more)
+    else:
+        with pytest.raises(UsageError):
+            grad_cam(network, shown, targets, **more)
+    assert state(network) == before
+    assert not shown.requires_grad
+    assert torch.equal(shown, images(2))
+
+
+def test_an_error_inside_the_network_gives_everything_back_too() -> None:
+    network = used()
+    handle = network.fc.register_forward_pre_hook(lambda _module, _args: 1 / 0)
+    before = state(network)
+    with pytest.raises(ZeroDivisionError):
+        grad_cam(network, images(2), [0, 1])
+    assert state(network) == before
+    handle.remove()
+
+
+def test_it_works_where_the_caller_wants_no_gradients_and_on_a_frozen_network(model: ResNet3) -> None:
+    expected = grad_cam(model, images(), TARGETS)
+    frozen = build_model(NUM_CLASSES, width=0.08)
+    frozen.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(grad_cam(frozen.requires_grad_(False), images(), TARGETS), expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "flag", "hint"),
+    [
+        ({"method": "grad-cam"}, "--method", "Did you mean gradcam?"),
+        ({"method": "xyz"}, "--method", "Choose one of these."),
+        ({"layer": "layer4"}, "--layer", "Did you mean layer"),
+        ({"layer": "Layer3"}, "--layer", "Did you mean layer3?"),
+        ({"layer": "fc"}, "--layer", "Choose a convolution or a block of them."),
+        ({"layer": "pool"}, "--layer", "Choose a convolution or a block of them."),
+        ({"layer": "pool.0"}, "--layer", "Choose a convolution or a block of them."),  # one pixel shows no place
+    ],
+)
+def test_unknown_methods_and_layers_are_usage_errors_with_a_way_on(
+    model: ResNet3, more: dict[str, str], flag: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        grad_cam(model, images(2), [0, 1], **more)
+    assert caught.value.where == flag
+    assert caught.value.hint.startswith(hint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("targets", "found"), [([0, 4], "found 4"), ([-1, 0], "found -1"), ([-7, 99], "found -7")])
+def test_a_class_that_the_network_does_not_have_is_a_usage_error(
+    model: ResNet3, targets: list[int], found: str
+) -> None:
+    with pytest.raises(UsageError, match=f"expected a class from 0 to 3, {found}"):
+        grad_cam(model, images(2), targets)
+
+
+def test_every_image_needs_a_class(model: ResNet3) -> None:
+    with pytest.raises(UsageError, match="one class for each of 3 images"):
+        grad_cam(model, images(3), [0, 1])
+
+
+def test_a_network_without_a_default_layer_asks_for_one() -> None:
+    with pytest.raises(UsageError, match="--layer"):
+        grad_cam(averaging(), images(1), [0])
