@@ -48,8 +48,8 @@ def scsuite(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code. Errors are one line on stderr; a traceback only with --debug."""
-    # A thread that waits for the others gives its core up. Without it a loader's worker, or any other process, makes the
-    # network several times slower where cores are few: measured on two, 162 images/s became 455. Read when torch loads.
+    # A thread that waits for the others gives its core up: else a loader's worker, or any other process, makes the
+    # network several times slower where cores are few. On two busy ones 162 images/s became 455. Read as torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments

@@ -36,7 +36,8 @@ from scsuite.core.loop import (
 Curve = NDArray[np.float64]
 
 WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
-LOW, HIGH = 0.1, 0.8  # of the loss's whole fall, where the pair is read off
+LOW, HIGH = 0.1, 0.8  # of the loss's fall, where the pair is read off
+RISE = 0.15  # of the loss's fall so far: a rise of so much is the turn
 FALL_MIN = 0.05  # of the first loss: a smaller fall is too near the noise to read a pair from
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
@@ -44,7 +45,10 @@ DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the swe
 
 @dataclass(frozen=True)
 class Sweep:
-    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed; `diverged`: its loss ended it."""
+    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed.
+
+    `noise` is the smoothed loss's standard deviation, in nats; `diverged`: the loss ended the sweep.
+    """
 
     seed: int
     lrs_L: Curve
@@ -52,6 +56,7 @@ class Sweep:
     accuracies_L: Curve
     smooth_loss_L: Curve
     smooth_accuracy_L: Curve
+    noise: float
     diverged: bool
 
 
@@ -78,11 +83,8 @@ def range_test(
     random generators are the sweep's own. Raises DivergedError where the loss is not finite before ten steps are done.
     """
     sweeps = tuple(_sweep(data, replace(config, seed=config.seed + i), i, on_step) for i in range(config.repeats))
-    suggestions = {
-        name: _geometric_mean([rule(s.lrs_L, s.smooth_loss_L, s.smooth_accuracy_L) for s in sweeps])
-        for name, rule in RULES.items()
-    }
-    pairs = [choose(sweep.lrs_L, sweep.smooth_loss_L) for sweep in sweeps]
+    suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
+    pairs = [choose(sweep.lrs_L, sweep.smooth_loss_L, sweep.noise) for sweep in sweeps]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
@@ -193,7 +195,8 @@ def _finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], di
     losses_L, accuracies_L = np.array(rows).T
     window = window_of(len(lrs_L))
     smooth_loss_L, smooth_accuracy_L = smooth(losses_L, window), smooth(accuracies_L, window)
-    return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, smooth_loss_L, smooth_accuracy_L, diverged)
+    noise = noise_of(losses_L, window)
+    return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, smooth_loss_L, smooth_accuracy_L, noise, diverged)
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
@@ -216,12 +219,12 @@ def smooth(values_L: Curve, window: float) -> Curve:
     return smoothed
 
 
-def steepest(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+def steepest(lrs_L: Curve, smooth_loss_L: Curve) -> float:
     """Where the loss falls fastest per log rate."""
     return float(lrs_L[np.gradient(smooth_loss_L, np.log(lrs_L)).argmin()])
 
 
-def valley(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+def valley(lrs_L: Curve, smooth_loss_L: Curve) -> float:
     """Two thirds along the longest falling subsequence of the loss; as fastai's valley."""
     num = len(smooth_loss_L)
     lengths, before = np.ones(num, dtype=int), np.full(num, -1)
@@ -236,51 +239,74 @@ def valley(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
     return float(lrs_L[round(start + (end - start) * 2 / 3)])
 
 
-def minimum_10(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
+def minimum_10(lrs_L: Curve, smooth_loss_L: Curve) -> float:
     """A tenth of the rate with the lowest loss."""
     return float(lrs_L[smooth_loss_L.argmin()] / 10)
 
 
-def plateau(lrs_L: Curve, _smooth_loss_L: Curve, smooth_accuracy_L: Curve) -> float:
+def plateau(lrs_L: Curve, smooth_accuracy_L: Curve) -> float:
     """Where the accuracy has made 95 % of its whole rise and slows; Smith's max_lr."""
     low, high = smooth_accuracy_L.min(), smooth_accuracy_L.max()
     return float(lrs_L[(smooth_accuracy_L >= low + 0.95 * (high - low)).argmax()])
 
 
-def edge(lrs_L: Curve, smooth_loss_L: Curve, _accuracy_L: Curve) -> float:
-    """The last rate at which the loss is within a tenth of its whole fall of the lowest: beyond, it diverges."""
-    return float(lrs_L[np.flatnonzero(_fall(smooth_loss_L) >= 0.9).max()])
+def edge(lrs_L: Curve, smooth_loss_L: Curve, noise: float) -> float:
+    """The rate of the lowest loss before it first rises for good: the edge of divergence."""
+    return float(lrs_L[turning_point(smooth_loss_L, noise)[0]])
 
 
-RULES: dict[str, Callable[[Curve, Curve, Curve], float]] = {
-    "steepest": steepest,
-    "valley": valley,
-    "minimum/10": minimum_10,
-    "accuracy plateau": plateau,
-    "edge of divergence": edge,
+def turning_point(smooth_loss_L: Curve, noise: float) -> tuple[int, bool]:
+    """The step of the lowest loss before the loss first rises for good, and whether it does rise.
+
+    For good: by RISE of its fall so far, and by four times its noise. What comes after does not count: with batch norm
+    the loss often falls again at huge rates, where nothing can be trained.
+    """
+    lowest = WARM_STEPS - 1
+    start = smooth_loss_L[lowest]
+    for step in range(WARM_STEPS, len(smooth_loss_L)):
+        if smooth_loss_L[step] < smooth_loss_L[lowest]:
+            lowest = step
+        elif smooth_loss_L[step] - smooth_loss_L[lowest] > max(RISE * (start - smooth_loss_L[lowest]), 4 * noise):
+            return lowest, True
+    return lowest, False
+
+
+def noise_of(losses_L: Curve, window: float) -> float:
+    """Standard deviation of the smoothed loss about its course, from the differences of neighbouring raw losses.
+
+    Of independent normal values with deviation s, neighbours differ by 0.954 s in the median, and the average over a
+    window of w steps has the deviation s / sqrt(2 w - 1).
+    """
+    return float(np.median(np.abs(np.diff(losses_L))) / 0.954 / math.sqrt(2 * window - 1))
+
+
+RULES: dict[str, Callable[[Sweep], float]] = {
+    "steepest": lambda s: steepest(s.lrs_L, s.smooth_loss_L),
+    "valley": lambda s: valley(s.lrs_L, s.smooth_loss_L),
+    "minimum/10": lambda s: minimum_10(s.lrs_L, s.smooth_loss_L),
+    "accuracy plateau": lambda s: plateau(s.lrs_L, s.smooth_accuracy_L),
+    "edge of divergence": lambda s: edge(s.lrs_L, s.smooth_loss_L, s.noise),
 }
 REASON = (
-    "LRMIN is the rate at which the loss has made 10 % of its whole fall, LRMAX the one at which it has made 80 %: "
-    "between them a higher rate learns faster, beyond them it gains little."
+    "LRMIN is the rate at which the loss has made 10 % of its fall before it first turns, LRMAX the one at which it "
+    "has made 80 %: between them a higher rate learns faster, beyond them it gains little."
 )
 
 
-def choose(lrs_L: Curve, smooth_loss_L: Curve) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss has made LOW, and HIGH, of its whole fall.
+def choose(lrs_L: Curve, smooth_loss_L: Curve, noise: float) -> tuple[float, float]:
+    """The pair (lr_min, lr_max): where the loss has made LOW, and HIGH, of its fall up to its first turning point.
 
     Smith's reading of the test (https://arxiv.org/abs/1506.01186, section 3.3: where the accuracy starts to rise, where
     it slows), on the loss, which is less noisy. A curve that falls in one step gives a factor of three at least.
     """
-    fall_L = _fall(smooth_loss_L)
-    low, high = int((fall_L >= LOW).argmax()), int((fall_L >= HIGH).argmax())
+    turn, _ = turning_point(smooth_loss_L, noise)
+    start, lowest = smooth_loss_L[WARM_STEPS - 1], smooth_loss_L[turn]
+    first = WARM_STEPS - 1  # before, the average is of too few steps
+    low, high = (
+        first + int((smooth_loss_L[first : turn + 1] <= start - share * (start - lowest)).argmax())
+        for share in (LOW, HIGH)
+    )
     return min(float(lrs_L[low]), float(lrs_L[high]) / 3), float(lrs_L[high])
-
-
-def _fall(smooth_loss_L: Curve) -> Curve:
-    """How much of its whole fall the loss has made: 0 after the first ten steps, 1 at the lowest."""
-    start, low = smooth_loss_L[:WARM_STEPS][-1], smooth_loss_L.min()
-    # So written, the lowest is 1 also where it is the start itself: a loss that only rises has its edge there.
-    return np.asarray(1 - (smooth_loss_L - low) / max(start - low, 1e-12))
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -292,7 +318,7 @@ def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str
         yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
     if any(s.smooth_loss_L.min() > (1 - FALL_MIN) * s.smooth_loss_L[WARM_STEPS - 1] for s in sweeps):
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
-    if any(_fall(sweep.smooth_loss_L)[-1] >= HIGH for sweep in sweeps):
+    if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
     if any(high <= sweep.lrs_L[WARM_STEPS] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
         yield "the upper limit lies at the first rates: lower --lr-start"
