@@ -320,7 +320,7 @@ def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
     if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    if any(high <= sweep.lrs_L[WARM_STEPS] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
+    if any(high <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
         yield "the upper limit lies at the first rates: lower --lr-start"
     if max(lr_maxs) > 2 * min(lr_maxs):
         yield f"the repeats disagree by more than a factor of two: lr_max {min(lr_maxs):.3g} to {max(lr_maxs):.3g}"

@@ -1,0 +1,353 @@
+"""The range test: its rules on curves with known answers, its walk, stops and warnings, and what it leaves alone."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scsuite.core import sweep
+from scsuite.core.config import LrRangeConfig
+from scsuite.core.errors import DivergedError
+from scsuite.core.loop import StepResult, fresh_model
+from scsuite.core.sweep import Curve, Sweep, choose, noise_of, range_test, smooth
+from tests.core import tiny
+
+NUM = 201
+LRS = np.geomspace(1e-4, 1.0, NUM)  # fifty steps to a factor of ten
+LRS.setflags(write=False)
+
+
+def made(loss: Sequence[float] | Curve, accuracy: Sequence[float] | Curve | None = None, noise: float = 0.0) -> Sweep:
+    """A sweep whose smoothed curves are these."""
+    loss_L = np.asarray(loss, dtype=float)
+    accuracy_L = np.zeros(len(loss_L)) if accuracy is None else np.asarray(accuracy, dtype=float)
+    return Sweep(
+        seed=0, lrs_L=LRS[: len(loss_L)], losses_L=loss_L, accuracies_L=accuracy_L, smooth_loss_L=loss_L,
+        smooth_accuracy_L=accuracy_L, noise=noise, diverged=False,
+    )  # fmt: skip
+
+
+def rule(name: str, *curves: Any, **more: Any) -> float:
+    return sweep.RULES[name](made(*curves, **more))
+
+
+def pieces(*points: tuple[int, float]) -> Curve:
+    """Straight lines between (step, value)."""
+    steps, values = zip(*points, strict=True)
+    return np.asarray(np.interp(np.arange(steps[-1] + 1), steps, values))
+
+
+# --- the rules, as pure functions of curves ---
+
+
+@pytest.mark.parametrize("middle", [50, 100, 137])
+def test_steepest_is_the_middle_of_a_logistic_fall_in_log_rate(middle: int) -> None:
+    loss = 1 + 1.3 / (1 + np.exp((np.log(LRS) - np.log(LRS[middle])) * 3))
+    assert rule("steepest", loss) == pytest.approx(LRS[middle])
+
+
+def test_steepest_measures_the_slope_per_log_rate_not_per_rate() -> None:
+    # Per rate the gentle fall at the small rates is the steeper one: 0.3 over a thousandth of the range.
+    loss = pieces((0, 2.3), (20, 2.3), (60, 2.0), (140, 2.0), (160, 1.0), (200, 1.0))
+    assert LRS[140] <= rule("steepest", loss) <= LRS[160]
+
+
+def test_minimum_10_is_a_tenth_of_the_rate_with_the_lowest_loss() -> None:
+    loss = (np.log(LRS) - np.log(LRS[150])) ** 2
+    assert rule("minimum/10", loss) == pytest.approx(LRS[150] / 10)
+    assert rule("minimum/10", loss) == pytest.approx(LRS[100])  # fifty steps are a factor of ten
+
+
+def test_valley_is_two_thirds_down_the_longest_fall() -> None:
+    assert rule("valley", pieces((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
+    # Two falls: the longer counts, 60 steps from 100 to 160, not the deeper.
+    loss = pieces((0, 2.0), (20, 0.1), (100, 3.0), (160, 2.5), (200, 4.0))
+    assert rule("valley", loss) == pytest.approx(LRS[140])
+
+
+def test_plateau_is_where_95_percent_of_the_rise_is_made() -> None:
+    accuracy = pieces((0, 0.1), (50, 0.1), (150, 0.9), (200, 0.9))  # 95 % of the rise after 95 of 100 steps
+    assert rule("accuracy plateau", np.ones(NUM), accuracy) == pytest.approx(LRS[145], rel=0.05)
+    falling = pieces((0, 0.1), (50, 0.1), (150, 0.9), (200, 0.1))
+    assert rule("accuracy plateau", np.ones(NUM), falling) == pytest.approx(LRS[145], rel=0.05)
+
+
+def test_the_edge_is_the_lowest_loss_before_it_rises_for_good() -> None:
+    loss = pieces((0, 2.3), (20, 2.3), (100, 1.0), (130, 2.0), (200, 0.5))  # it falls again at rates past use
+    assert rule("edge of divergence", loss) == pytest.approx(LRS[100])
+    ripple = pieces((0, 2.3), (20, 2.3), (60, 1.5), (65, 1.55), (100, 1.0), (130, 2.0), (200, 3.0))
+    assert rule("edge of divergence", ripple) == pytest.approx(LRS[100])  # 0.05 of a fall of 0.8 is no turn
+
+
+def test_a_rise_within_the_noise_is_no_turn() -> None:
+    loss = pieces((0, 2.3), (20, 2.3), (60, 1.5), (65, 1.8), (100, 1.0), (200, 3.0))
+    assert rule("edge of divergence", loss) == pytest.approx(LRS[60])
+    assert rule("edge of divergence", loss, noise=0.1) == pytest.approx(LRS[100])  # 0.3 is less than four of 0.1
+
+
+def test_the_pair_is_where_a_tenth_and_where_four_fifths_of_the_fall_are_made() -> None:
+    loss = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3))  # 101 steps of fall: 10.1 and 80.8 of them
+    low, high = choose(LRS[:151], loss, 0.0)
+    assert low == pytest.approx(LRS[20 + 11])
+    assert high == pytest.approx(LRS[20 + 81])
+
+
+def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
+    low, high = choose(LRS, pieces((0, 2.3), (99, 2.3), (100, 1.0), (200, 3.0)), 0.0)
+    assert high == pytest.approx(LRS[100])
+    assert low == pytest.approx(LRS[100] / 3)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pieces((0, 1.0), (200, 3.0)),  # rises from the start
+        pieces((0, 3.0), (9, 1.0), (200, 3.0)),  # its lowest is where the fall is counted from
+        np.full(NUM, 2.3),  # flat
+        pieces((0, 3.0), (200, 1.0)),  # never turns
+        np.full(10, 2.3),  # as short as can be
+    ],
+)
+def test_every_rule_answers_for_every_finite_curve(loss: Curve) -> None:
+    for name, suggest in sweep.RULES.items():
+        assert LRS[0] / 10 <= suggest(made(loss)) <= LRS[-1], name
+    low, high = choose(LRS[: len(loss)], loss, 0.0)
+    assert 0 < low < high <= LRS[-1]
+
+
+@pytest.mark.parametrize("window", [2.0, 10.0, 31.5])
+def test_smoothing_is_the_weighted_mean_of_what_came_so_far(window: float) -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    decay = 1 - 1 / window
+    for i, ours in enumerate(smooth(values, window)):
+        weights = decay ** np.arange(i, -1, -1)
+        assert ours == pytest.approx((weights * values[: i + 1]).sum() / weights.sum(), rel=1e-9)
+
+
+def test_smoothing_starts_at_the_first_value_and_leaves_a_constant_alone() -> None:
+    assert smooth(np.array([5.0, 0.0]), 10)[0] == pytest.approx(5.0)
+    assert smooth(np.full(30, 2.3), 10) == pytest.approx(np.full(30, 2.3))
+
+
+@pytest.mark.parametrize("window", [5.0, 20.0])
+def test_the_noise_is_the_smoothed_curves_deviation_whatever_its_course(window: float) -> None:
+    noise = np.random.default_rng(1).normal(scale=0.3, size=20_000)
+    seen = smooth(noise, window)[200:].std()  # 20,000 steps know it to about 3 %, the median to about 1 %
+    assert noise_of(noise, window) == pytest.approx(seen, rel=0.1)
+    assert noise_of(noise + np.linspace(0, 50, 20_000), window) == pytest.approx(seen, rel=0.1)
+
+
+# --- the sweep ---
+
+
+def config(**more: Any) -> LrRangeConfig:
+    given = {"batch_size": 15, "width": 0.05, "steps": 12, "workers": 0, "device": "cpu", "precision": "fp32"}
+    return LrRangeConfig(**{**given, **more})
+
+
+@pytest.mark.parametrize(("curve", "expected"), [("exp", np.geomspace), ("linear", np.linspace)])
+def test_the_sweep_walks_its_curve_from_end_to_end(curve: str, expected: Callable[..., Any]) -> None:
+    steps: list[tuple[StepResult, int]] = []
+    result = range_test(
+        tiny.dataset(), config(curve=curve, lr_start=1e-4, lr_end=1e-2), on_step=lambda *seen: steps.append(seen)
+    )
+    lrs = expected(1e-4, 1e-2, 12)
+    assert [step.lr for step, _ in steps] == pytest.approx(lrs.tolist(), rel=1e-12)
+    assert result.sweeps[0].lrs_L == pytest.approx(lrs, rel=1e-12)
+    assert [step.step for step, _ in steps] == list(range(12))
+    assert {step.momentum for step, _ in steps} == {0.85}  # the momentum of the cycle's peak
+    assert [step.loss for step, _ in steps] == result.sweeps[0].losses_L.tolist()
+    assert [step.correct / step.num_images for step, _ in steps] == result.sweeps[0].accuracies_L.tolist()
+    assert [step.num_images for step, _ in steps] == [15] * 12
+    assert {repeat for _, repeat in steps} == {0}
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(4.0, 16), (2.6, 10), (0.5, 10)])
+def test_epochs_give_the_length_in_passes_over_the_images(epochs: float, expected: int) -> None:
+    # 60 images in batches of 15 are four steps an epoch; ten is the least.
+    assert len(range_test(tiny.dataset(), config(epochs=epochs, lr_end=0.1)).sweeps[0].lrs_L) == expected
+
+
+def test_the_first_loss_is_near_ln_3_for_three_classes() -> None:
+    assert range_test(tiny.dataset(), config()).sweeps[0].losses_L[0] == pytest.approx(math.log(3), abs=0.15)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
+    one, same, other = (range_test(tiny.dataset(), config(seed=seed, dropout=0.2)) for seed in (3, 3, 4))
+    assert one.sweeps[0].losses_L.tolist() == same.sweeps[0].losses_L.tolist()
+    assert (one.lr_min, one.lr_max, one.suggestions) == (same.lr_min, same.lr_max, same.suggestions)
+    assert one.sweeps[0].losses_L.tolist() != other.sweeps[0].losses_L.tolist()
+
+
+def test_the_number_of_workers_changes_no_number() -> None:
+    none, two = (range_test(tiny.dataset(), config(workers=workers)) for workers in (0, 2))
+    assert none.sweeps[0].losses_L.tolist() == two.sweeps[0].losses_L.tolist()
+
+
+def test_repeats_take_the_seeds_that_follow_and_their_geometric_mean() -> None:
+    both = range_test(tiny.dataset(), config(seed=5, repeats=2, lr_end=0.1))
+    single = [range_test(tiny.dataset(), config(seed=seed, lr_end=0.1)) for seed in (5, 6)]
+    assert [s.losses_L.tolist() for s in both.sweeps] == [one.sweeps[0].losses_L.tolist() for one in single]
+    assert both.lr_max == pytest.approx(math.sqrt(single[0].lr_max * single[1].lr_max))
+    assert both.lr_min == pytest.approx(math.sqrt(single[0].lr_min * single[1].lr_min))
+    for name, value in both.suggestions.items():
+        assert value == pytest.approx(math.sqrt(single[0].suggestions[name] * single[1].suggestions[name]))
+
+
+def test_held_out_images_give_the_curves_when_asked_for() -> None:
+    result = range_test(tiny.dataset(), config(val_split=12, lr_end=0.1))
+    assert result.source == "12 held-out images"
+    assert np.allclose(result.sweeps[0].accuracies_L * 12, (result.sweeps[0].accuracies_L * 12).round())
+    assert result.conditions["train images"] == 48
+    assert range_test(tiny.dataset(), config()).source == "training images"
+
+
+def test_nothing_of_the_callers_is_touched() -> None:
+    def states() -> tuple[Any, ...]:
+        numpys = np.random.get_state(legacy=False)
+        return (
+            random.getstate(),
+            numpys["state"]["key"].tolist(),
+            numpys["state"]["pos"],
+            torch.get_rng_state().tolist(),
+        )
+
+    data, before = tiny.dataset(), states()
+    images = data.train.images_NHWC.copy()
+    range_test(data, config(dropout=0.3, repeats=2))
+    assert states() == before
+    assert np.array_equal(data.train.images_NHWC, images)
+    assert torch.is_grad_enabled()
+
+
+def test_a_rate_without_end_stops_the_sweep_with_finite_curves() -> None:
+    result = range_test(tiny.dataset(), config(lr_start=1e-3, lr_end=1e30, steps=60))
+    (one,) = result.sweeps
+    assert one.diverged
+    assert 10 <= len(one.lrs_L) == len(one.losses_L) < 60
+    assert np.isfinite(one.losses_L).all()
+    assert all(1e-4 <= value < 1e30 for value in result.suggestions.values())
+    assert 0 < result.lr_min < result.lr_max
+
+
+def test_a_start_at_a_rate_past_use_is_a_diverged_error_that_says_what_to_do() -> None:
+    with pytest.raises(DivergedError, match=r"expected at least 10 steps .* Lower --lr-start\.") as caught:
+        range_test(tiny.dataset(), config(lr_start=1e20, lr_end=1e30))
+    assert "\n" not in str(caught.value)
+
+
+Script = Sequence[float | None]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., sweep.RangeTest]:
+    """A range test whose training steps give these losses, one list a repeat; None: not finite."""
+
+    def run(*losses: Script, **more: Any) -> sweep.RangeTest:
+        told: Iterator[float | None] = iter([])
+        starts = iter(losses)
+
+        def fresh(*args: Any) -> Any:
+            nonlocal told
+            told = iter(next(starts))
+            return made_model(*args)
+
+        def step(*_args: object, **_more: object) -> tuple[float, int] | None:
+            loss = next(told)
+            return None if loss is None else (loss, 1)
+
+        made_model = fresh_model
+        with monkeypatch.context() as patch:
+            patch.setattr(sweep, "fresh_model", fresh)
+            patch.setattr(sweep, "train_step", step)
+            settings = {"batch_size": 2, "steps": len(losses[0]), "repeats": len(losses), **more}
+            return range_test(tiny.dataset(12), config(**settings))
+
+    return run
+
+
+def test_a_step_that_is_not_finite_ends_the_sweep_before_it(scripted: Callable[..., sweep.RangeTest]) -> None:
+    (one,) = scripted([2.3] * 15 + [None] * 105).sweeps
+    assert one.diverged
+    assert len(one.lrs_L) == 15
+    assert one.lrs_L[-1] == pytest.approx(1e-3 * 1e4 ** (14 / 119))
+
+
+@pytest.mark.parametrize("num_finite", [0, 1, 9])
+def test_fewer_than_ten_finite_steps_are_a_diverged_error(
+    num_finite: int, scripted: Callable[..., sweep.RangeTest]
+) -> None:
+    with pytest.raises(DivergedError) as caught:
+        scripted([2.3] * num_finite + [None] * (120 - num_finite))
+    assert caught.value.where == f"step {num_finite}"
+
+
+def test_ten_finite_steps_are_enough(scripted: Callable[..., sweep.RangeTest]) -> None:
+    assert len(scripted([2.3] * 10 + [None] * 110).sweeps[0].lrs_L) == 10
+
+
+def test_a_smoothed_loss_of_four_times_its_lowest_ends_the_sweep(scripted: Callable[..., sweep.RangeTest]) -> None:
+    # 120 steps are smoothed over 6: after twenty of 1 a loss of x lifts the average by about (x - 1) / 6.
+    (calm,) = scripted([1.0] * 20 + [15.0] + [1.0] * 99).sweeps
+    (wild,) = scripted([1.0] * 20 + [25.0] * 100).sweeps
+    assert (calm.diverged, len(calm.lrs_L)) == (False, 120)
+    assert (wild.diverged, len(wild.lrs_L)) == (True, 21)
+
+
+def test_a_loss_of_held_out_images_that_is_not_finite_ends_the_sweep_before_it(
+    scripted: Callable[..., sweep.RangeTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([2.3] * 15 + [math.nan] * 105)
+    monkeypatch.setattr(sweep, "evaluate", lambda *_a, **_m: SimpleNamespace(loss=next(answers), accuracy=0.5))
+    result = scripted([1.0] * 120, val_split=3)
+    assert result.sweeps[0].diverged
+    assert result.sweeps[0].losses_L.tolist() == [2.3] * 15
+    assert all(math.isfinite(value) for value in [result.lr_min, result.lr_max, *result.suggestions.values()])
+
+
+WARNINGS = ("only", "hardly fell", "had not turned", "at the first rates", "disagree")
+GOOD = pieces((0, 2.3), (30, 2.3), (90, 1.0), (119, 2.3)).tolist()
+CASES: dict[str, tuple[list[Any], set[str]]] = {
+    "a good curve": ([GOOD], set()),
+    "two that agree": ([GOOD, pieces((0, 2.3), (30, 2.3), (92, 1.1), (119, 2.3)).tolist()], set()),
+    "a good curve that diverges": ([[2.3] * 20 + GOOD[:91] + [50.0] * 29], set()),
+    "a short one": ([pieces((0, 2.3), (20, 2.3), (60, 1.0), (79, 2.3)).tolist()], {"only"}),
+    "one cut short": ([GOOD[:91] + [None] * 29], {"only"}),
+    "almost flat": ([pieces((0, 2.3), (30, 2.3), (90, 2.25), (119, 2.3)).tolist()], {"hardly fell"}),
+    "no turn": ([pieces((0, 2.3), (30, 2.3), (119, 1.0)).tolist()], {"had not turned"}),
+    "a turn at once": ([[2.3] * 10 + [0.5] + [2.3] * 109], {"at the first rates"}),
+    "two that disagree": ([GOOD, pieces((0, 2.3), (20, 2.3), (50, 1.0), (119, 2.3)).tolist()], {"disagree"}),
+}
+
+
+@pytest.mark.parametrize(("losses", "expected"), CASES.values(), ids=CASES.keys())
+def test_a_warning_appears_when_and_only_when_it_should(
+    losses: list[Script], expected: set[str], scripted: Callable[..., sweep.RangeTest]
+) -> None:
+    warnings = scripted(*losses).warnings
+    assert {word for word in WARNINGS for text in warnings if word in text} == expected
+    assert len(warnings) == len(expected)
+
+
+def test_the_conditions_say_what_the_pair_holds_for() -> None:
+    plain = config(batch_size=20, weight_decay=1e-4)
+    conditions = range_test(tiny.dataset(), plain).conditions
+    assert conditions["batch size"] == 20
+    assert conditions["weight decay"] == 1e-4
+    assert conditions["augmentation"] == "PadIfNeeded > RandomCrop > HorizontalFlip > CoarseDropout > Normalize"
+    assert range_test(tiny.dataset(), replace(plain, seed=9, steps=11)).conditions == conditions
+    assert range_test(tiny.dataset(), replace(plain, optimizer="adamw")).conditions != conditions
+
+
+def test_the_mean_curves_go_as_far_as_all_sweeps_went() -> None:
+    one, other = made(np.full(30, 2.0), np.full(30, 0.1)), made(np.full(50, 4.0), np.full(50, 0.3))
+    lrs, losses, accuracies = sweep.mean_curves([one, other])
+    assert lrs.tolist() == LRS[:30].tolist()
+    assert losses == pytest.approx(np.full(30, 3.0))
+    assert accuracies == pytest.approx(np.full(30, 0.2))
