@@ -5,6 +5,7 @@ In: a split, a policy, a seed. Out: Batch after batch of one epoch, from any bat
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,6 +91,7 @@ class TrainLoader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # what `__getitems__` returns: a batch, not a list
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each epoch would draw from torch's global state
         )
@@ -109,6 +111,16 @@ class TrainLoader:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and a container's stop reach the whole group; the parent still wants batches to end its step in order.
+
+    Workers end with their parent: its queues close, and they look every few seconds whether it lives.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _as_it_is(batch: Batch | InputError) -> Batch | InputError:
