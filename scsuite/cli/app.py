@@ -1,8 +1,10 @@
 """The program: registers the commands, and turns every way a command can end into an exit code and one line."""
 
 import contextlib
+import difflib
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
@@ -25,7 +27,9 @@ app.command("zigzag")(zigzag)
 app.command("lr-range")(lr_range)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
-app.command("gradcam")(gradcam)
+app.command("gradcam", context_settings={"allow_extra_args": True})(gradcam)  # --images FILES
+
+COMMANDS = ("zigzag", "lr-range", "train", "evaluate", "gradcam")
 
 # The usage errors of the parser under Typer: click's, or in newer versions Typer's own copy of it.
 _ParserError = typer.BadParameter.__mro__[2]
@@ -110,8 +114,10 @@ def _usage_error(error: BaseException, arguments: Sequence[str]) -> UsageError:
     where = context.command_path if context is not None else " ".join(["scsuite", *arguments[:1]])
     found = str(error.format_message() if hasattr(error, "format_message") else error)
     near = getattr(error, "possibilities", None)
+    if found.startswith("No such command") and len(words := found.split("'")) > 1:
+        near = difflib.get_close_matches(words[1], COMMANDS, n=1)
     hint = f"Did you mean {' or '.join(sorted(near))}?" if near else f"See {where} --help."
-    found = _one_line(found.split(" Did you mean", maxsplit=1)[0]).rstrip(".")
+    found = _one_line(re.split(r" Did you mean| \(Possible options", found)[0]).rstrip(".")
     return UsageError(
         "command line", where, expected="options as in --help", found=found,
         hint=hint,

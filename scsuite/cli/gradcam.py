@@ -1,6 +1,7 @@
 """`scsuite gradcam`: what the network looked at, by default on the images that it got wrong, for both classes."""
 
 import difflib
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ def select(which: str, count: int, seen: "Evaluation") -> "NDArray[np.int64]":
     if which in chosen:
         return chosen[which][:count]
     try:
+        if not re.fullmatch(r"-?[0-9]+(,-?[0-9]+)*", which.replace(" ", "")):
+            raise ValueError
         indices = [int(text) for text in which.split(",")]
     except ValueError:
         near = difflib.get_close_matches(which, SELECTIONS, n=1)

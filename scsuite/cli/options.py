@@ -7,7 +7,7 @@ Nothing here imports torch, and a name, default, range or help text is written o
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -19,6 +19,7 @@ from scsuite.core.errors import UsageError
 from scsuite.core.files import read_yaml
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,20 @@ class Output:
     given: frozenset[str]
 
 
-RunsDirOption = Annotated[Path, typer.Option(envvar="SCSUITE_RUNS", help="Where run directories go.")]
+def _some_text(flag: str, value: T) -> T:
+    if value == "":
+        raise UsageError("option", flag, expected="a value", found="an empty one", hint="Leave the option out.")
+    return value
+
+
+def _runs_dir(value: Any) -> Path:
+    return Path(_some_text("--runs-dir", value)).expanduser()
+
+
+RunsDirOption = Annotated[
+    Path,
+    typer.Option(envvar="SCSUITE_RUNS", parser=_runs_dir, metavar="DIR", help="Where run directories go."),
+]
 NameOption = Annotated[str | None, typer.Option(help="Ends the run directory's name. (default: the data's name)")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
@@ -43,6 +57,7 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
     """Values of a file become the options' defaults: defaults < file < flags."""
     if path is None:
         return None
+    _some_text("--config", path)
     values = {name.replace("-", "_").rstrip("_"): value for name, value in read_yaml(path, "configuration").items()}
     known = {str(p.name).rstrip("_"): str(p.name) for p in context.command.params}
     if unknown := sorted(set(values) - set(known)):
@@ -85,6 +100,8 @@ def options(config_class: type[C], **more: Any) -> Callable[[Callable[..., None]
         @functools.wraps(function)
         def command(context: typer.Context, **values: Any) -> None:
             given = frozenset(name for name in values if _was_given(context, name))
+            _refuse_empty(values)
+            _take_extra(config_class, context, values)
             extra = {name: values.pop(name) for name in more}
             kept = {name: values.pop(name) for name in _OUTPUT}
             output = Output(kept["runs_dir"], kept["name"], kept["json"], kept["quiet"], given)
@@ -106,6 +123,26 @@ def options(config_class: type[C], **more: Any) -> Callable[[Callable[..., None]
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
+
+
+def _refuse_empty(values: Mapping[str, Any]) -> None:
+    """An empty text is a variable that a script left unset; as a path it would be the current directory."""
+    for name in ("name", "resume"):
+        _some_text("--" + name, values.get(name))
+
+
+def _take_extra(config_class: type[Config], context: typer.Context, values: dict[str, Any]) -> None:
+    """Arguments without an option go to the one that takes many, if it was given: `--images a.png b.png`."""
+    if not context.args:
+        return
+    many = next((item for item in fields(config_class) if values[item.name] and isinstance(item.default, tuple)), None)
+    unknown = next((text for text in context.args if text.startswith("-") or many is None), None)
+    if many is None or unknown is not None:
+        raise UsageError(
+            "command line", context.command_path, expected="options as in --help", found=f"the argument {unknown}",
+            hint=f"See {context.command_path} --help.",
+        )  # fmt: skip
+    values[many.name] = [*values[many.name], *context.args]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -153,9 +190,11 @@ def _number(kind: type[int] | type[float], flag: str, auto: bool, value: Any) ->
     else:
         text = value
     try:
-        if "_" in text:
+        if "_" in text or not text.isascii() or text != text.strip():
             raise ValueError
         number = kind(text)
+        if number == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+            raise ValueError  # too small for a float: it would become another number
     except ValueError:
         expected = "a whole number" if kind is int else "a number" + (" or auto" if auto else "")
         raise UsageError("option", flag, expected=expected, found=repr(value), hint="See --help.") from None

@@ -27,40 +27,46 @@ class Terminal:
         self.console = Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
         self.json = output.json
         self._run: RunDir | None = None
-        self._waiting: list[str] = []
+        self._waiting: list[tuple[str, Callable[[], None]]] = []
 
     def log_to(self, run: "RunDir") -> None:
-        """From now on all that is printed goes to this run's log.txt too; what was printed before goes there first."""
+        """Print what waited for a run, and from now on all at once; and all of it into the run's log.txt too.
+
+        Until then nothing is printed: input may still be refused, and an error's line stands alone.
+        """
         self._run = run
-        for text in self._waiting:
-            run.log(text)
+        for text, show in self._waiting:
+            self._show(text, show)
         self._waiting.clear()
 
     def print(self, renderable: RenderableType) -> None:
         """Show a table or a text with markup."""
         plain = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
         plain.print(renderable)
-        self._log(plain.file.getvalue())  # type: ignore[attr-defined]  # the StringIO above
-        with quiet_pipes():
-            self.console.print(renderable)
+        text = plain.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
+        self._show(text, lambda: self.console.print(renderable))
 
     def line(self, text: str) -> None:
         """Show one line as it is."""
-        self._log(text)
-        with quiet_pipes():
-            self.console.print(text, markup=False, soft_wrap=True)
+        self._show(text, lambda: self.say(text))
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self._log(f"warning: {text}")
-        with quiet_pipes():
-            self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+        shown = f"[yellow]warning:[/yellow] {escape(text)}"
+        self._show(f"warning: {text}", lambda: self.console.print(shown, soft_wrap=True))
 
-    def _log(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show one line at once, and log it nowhere."""
+        with quiet_pipes():
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def _show(self, text: str, show: Callable[[], None]) -> None:
         if self._run is None:
-            self._waiting.append(text)
-        else:
-            self._run.log(text)
+            self._waiting.append((text, show))
+            return
+        self._run.log(text)
+        with quiet_pipes():
+            show()
 
     def result(self, result: Mapping[str, Any]) -> None:
         """The JSON object of --json."""
@@ -92,7 +98,7 @@ class Terminal:
             nonlocal last
             if time.monotonic() - last > PLAIN_EVERY:
                 last = time.monotonic()
-                self.line(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
+                self.say(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
 
         yield tell
 

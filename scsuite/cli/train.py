@@ -33,7 +33,7 @@ ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", hel
 @options(TrainConfig, resume=ResumeOption)
 def train(config: TrainConfig, output: Output, resume: str | None) -> None:
     """Train with the One Cycle Policy: one cycle over all epochs, no annihilation."""
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.rundir import RunDir, read_result
 
     begin = time.perf_counter()
     terminal = Terminal(output)
@@ -41,8 +41,10 @@ def train(config: TrainConfig, output: Output, resume: str | None) -> None:
         _train_anew(config, output, terminal, begin)
         return
     with RunDir.open(Path(resume)) as run:
-        if (result := run.result()) is not None:
-            terminal.line(f"finished  {run.path} is complete: nothing to do")
+        if run.result() is not None:
+            result = read_result(str(run.path), "train")
+            _same_settings(run.config(), config, output.given, run.path)
+            terminal.say(f"finished  {run.path} is complete: nothing to do")
             terminal.result(result)
             return
         _go_on(run, config, output, terminal, begin)
@@ -50,9 +52,12 @@ def train(config: TrainConfig, output: Output, resume: str | None) -> None:
 
 def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
     from scsuite.core.loop import resolve_arithmetic
+    from scsuite.core.rundir import read_result
 
     make_deterministic(config.deterministic)
     arithmetic = resolve_arithmetic(config.device, config.precision)
+    if config.lr_from is not None:
+        read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
     data = load_data(config, terminal)
     check_range_test(data, range_config(config, data))
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
@@ -85,6 +90,11 @@ def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Termina
 
 def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozenset[str], run: Path) -> TrainConfig:
     """The run's own configuration; a flag that says something else is refused, but for those that change no number."""
+    if missing := [item.name for item in fields(TrainConfig) if item.name not in saved]:
+        raise InputError(
+            "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
+            hint="Give a directory that scsuite train made.",
+        )  # fmt: skip
     old = TrainConfig.from_dict(saved)
     for item in fields(TrainConfig):
         was, now = getattr(old, item.name), getattr(config, item.name)

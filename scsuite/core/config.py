@@ -18,6 +18,7 @@ MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
 MOMENTUM_FLAT = 0.9  # with --no-cycle-momentum
 PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
 RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
+STEPS_DRAWN_MAX = 1_000_000  # steps; a curve of more takes memory and time that no reader sees
 
 METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
 POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
@@ -156,7 +157,7 @@ class LrRangeConfig(RecipeConfig):
 
     lr_start: float = option(1e-3, "First learning rate.", gt=0)
     lr_end: float = option(10.0, "Last learning rate.", gt=0)
-    steps: int = option(200, "Steps of the sweep.", ge=10)
+    steps: int = option(200, "Steps of the sweep.", ge=10, le=STEPS_DRAWN_MAX)
     epochs: float | None = option(None, "Length of the sweep in epochs, instead of --steps.", gt=0, le=1000)
     curve: str = option("exp", "How the rate rises.", choices=("exp", "linear"))
     repeats: int = option(1, "Sweeps with different seeds, drawn as a band.", ge=1, le=100)
@@ -243,6 +244,16 @@ class ZigzagConfig(Config):
                 found=self.peak_epoch,
                 hint="Leave it out for the peak at 5/24 of the epochs.",
             )
+        one_cycle = self.policy == "one-cycle"
+        steps = self.epochs * self.steps_per_epoch if one_cycle else 2 * self.step_size * self.cycles
+        if steps > STEPS_DRAWN_MAX:
+            raise UsageError(
+                "option",
+                "--epochs and --steps-per-epoch" if one_cycle else "--step-size and --cycles",
+                expected=f"at most {STEPS_DRAWN_MAX:,} steps to draw",
+                found=f"{steps:,}",
+                hint="Lower one of them.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +286,7 @@ class GradcamConfig(ReadConfig):
     layer: str | None = option(None, "Module to look at. (default: the network's own choice)")
     class_: str = option("both", "predicted, actual, both, or a class name.", flags=("--class",))
     select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
-    images: tuple[str, ...] = option((), "Pictures of your own instead of test images; repeat it.", metavar="FILE")
+    images: tuple[str, ...] = option((), "Pictures of your own instead of test images.", metavar="FILES")
     count: int = option(25, "How many images.", ge=1, le=1000)
 
 
