@@ -38,7 +38,7 @@ Curve = NDArray[np.float64]
 WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
 LOW, HIGH = 0.1, 0.8  # of the loss's fall, where the pair is read off
 RISE = 0.15  # of the loss's fall so far: a rise of so much is the turn
-FALL_MIN = 0.05  # of the first loss: a smaller fall is too near the noise to read a pair from
+FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
@@ -271,6 +271,12 @@ def turning_point(smooth_loss_L: Curve, noise: float) -> tuple[int, bool]:
     return lowest, False
 
 
+def fall_of(sweep: Sweep) -> float:
+    """How far the smoothed loss falls before it first turns, in nats."""
+    turn, _ = turning_point(sweep.smooth_loss_L, sweep.noise)
+    return float(sweep.smooth_loss_L[WARM_STEPS - 1] - sweep.smooth_loss_L[turn])
+
+
 def noise_of(losses_L: Curve, window: float) -> float:
     """Standard deviation of the smoothed loss about its course, from the differences of neighbouring raw losses.
 
@@ -316,7 +322,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str]:
     if (fewest := min(len(sweep.lrs_L) for sweep in sweeps)) < RANGE_STEPS_MIN:
         yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
-    if any(s.smooth_loss_L.min() > (1 - FALL_MIN) * s.smooth_loss_L[WARM_STEPS - 1] for s in sweeps):
+    if any(fall_of(sweep) < FALL_MIN * sweep.noise for sweep in sweeps):
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
     if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
