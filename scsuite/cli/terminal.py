@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 PLAIN_EVERY = 30.0  # seconds between lines about something long, off a terminal
 
 
+class _Console(Console):
+    """A console that falls silent when its reader goes away; rich's own ends the program, with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        drop_stdout()
+
+
 class Terminal:
     """Prints for people: on stdout, or on stderr where stdout is for JSON; and into the run's log once there is one."""
 
     def __init__(self, output: "Output") -> None:
-        self.console = Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
+        self.console = _Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
         self.json = output.json
         self._run: RunDir | None = None
         self._waiting: list[tuple[str, Callable[[], None]]] = []
