@@ -6,8 +6,6 @@ The facts stand as JSON in the file's metadata, with a sha256 over the whole fil
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from scsuite.core.errors import InputError
-from scsuite.core.files import commit
+from scsuite.core.files import commit, read_regular
 from scsuite.core.model import LOGIT_SCALE, ResNet3
 
 FORMAT = 1  # of the facts; a file of another one is refused
@@ -61,7 +59,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises InputError for anything that is not a whole file of ours.
     """
-    data = _read(path)
+    data = bytearray(read_regular(path, "checkpoint", FILE_BYTES_MAX))
     header, end = _header(path, data)
     text = header.get("__metadata__", {}).get("scsuite")
     if not isinstance(text, str):
@@ -78,22 +76,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if facts.get("format") != FORMAT:
         raise _refused(path, f"format {FORMAT}", f"format {facts.get('format')}, of another version of scsuite")
     return Checkpoint(path, tensors, facts)
-
-
-def _read(path: Path) -> bytearray:
-    try:
-        # Without O_NONBLOCK the opening of a pipe would wait for its writer.
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-        ) as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise _refused(path, "a regular file", "something else")
-            if facts.st_size > FILE_BYTES_MAX:
-                raise _refused(path, f"at most {FILE_BYTES_MAX:,} bytes", f"{facts.st_size:,}")
-            return bytearray(file.read())
-    except OSError as error:
-        raise _refused(path, "a readable checkpoint", error.strerror or str(error)) from None
 
 
 def _header(path: Path, data: bytearray) -> tuple[dict[str, Any], int]:
@@ -140,12 +122,10 @@ def load_model(checkpoint: Checkpoint) -> ResNet3:
     try:
         network = facts["network"]
         num_classes, width, scale = int(network["num_classes"]), float(network["width"]), float(network["logit_scale"])
-        if (
-            num_classes != len(facts["class_names"])
-            or not 0 < width <= 16
-            or len(facts["mean"]) != len(facts["std"]) != 3
-        ):
-            raise ValueError("network and class names disagree")
+        if num_classes != len(facts["class_names"]) or not 0 < width <= 16:
+            raise ValueError(f"{num_classes} classes, width {width}, {len(facts['class_names'])} names")
+        if not len(facts["mean"]) == len(facts["std"]) == 3:
+            raise ValueError("mean and std are not of three channels")
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, "facts of a network", f"{type(error).__name__}: {error}") from None
     if scale != LOGIT_SCALE:

@@ -1,16 +1,19 @@
-"""Files that are whole or not there, and configuration files that hold no surprises. Imports no torch."""
+"""Files written whole or not at all, read only where they are regular, and YAML without surprises. Imports no torch."""
 
 import contextlib
 import csv
 import io
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from scsuite.core.errors import InputError, OutputError
 
+FILE_BYTES_MAX = 64 * 2**20  # one picture or one CIFAR-10 batch (30.7 MB)
 YAML_BYTES_MAX = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 
@@ -42,6 +45,43 @@ def commit(path: Path, data: bytes | bytearray) -> None:
             found=error.strerror or error,
             hint="Free some space or choose another --runs-dir.",
         ) from None
+
+
+def open_regular(path: Path, what: str) -> BufferedReader:
+    """The regular file at `path`, opened for reading.
+
+    Raises InputError for one that is missing, unreadable, a folder, a FIFO or a device.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        # Not blocking, and looked at through its descriptor: neither a FIFO nor a swap in between can hang us.
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        found = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(what, path, expected="a readable file", found=found, hint="Check the path.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        hint = "Give a plain file."
+        raise InputError(what, path, expected="a regular file", found="a folder, pipe or device", hint=hint)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> bytes:
+    """All bytes of the regular file at `path`.
+
+    Raises InputError as `open_regular` does, for a read that fails, and for more than `limit` bytes.
+    """
+    with open_regular(path, what) as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise InputError(
+                what, path, expected="a readable file", found=error.strerror, hint="Check the disk."
+            ) from None
+    if len(data) > limit:
+        hint = "Make it smaller or take it out."
+        raise InputError(what, path, expected=f"at most {limit // 2**20} MB", found="a larger file", hint=hint)
+    return data
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from scsuite.core.dataset.regular import FILE_BYTES_MAX
 from scsuite.core.errors import InputError
+from scsuite.core.files import FILE_BYTES_MAX
 
 TOTAL_BYTES_MAX = 4 * 2**30  # of unpacked contents
 MEMBERS_MAX = 300_000

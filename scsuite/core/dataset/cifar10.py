@@ -20,8 +20,8 @@ from scsuite.core.dataset import archive
 from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
 from scsuite.core.dataset.cache import Source
 from scsuite.core.dataset.pickled import PickledArray, read_pickle
-from scsuite.core.dataset.regular import open_regular, read_regular
 from scsuite.core.errors import InputError
+from scsuite.core.files import open_regular, read_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scsuite.core.dataset.base import SIZE
-from scsuite.core.dataset.regular import read_regular
 from scsuite.core.errors import InputError
+from scsuite.core.files import read_regular
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"})

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scsuite.core.dataset import archive, decode
 from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
 from scsuite.core.dataset.layout import Layout, arrange
-from scsuite.core.dataset.regular import open_regular, read_regular
 from scsuite.core.errors import InputError
+from scsuite.core.files import open_regular, read_regular
 
 _DROPPINGS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _BROKEN_LISTED = 10

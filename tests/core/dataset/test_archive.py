@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.dataset import archive
-from scsuite.core.dataset.regular import FILE_BYTES_MAX
 from scsuite.core.errors import InputError
+from scsuite.core.files import FILE_BYTES_MAX
 from tests.core.dataset.helpers import write_tar, write_zip
 
 TREE = {"train/cat/a.png": b"one", "train/dog/b.png": b"x" * 1000, "README.txt": b"text"}

@@ -1,0 +1,229 @@
+"""Checkpoints: what goes in comes out, and nothing else gets in. Run: pytest tests/core/test_checkpoint.py."""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from scsuite.core.checkpoint import MODEL, load_checkpoint, network_facts, read_checkpoint, save_checkpoint
+from scsuite.core.errors import InputError, OutputError
+from scsuite.core.model import ResNet3, build_model
+
+
+def facts_of(model: ResNet3) -> dict[str, Any]:
+    names = [f"class {i}" for i in range(model.num_classes)]
+    return {"network": network_facts(model), "class_names": names, "mean": [0.5] * 3, "std": [0.2] * 3}
+
+
+@pytest.fixture
+def model() -> ResNet3:
+    return build_model(3, 0.05, seed=0).eval()
+
+
+@pytest.fixture
+def saved(model: ResNet3, tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, {MODEL + name: tensor for name, tensor in model.state_dict().items()}, facts_of(model))
+    return path
+
+
+def test_a_saved_network_comes_back_by_its_file_alone(model: ResNet3, saved: Path) -> None:
+    loaded, facts = load_checkpoint(saved)
+    assert facts["class_names"] == ["class 0", "class 1", "class 2"]
+    assert not loaded.training
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(loaded(images), model(images))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_equal_states_give_equal_files(model: ResNet3, saved: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    save_checkpoint(other, dict(reversed(tensors.items())), facts_of(model))
+    assert other.read_bytes() == saved.read_bytes()
+
+
+def test_the_checksum_is_sha256_of_the_file_with_its_digits_as_zeros(saved: Path) -> None:
+    data = saved.read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    digest = json.loads(header["__metadata__"]["scsuite"])["sha256"]
+    assert data.count(digest.encode()) == 1
+    assert hashlib.sha256(data.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
+
+
+def test_every_flipped_bit_is_found(saved: Path) -> None:
+    data = saved.read_bytes()
+    step = max(1, len(data) // 200)
+    for place in [*range(0, 700, 23), *range(700, len(data), step), len(data) - 1]:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        saved.write_bytes(damaged)
+        with pytest.raises(InputError):
+            load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100, -1])
+def test_a_truncated_file_says_so(saved: Path, length: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"truncated|header"):
+        load_checkpoint(saved)
+
+
+def test_a_trailing_byte_is_refused(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes() + b"\0")
+    with pytest.raises(InputError):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("claim", [0, 1 << 40, 100_000_001])
+def test_a_header_length_out_of_bounds_is_refused_before_it_is_read(saved: Path, claim: int) -> None:
+    saved.write_bytes(struct.pack("<Q", claim) + saved.read_bytes()[8:])
+    with pytest.raises(InputError, match="header"):
+        load_checkpoint(saved)
+
+
+def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="that scsuite wrote"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_a_pickle_is_refused_by_its_content_and_never_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    for name in ("weights.pt", "weights.safetensors"):
+        torch.save(Payload(), tmp_path / name)
+        with pytest.raises(InputError):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "device"])
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "directory":
+        path.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(InputError):
+        load_checkpoint(path)
+
+
+def change_shape(tensors: dict[str, Any], _facts: dict[str, Any]) -> None:
+    tensors["model.fc.weight"] = tensors["model.fc.weight"][:, :-1]
+
+
+def change_dtype(tensors: dict[str, Any], _facts: dict[str, Any]) -> None:
+    tensors["model.fc.weight"] = tensors["model.fc.weight"].double()
+
+
+def remove_one(tensors: dict[str, Any], _facts: dict[str, Any]) -> None:
+    del tensors["model.fc.weight"]
+
+
+def add_one(tensors: dict[str, Any], _facts: dict[str, Any]) -> None:
+    tensors["model.fc.bias"] = torch.zeros(3)
+
+
+def put_nan(tensors: dict[str, Any], _facts: dict[str, Any]) -> None:
+    tensors["model.fc.weight"][0, 0] = float("nan")
+
+
+def other_width(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    facts["network"]["width"] = 0.1
+
+
+def huge_width(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    facts["network"]["width"] = 1e9
+
+
+def other_scale(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    facts["network"]["logit_scale"] = 1.0
+
+
+def fewer_names(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    facts["class_names"] = ["one"]
+
+
+def no_network(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    del facts["network"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (change_shape, r"fc.weight is float32 \(3, 25\), not float32 \(3, 26\)"),
+        (change_dtype, "fc.weight is float64"),
+        (remove_one, "fc.weight is missing"),
+        (add_one, "fc.bias is not part of it"),
+        (put_nan, "1 of 78 not finite in fc.weight"),
+        (other_width, "width 0.1"),
+        (huge_width, "network"),
+        (other_scale, "times 1.0"),
+        (fewer_names, "1 names"),
+        (no_network, "network"),
+    ],
+)
+def test_a_whole_file_of_another_network_is_refused_with_the_difference(
+    model: ResNet3, tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], words: str
+) -> None:
+    tensors = {MODEL + name: tensor.clone() for name, tensor in model.state_dict().items()}
+    facts = facts_of(model)
+    change(tensors, facts)
+    save_checkpoint(tmp_path / "changed.safetensors", tensors, facts)
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(tmp_path / "changed.safetensors")
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_no_other(
+    saved: Path, model: ResNet3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_checkpoint(saved, {"model.fc.weight": torch.ones(2)}, facts_of(model))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_save_syncs_the_file_before_its_rename_and_the_directory_after(
+    saved: Path, model: ResNet3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        done.append("directory" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "file")
+        fsync(descriptor)
+
+    def recorded_replace(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "replace", recorded_replace)
+    save_checkpoint(saved, {"model.fc.weight": torch.ones(2)}, facts_of(model))
+    assert done == ["file", "rename", "directory"]
+
+
+def test_a_file_of_another_format_version_is_refused(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, model: ResNet3
+) -> None:
+    monkeypatch.setattr("scsuite.core.checkpoint.FORMAT", 2)
+    save_checkpoint(saved, {}, facts_of(model))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="format 1, found format 2"):
+        read_checkpoint(saved)

@@ -1,0 +1,130 @@
+"""Run directories: what they hold, who holds them, and how rows are cut back. Run: pytest tests/core/test_rundir.py."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from scsuite.core.checkpoint import save_checkpoint
+from scsuite.core.config import TrainConfig
+from scsuite.core.errors import InputError, InUseError, OutputError
+from scsuite.core.loop import EpochResult, StepResult
+from scsuite.core.rundir import RunDir, checkpoints, newest_checkpoint, read_result, weights_file
+
+
+def step(number: int) -> StepResult:
+    return StepResult(number, 0.1, 0.9, 2.0, 3, 10, 0.5)
+
+
+def epoch(number: int) -> EpochResult:
+    return EpochResult(number, 10 * number, 0.1, 0.9, 2.0, 0.3, None, None, 100.0, 5.0, 1.9, 0.4)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path / "runs", "train", "My data/../x.tar.xz")
+
+
+def test_a_run_is_named_by_time_command_and_a_tame_name(run: RunDir) -> None:
+    assert re.fullmatch(r"\d{8}T\d{6}Z-train-My-data-..-x.tar.xz", run.path.name)
+    assert run.path.parent.name == "runs"
+
+
+def test_two_runs_of_one_second_do_not_share_a_directory(tmp_path: Path) -> None:
+    paths = {RunDir.create(tmp_path, "train", "x").path for _ in range(5)}
+    assert len(paths) == 5
+
+
+def test_a_place_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        RunDir.create(tmp_path / "file", "train", "x")
+
+
+def test_a_run_that_another_process_holds_is_refused_and_a_dead_one_never_blocks(run: RunDir) -> None:
+    run.write_config(TrainConfig(data="x", lr_max=0.1))
+    run.write_environment({})
+    run.close()
+    code = (
+        "import sys; from pathlib import Path; from scsuite.core.rundir import RunDir\n"
+        "run = RunDir.open(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InUseError, match="in use by process"):
+            RunDir.open(run.path)
+        other.kill()
+    RunDir.open(run.path).close()
+
+
+def test_config_yaml_makes_the_same_configuration(run: RunDir) -> None:
+    config = TrainConfig(data="shapes", lr_max=0.1, lr_min=0.01, peak_epoch=1.5, epochs=3)
+    run.write_config(config)
+    assert TrainConfig.from_dict(yaml.safe_load((run.path / "config.yaml").read_text())) == config
+
+
+def test_cut_back_drops_the_rows_past_a_step_and_a_torn_one(run: RunDir) -> None:
+    for number in range(25):
+        run.append_step(step(number))
+    for number in (1, 2):
+        run.append_epoch(epoch(number))
+    with (run.path / "steps.csv").open("a") as file:
+        file.write("25,0.1")  # as a killed process leaves it
+    run.cut_back(17)
+    assert [int(row["step"]) for row in run.steps()] == list(range(17))
+    assert [int(row["epoch"]) for row in run.epochs()] == [1]
+
+
+def test_an_epochs_row_leaves_blank_what_was_not_measured(run: RunDir) -> None:
+    run.append_epoch(epoch(1))
+    (row,) = run.epochs()
+    assert row["test_accuracy"] == ""
+    assert float(row["val_accuracy"]) == 0.4
+
+
+def test_the_newest_two_checkpoints_are_kept_by_step_and_leftovers_go(run: RunDir) -> None:
+    for number in (9, 10, 100, 1000000):
+        run.checkpoint_path(number).write_text("x")
+    (run.path / "checkpoints" / ".step-000011.safetensors.part").write_text("half")
+    run.drop_old_checkpoints()
+    assert [path.name for path in checkpoints(run.path)] == ["step-1000000.safetensors", "step-000100.safetensors"]
+    assert len(list((run.path / "checkpoints").iterdir())) == 2
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:
+    save_checkpoint(run.checkpoint_path(10), {"x": torch.zeros(1)}, {"step": 10})
+    save_checkpoint(run.checkpoint_path(20), {"x": torch.zeros(1)}, {"step": 20})
+    data = bytearray(run.checkpoint_path(20).read_bytes())
+    data[-1] ^= 1
+    run.checkpoint_path(20).write_bytes(data)
+    checkpoint, problems = newest_checkpoint(run.path)
+    assert checkpoint is not None
+    assert checkpoint.facts["step"] == 10
+    assert len(problems) == 1
+    assert "step-000020" in problems[0]
+
+
+def test_weights_of_a_run_are_model_safetensors_or_else_its_newest_state(run: RunDir) -> None:
+    with pytest.raises(InputError, match="neither"):
+        weights_file(str(run.path))
+    run.checkpoint_path(10).write_text("x")
+    assert weights_file(str(run.path)).name == "step-000010.safetensors"
+    (run.path / "model.safetensors").write_text("x")
+    assert weights_file(str(run.path)).name == "model.safetensors"
+
+
+def test_a_result_of_another_command_is_refused(run: RunDir) -> None:
+    run.write_result({"command": "train"})
+    assert read_result(str(run.path), "train") == {"command": "train"}
+    with pytest.raises(InputError, match="the result of lr-range, found that of train"):
+        read_result(str(run.path), "lr-range")
+    (run.path / "result.json").write_text("[1]")
+    with pytest.raises(InputError):
+        read_result(str(run.path), "lr-range")
