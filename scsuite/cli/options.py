@@ -59,12 +59,20 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         return None
     _some_text("--config", path)
     values = {name.replace("-", "_").rstrip("_"): value for name, value in read_yaml(path, "configuration").items()}
-    known = {str(p.name).rstrip("_"): str(p.name) for p in context.command.params}
+    known: dict[str, str] = {}
+    for parameter in context.command.params:  # by the field's name, as config.yaml has it, and by the flags'
+        for name in (str(parameter.name), *parameter.opts):
+            known[name.strip("-_").replace("-", "_")] = str(parameter.name)
+    del known["config"]
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(
             "configuration", path, expected=f"options of {context.info_name}", found=", ".join(unknown),
             hint="Mend or remove them.",
         )  # fmt: skip
+    if twice := [name for name in values if [known[other] for other in values].count(known[name]) > 1]:
+        raise UsageError(
+            "configuration", path, expected="each option once", found=" and ".join(twice), hint="Remove one of them."
+        )
     context.default_map = {known[name]: value for name, value in values.items() if value is not None}
     return path
 
