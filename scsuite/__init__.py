@@ -11,13 +11,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scsuite.core.cam import grad_cam
     from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.config import LrRangeConfig, TrainConfig
     from scsuite.core.dataset import load_dataset
-    from scsuite.core.loop import evaluate, fit
+    from scsuite.core.loop import Trainer, evaluate, fit
     from scsuite.core.model import build_model
     from scsuite.core.schedule import one_cycle, triangular
     from scsuite.core.sweep import range_test
 
 _ROOMS = {
+    "LrRangeConfig": "config",
+    "TrainConfig": "config",
+    "Trainer": "loop",
     "build_model": "model",
     "evaluate": "loop",
     "fit": "loop",
@@ -30,6 +34,9 @@ _ROOMS = {
 }
 
 __all__ = [
+    "LrRangeConfig",
+    "TrainConfig",
+    "Trainer",
     "__version__",
     "build_model",
     "evaluate",

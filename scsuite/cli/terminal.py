@@ -58,6 +58,15 @@ class Terminal:
         """Show one line as it is."""
         self._show(text, lambda: self.say(text))
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a screen to redraw on."""
+        return self.console.is_terminal and not self.console.quiet
+
+    def note(self, text: str) -> None:
+        """A line for the log, and for a screen that cannot be redrawn; a live one shows the same in a table."""
+        self._show(text, lambda: None if self.is_live else self.say(text))
+
     def warn(self, text: str) -> None:
         """Show a warning."""
         shown = f"[yellow]warning:[/yellow] {escape(text)}"
@@ -85,7 +94,7 @@ class Terminal:
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
         """A `progress(text, done, total)` for what takes long: a bar on a terminal, a line now and then elsewhere."""
-        if self.console.is_terminal and not self.console.quiet:
+        if self.is_live:
             bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 console=self.console, transient=True,
@@ -113,7 +122,7 @@ class Terminal:
     @contextlib.contextmanager
     def live(self) -> Iterator[Callable[[RenderableType], None]]:
         """A `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
-        if not self.console.is_terminal or self.console.quiet:
+        if not self.is_live:
             yield lambda _renderable: None
             return
         with Live(console=self.console, transient=True, refresh_per_second=4) as live:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HARMLESS = frozenset({"workers", "data_dir", "cache_dir"})  # what may change on resume: no number depends on them
 COMMIT_SHARE = 0.02  # of the time, at most, goes into commits (design.md)
 GRID = 64  # augmented images to look at
+ROOM = 8  # lines of a screen that are not for epochs
 
 ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on where a run stopped.")]
 
@@ -205,22 +206,30 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
 
 def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopRequest") -> None:
     """Train to the end under the display, with a row a step and an epoch and a commit now and then."""
+    from rich.console import Group
+
     from scsuite.core.loop import fit
     from scsuite.report import tables
 
     commits = Commits(run, trainer)
+    held_out = "test" if trainer.val is None else "val"
+    rows: list[dict[str, Any]] = []
     with terminal.live() as show:
 
         def on_step(step: "StepResult") -> None:
             run.append_step(step)
             if step.step == 20:
-                terminal.line(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
-            show(_live_table(trainer, step))
+                terminal.note(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
+            shown = rows[-max(1, terminal.console.height - ROOM) :]
+            show(Group(tables.epochs(shown, held_out), "", _live_table(trainer, step)))
 
         for last in fit(trainer, on_step=on_step, should_stop=lambda: stop.signum is not None):
             run.append_epoch(last)
-            terminal.line(_epoch_line(tables, trainer, last))
+            rows.append(asdict(last))
+            terminal.note(_epoch_line(tables, trainer, last))
             commits.after_epoch()
+    if terminal.is_live and rows:
+        terminal.console.print(tables.epochs(rows, held_out))
     if not trainer.finished:
         commits.now()
         terminal.line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
@@ -269,6 +278,7 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
     from statistics import median
 
     from scsuite.core.checkpoint import save_checkpoint
+    from scsuite.report import words
 
     path = run.path / "model.safetensors"
     save_checkpoint(path, trainer.weights(), weights_facts(trainer))
@@ -289,8 +299,8 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
         "checkpoint": str(path),
     }
     chosen = "held-out images" if best.chosen_on == "val" else "the test images, so no honest figure"
-    terminal.line(f"final     test accuracy {final['test_accuracy']:.2%} after epoch {trainer.config.epochs}")
-    terminal.line(f"best      {best.accuracy:.2%} after epoch {best.epoch}, chosen on {chosen}")
+    terminal.line(f"final     test accuracy {words.percent(final['test_accuracy'])} after epoch {trainer.config.epochs}")
+    terminal.line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
     say_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
     terminal.line(f"weights   {path}")
     finish(run, terminal, result, begin)

@@ -69,6 +69,25 @@ def epoch_line(
     )
 
 
+def epochs(rows: Sequence[Mapping[str, Any]], held_out: str) -> Table:
+    """The epochs so far, a row each: the columns of metrics.csv; `held_out` is test or val."""
+    table = _table(None)
+    for head in ("epoch", "rate", "loss", "accuracy", f"{held_out} loss", f"{held_out} accuracy", "images/s", "s"):
+        _numbers(table, head)
+    for row in rows:
+        table.add_row(
+            str(row["epoch"]),
+            words.rate(row["lr"]),
+            words.number(row["train_loss"], 3),
+            words.percent(row["train_accuracy"]),
+            words.number(row[f"{held_out}_loss"], 3),
+            words.percent(row[f"{held_out}_accuracy"]),
+            words.count(row["images_per_second"]),
+            words.number(row["seconds"], 1),
+        )
+    return table
+
+
 def progress(
     *,
     epoch: int,
