@@ -299,7 +299,8 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
         "checkpoint": str(path),
     }
     chosen = "held-out images" if best.chosen_on == "val" else "the test images, so no honest figure"
-    terminal.line(f"final     test accuracy {words.percent(final['test_accuracy'])} after epoch {trainer.config.epochs}")
+    accuracy = words.percent(final["test_accuracy"])
+    terminal.line(f"final     test accuracy {accuracy} after epoch {trainer.config.epochs}")
     terminal.line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
     say_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
     terminal.line(f"weights   {path}")
