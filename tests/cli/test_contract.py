@@ -1,0 +1,478 @@
+"""What scripts rely on: the JSON object, the run directory, the rows, where values come from."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scsuite import __version__
+from scsuite.core.checkpoint import read_checkpoint
+from tests.cli.program import RECIPE, TINY, Answer, child_environment, scsuite, scsuite_process
+
+COMMANDS = ("drawn", "swept", "trained", "evaluated", "explained")
+KEYS = {  # design.md, "at least"
+    "drawn": set(),
+    "swept": {"lr_min", "lr_max", "suggestions", "warnings"},
+    "trained": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
+    "evaluated": {"accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece"},
+    "explained": {"figure", "images"},
+}  # fmt: skip
+NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam"), strict=True))
+METRICS = ["epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+           "images_per_second", "seconds"]  # fmt: skip
+CLOCKS = ("images_per_second", "seconds")
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request: pytest.FixtureRequest) -> tuple[str, Answer]:
+    return request.param, request.getfixturevalue(request.param)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files_of(run: Path) -> set[str]:
+    """All files of a run directory but the empty one that the lock is held on."""
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    mine, theirs = (read_checkpoint(path / "model.safetensors").tensors for path in (run, other))
+    assert mine.keys() == theirs.keys()
+    assert all(bool((mine[name] == theirs[name]).all()) for name in mine)
+
+
+# --- every command ---
+
+
+def test_json_prints_one_object_with_the_promised_keys(command: tuple[str, Answer]) -> None:
+    name, answer = command
+    result = answer.result  # asserts that stdout holds one object and nothing else
+    assert {"command", "version", "run_dir", "seconds"} | KEYS[name] <= result.keys()
+    assert (result["command"], result["version"]) == (NAMES[name], __version__)
+    assert result["seconds"] > 0
+
+
+def test_result_json_is_what_was_printed(command: tuple[str, Answer]) -> None:
+    answer = command[1]
+    assert json.loads((answer.run_dir / "result.json").read_text()) == answer.result
+
+
+def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, Answer]) -> None:
+    result = command[1].result
+    paths = [result[key] for key in ("run_dir", "figure", "checkpoint") if key in result] + result.get("figures", [])
+    assert paths
+    for path in paths:
+        assert Path(path).is_absolute()
+        assert Path(path).exists()
+
+
+def test_every_run_says_what_it_was_and_where_it_ran(command: tuple[str, Answer]) -> None:
+    name, answer = command
+    run = answer.run_dir
+    assert {"config.yaml", "environment.json", "log.txt", "result.json"} <= files_of(run)
+    facts = json.loads((run / "environment.json").read_text())
+    assert {"versions", "command_line", "git_commit"} <= facts.keys()
+    assert facts["versions"]["scsuite"] == __version__
+    if name != "drawn":  # computes nothing with torch
+        assert {"device", "threads", "precision"} <= facts.keys()
+    assert f"-{NAMES[name]}-" in run.name
+
+
+def test_a_runs_directory_holds_run_directories_and_nothing_else(
+    runs: Path, drawn: Answer, swept: Answer, trained: Answer, evaluated: Answer, explained: Answer
+) -> None:
+    made = {answer.run_dir for answer in (drawn, swept, trained, evaluated, explained)}
+    assert len(made) == 5
+    assert made <= set(runs.iterdir())
+    assert all((path / "config.yaml").is_file() for path in runs.iterdir())
+
+
+def test_what_people_read_under_json_goes_to_stderr_and_into_the_log(trained: Answer) -> None:
+    log = (trained.run_dir / "log.txt").read_text()
+    for text in ("200 training and 100 test images", "epoch 1/2", "epoch 2/2", "LRMIN is LRMAX / 10"):
+        assert text in trained.err
+        assert text in log
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_quiet_prints_nothing_but_the_object(more: tuple[str, ...], tmp_path: Path) -> None:
+    answer = scsuite("zigzag", "--step-size", 2, "--quiet", *more, "--runs-dir", tmp_path)
+    assert (answer.code, answer.err) == (0, "")
+    assert bool(answer.out) == bool(more)
+
+
+def test_quiet_training_prints_nothing(tmp_path: Path) -> None:
+    answer = scsuite(*TINY, "--epochs", 1, "--quiet", "--runs-dir", tmp_path)
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_name_ends_the_run_directorys_name_and_leads_nowhere_else(tmp_path: Path) -> None:
+    answer = scsuite("zigzag", "--step-size", 2, "--name", "../../a b", "--runs-dir", tmp_path / "runs", "--json")
+    assert answer.run_dir.parent == (tmp_path / "runs").resolve()
+    assert answer.run_dir.name.endswith("-zigzag-a-b")
+
+
+def test_the_runs_directory_comes_from_the_environment_unless_a_flag_says_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCSUITE_RUNS", str(tmp_path / "environment"))
+    assert scsuite("zigzag", "--json").run_dir.parent == tmp_path / "environment"
+    assert scsuite("zigzag", "--json", "--runs-dir", tmp_path / "flag").run_dir.parent == tmp_path / "flag"
+
+
+# --- zigzag ---
+
+
+def test_zigzag_draws_the_triangle(drawn: Answer) -> None:
+    # step size 4, from 0.04 to 0.4: up a quarter of 0.36 a step, and down again; one cycle
+    lrs = [float(row["lr"]) for row in rows_of(drawn.run_dir / "schedule.csv")]
+    assert lrs == pytest.approx([0.04, 0.13, 0.22, 0.31, 0.4, 0.31, 0.22, 0.13, 0.04])
+
+
+@pytest.mark.parametrize(
+    ("policy", "step", "lr"),
+    [
+        ("triangular2", 10, 0.1),  # the first peak
+        ("triangular2", 30, 0.055),  # the second one: half the height, 0.01 + 0.09 / 2
+        ("triangular2", 40, 0.01),
+        ("exp-range", 0, 0.01),
+        ("exp-range", 20, 0.01),  # a valley whatever gamma is
+        ("one-cycle", 0, 0.01),
+        ("one-cycle", 9, 0.1),  # 2 epochs of 5 steps: step 2 * 5 - 1
+        ("one-cycle", 19, 0.01),  # the last of 4 * 5
+        ("one-cycle", 14, 0.055),  # half way down from 9 to 19
+    ],
+)
+def test_zigzag_writes_each_policys_values(policy: str, step: int, lr: float, tmp_path: Path) -> None:
+    table = tmp_path / "curve.csv"
+    options = ("--lr-min", 0.01, "--lr-max", 0.1, "--step-size", 10, "--epochs", 4, "--steps-per-epoch", 5)
+    more = ("--peak-epoch", 2) if policy == "one-cycle" else ()
+    answer = scsuite("zigzag", "--policy", policy, *options, *more, "--csv", table, "--runs-dir", tmp_path / "runs")
+    assert answer.code == 0
+    assert float(rows_of(table)[step]["lr"]) == pytest.approx(lr, abs=1e-12)
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_zigzag_writes_the_figure_where_it_is_told(suffix: str, magic: bytes, tmp_path: Path) -> None:
+    out = tmp_path / f"curve.{suffix}"
+    answer = scsuite("zigzag", "--step-size", 4, "--out", out, "--runs-dir", tmp_path / "runs", "--json")
+    assert answer.result["figure"] == str(out)
+    assert out.read_bytes().startswith(magic)
+
+
+def test_zigzag_draws_what_a_run_really_did(trained: Answer, tmp_path: Path) -> None:
+    answer = scsuite("zigzag", "--run", trained.run_dir, "--runs-dir", tmp_path, "--json")
+    real = [row["lr"] for row in rows_of(trained.run_dir / "steps.csv")]
+    assert [row["lr"] for row in rows_of(answer.run_dir / "schedule.csv")] == real
+    assert (answer.result["lr_min"], answer.result["lr_max"]) == (0.01, 0.1)
+
+
+# --- lr-range ---
+
+
+def test_lr_range_leaves_its_curve_and_figure(swept: Answer) -> None:
+    assert files_of(swept.run_dir) == {
+        "config.yaml", "environment.json", "log.txt", "result.json", "history.csv", "figures/lr-range.png",
+    }  # fmt: skip
+    rows = rows_of(swept.run_dir / "history.csv")
+    assert 10 <= len(rows) <= 20
+    assert float(rows[0]["lr"]) == pytest.approx(1e-3)
+    result = swept.result
+    assert 1e-3 <= result["lr_min"] < result["lr_max"] <= 10
+    assert any("only" in warning for warning in result["warnings"])  # 20 steps are few, and it says so
+
+
+def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swept: Answer, tmp_path: Path) -> None:
+    at = TINY.index("--lr-max")
+    options = (*TINY[:at], "--epochs", 1, "--lr-from", swept.run_dir, "--bs", 50, "--runs-dir", tmp_path, "--json")
+    answer = scsuite(*options)
+    rates = ("lr_min", "lr_max")
+    assert [answer.result[name] for name in rates] == [swept.result[name] for name in rates]
+    assert "warning: " in answer.err
+    assert "batch size 64, not 50" in answer.err
+    assert "batch size 64, not 50" in (answer.run_dir / "log.txt").read_text()
+    assert answer.err.count("warning: ") == 1  # all else is as it was
+
+
+def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
+    recipe = (*RECIPE, "--limit-train", 64, "--bs", 16, "--epochs", 2)
+    answer = scsuite("train", *recipe, "--runs-dir", tmp_path, "--json")
+    result, run = answer.result, answer.run_dir
+    assert {"history.csv", "figures/lr-range.png", "model.safetensors"} <= files_of(run)
+    assert len(list(tmp_path.iterdir())) == 1
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    steps = [float(row["lr"]) for row in rows_of(run / "steps.csv")]
+    for name, used in (("lr_min", min(steps)), ("lr_max", max(steps))):
+        assert result[name] == config[name] == pytest.approx(used, rel=1e-12)
+    assert float(rows_of(run / "metrics.csv")[-1]["lr"]) == pytest.approx(result["lr_min"], rel=1e-12)
+
+
+# --- train ---
+
+
+def test_a_training_run_holds_exactly_the_files_of_the_contract(trained: Answer) -> None:
+    files = files_of(trained.run_dir)
+    states = {name for name in files if name.startswith("checkpoints/")}
+    figures = {name for name in files if name.startswith("figures/")}
+    assert files - states - figures == {
+        "config.yaml", "environment.json", "metrics.csv", "steps.csv", "log.txt", "result.json", "model.safetensors",
+    }  # fmt: skip
+    assert "checkpoints/step-000008.safetensors" in states  # 200 images, batches of 64: 4 steps, 2 epochs
+    assert len(states) <= 2
+    assert figures == {"figures/training.png", "figures/augmented.png"}
+
+
+def test_rows_have_the_contracts_columns_and_one_row_an_epoch_and_a_step(trained: Answer) -> None:
+    metrics = (trained.run_dir / "metrics.csv").read_text().splitlines()
+    assert metrics[0].split(",")[: len(METRICS)] == METRICS
+    rows = rows_of(trained.run_dir / "metrics.csv")
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
+    steps = rows_of(trained.run_dir / "steps.csv")
+    assert list(steps[0]) == ["step", "lr", "momentum", "loss"]
+    assert [row["step"] for row in steps] == [str(step) for step in range(8)]
+
+
+def test_the_rates_follow_one_cycle_without_annihilation(trained: Answer) -> None:
+    lrs = [float(row["lr"]) for row in rows_of(trained.run_dir / "steps.csv")]
+    # peak at round(2 * 5 / 24 * 4) - 1 = 1; then 6 equal steps of 0.015 down to LRMIN, and never below it
+    assert lrs == pytest.approx([0.01, 0.1, 0.085, 0.07, 0.055, 0.04, 0.025, 0.01])
+    momenta = [float(row["momentum"]) for row in rows_of(trained.run_dir / "steps.csv")]
+    assert (momenta[0], momenta[1], momenta[-1]) == pytest.approx((0.95, 0.85, 0.95))
+
+
+def test_lr_max_alone_gives_a_tenth_as_the_lower_rate_and_says_so(trained: Answer) -> None:
+    assert (trained.result["lr_min"], trained.result["lr_max"]) == (pytest.approx(0.01), 0.1)
+    assert "LRMIN is LRMAX / 10" in trained.err
+
+
+def test_the_final_figures_are_the_last_rows(trained: Answer) -> None:
+    last = rows_of(trained.run_dir / "metrics.csv")[-1]
+    final = trained.result["final"]
+    assert {name: float(last[name]) for name in final} == final
+    assert trained.result["best"]["test_accuracy"] >= final["test_accuracy"]
+    assert trained.result["best"]["chosen_on"] == "test"
+    assert trained.result["checkpoint"] == str(trained.run_dir / "model.safetensors")
+
+
+def test_a_runs_config_repeats_it_bit_by_bit(trained: Answer, tmp_path: Path) -> None:
+    again = scsuite("train", "--config", trained.run_dir / "config.yaml", "--runs-dir", tmp_path, "--json")
+    name = "model.safetensors"
+    assert (again.run_dir / name).read_bytes() == (trained.run_dir / name).read_bytes()
+    assert again.result["final"] == trained.result["final"]
+    assert (again.run_dir / "config.yaml").read_bytes() == (trained.run_dir / "config.yaml").read_bytes()
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("lr-max: 1.5\nlr_min: 1e-2\nstep_size: 7\n")  # YAML reads 1e-2 as a text; both spellings of names
+    answer = scsuite("zigzag", "--config", file, "--step-size", 3, "--runs-dir", tmp_path / "runs", "--json")
+    result = answer.result
+    assert (result["lr_min"], result["lr_max"], result["num_steps"]) == (0.01, 1.5, 2 * 2 * 3 + 1)
+
+
+@pytest.mark.parametrize("name", ["bs", "batch-size", "batch_size"])
+def test_a_file_names_options_as_the_command_line_or_config_yaml_does(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"{name}: 201\n")
+    at = TINY.index("--bs")
+    answer = scsuite(*TINY[:at], *TINY[at + 2 :], "--config", file, "--runs-dir", tmp_path)
+    assert "at least one batch of 201, found 200 images" in answer.err
+
+
+def test_any_number_of_workers_gives_the_same_run(trained: Answer, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        other = scsuite(*TINY, "--workers", workers, "--runs-dir", tmp_path, "--json")
+        assert_same_weights(other.run_dir, trained.run_dir)
+        assert other.result["final"] == trained.result["final"]
+
+
+def test_another_seed_gives_another_run(trained: Answer, tmp_path: Path) -> None:
+    other = scsuite(*TINY, "--seed", 1, "--runs-dir", tmp_path, "--json")
+    mine, theirs = (read_checkpoint(run / "model.safetensors").tensors for run in (other.run_dir, trained.run_dir))
+    assert not bool((mine["model.fc.weight"] == theirs["model.fc.weight"]).all())
+    losses = [float(rows_of(run / "steps.csv")[0]["loss"]) for run in (other.run_dir, trained.run_dir)]
+    assert losses[0] != losses[1]
+
+
+def test_resuming_a_finished_run_prints_the_same_object_and_rewrites_nothing(trained: Answer) -> None:
+    run = trained.run_dir
+    before = {name: (run / name).stat().st_mtime_ns for name in files_of(run)}
+    again = scsuite("train", "--resume", run, "--json")
+    assert again.result == trained.result
+    assert "complete" in again.err
+    assert {name: (run / name).stat().st_mtime_ns for name in files_of(run)} == before
+
+
+def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_path: Path) -> None:
+    answer = scsuite(*TINY, "--val-split", 50, "--epochs", 3, "--runs-dir", tmp_path, "--json")
+    rows = rows_of(answer.run_dir / "metrics.csv")
+    assert [bool(row["test_accuracy"]) for row in rows] == [False, False, True]
+    assert [bool(row["test_loss"]) for row in rows] == [False, False, True]
+    assert rows[0]["step"] == "3"  # 150 images are left to train on: 64 + 64 + 22
+    best = answer.result["best"]
+    assert best["chosen_on"] == "val"
+    assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
+    assert float(rows[best["epoch"] - 1]["val_accuracy"]) == best["val_accuracy"]
+    chosen = answer.run_dir / "best.safetensors"
+    seen = scsuite("evaluate", "--ckpt", chosen, "--runs-dir", tmp_path, "--json").result
+    assert 0 <= seen["accuracy"] <= 1
+    if best["epoch"] == 3:
+        assert seen["accuracy"] == answer.result["final"]["test_accuracy"]
+
+
+def test_train_learns_shapes(tmp_path: Path) -> None:
+    policy = tmp_path / "flip.yaml"  # on so few images, what the suite does to them by default takes more epochs
+    policy.write_text(
+        "transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: HorizontalFlip, p: 0.5}\n"
+    )
+    data = ("--data", "shapes", "--limit-train", 2000, "--limit-test", 500, "--width", 0.1, "--bs", 40)
+    recipe = ("--epochs", 4, "--optimizer", "adamw", "--lr-max", 0.005, "--augment", policy, "--workers", 0)
+    answer = scsuite(
+        "train", *data, *recipe, "--device", "cpu", "--precision", "fp32", "--runs-dir", tmp_path / "runs", "--json"
+    )
+    # Chance is 10 %, with a standard deviation of 1.3 % on 500 images; ln 10 is 2.303.
+    assert answer.result["final"]["test_accuracy"] > 0.16
+    assert answer.result["final"]["train_loss"] < 2.2
+
+
+# --- evaluate ---
+
+
+def test_evaluate_gives_the_trainings_final_figures(trained: Answer, evaluated: Answer) -> None:
+    final, seen = trained.result["final"], evaluated.result
+    assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
+
+
+def test_evaluate_takes_a_file_as_well_and_gives_the_same_figures_again(
+    trained: Answer, evaluated: Answer, tmp_path: Path
+) -> None:
+    again = scsuite("evaluate", "--ckpt", trained.result["checkpoint"], "--runs-dir", tmp_path, "--json").result
+    own = {"run_dir", "seconds", "figures"}
+    assert {k: v for k, v in again.items() if k not in own} == {
+        k: v for k, v in evaluated.result.items() if k not in own
+    }
+
+
+def test_the_confusion_matrix_adds_up(evaluated: Answer) -> None:
+    seen = evaluated.result
+    matrix = seen["confusion_matrix"]
+    assert sum(map(sum, matrix)) == seen["num_images"] == 100
+    assert [sum(row) for row in matrix] == [row["support"] for row in seen["per_class"]]  # rows are the actual classes
+    assert sum(matrix[i][i] for i in range(10)) / 100 == pytest.approx(seen["accuracy"])
+    for i, row in enumerate(seen["per_class"]):
+        assert row["recall"] == pytest.approx(matrix[i][i] / sum(matrix[i]))
+        assert {"name", "precision", "recall", "f1", "support"} <= row.keys()
+    assert 0 <= seen["ece"] <= 1
+
+
+def test_evaluate_reads_what_the_run_read_and_a_flag_overrides_it(
+    trained: Answer, evaluated: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCSUITE_DATA", "cifar10")  # no explicit flag
+    fewer = scsuite("evaluate", "--ckpt", trained.run_dir, "--limit-test", 50, "--runs-dir", tmp_path, "--json").result
+    assert fewer["num_images"] == 50
+    assert {row["support"] for row in fewer["per_class"]} == {5}
+    assert evaluated.result["data"] == fewer["data"] == "shapes"
+
+
+def test_evaluate_computes_in_the_precision_of_the_run_unless_a_flag_says_else(tmp_path: Path) -> None:
+    run = scsuite(*TINY, "--epochs", 1, "--precision", "bf16", "--runs-dir", tmp_path, "--json").run_dir
+    for more, precision in (((), "bf16"), (("--precision", "fp32"), "fp32")):
+        answer = scsuite("evaluate", "--ckpt", run, "--device", "cpu", *more, "--runs-dir", tmp_path, "--json")
+        assert json.loads((answer.run_dir / "environment.json").read_text())["precision"] == precision
+
+
+def test_tta_is_reported_beside_the_plain_figure(trained: Answer, evaluated: Answer, tmp_path: Path) -> None:
+    seen = scsuite("evaluate", "--ckpt", trained.run_dir, "--tta", "flip", "--runs-dir", tmp_path, "--json").result
+    assert seen["accuracy"] == evaluated.result["accuracy"]
+    assert seen["tta"]["views"] == "flip"
+    assert seen["tta"]["loss"] != seen["loss"]
+
+
+# --- gradcam ---
+
+
+def gradcam(trained: Answer, tmp_path: Path, *options: object) -> dict[str, Any]:
+    return scsuite("gradcam", "--ckpt", trained.run_dir, *options, "--runs-dir", tmp_path, "--json").result
+
+
+def test_gradcam_looks_at_mistakes_unless_told_else(trained: Answer, explained: Answer, tmp_path: Path) -> None:
+    images = explained.result["images"]
+    assert len(images) == 4
+    for image in images:
+        assert {"index", "actual", "predicted", "p_actual", "p_predicted"} <= image.keys()
+        assert image["actual"] != image["predicted"]
+        assert 0 <= image["p_actual"] <= image["p_predicted"] <= 1
+    correct = gradcam(trained, tmp_path, "--select", "correct", "--count", 3)["images"]
+    assert correct
+    assert all(image["actual"] == image["predicted"] for image in correct)
+
+
+def test_gradcam_agrees_with_evaluate_about_the_images_it_is_asked_for(
+    trained: Answer, evaluated: Answer, tmp_path: Path
+) -> None:
+    images = gradcam(trained, tmp_path, "--select", "7,3", "--class", "predicted")["images"]
+    rows = rows_of(evaluated.run_dir / "predictions.csv")
+    assert [image["index"] for image in images] == [7, 3]
+    for image in images:
+        row = rows[image["index"]]
+        assert (image["actual"], image["predicted"]) == (row["actual"], row["predicted"])
+        assert image["p_predicted"] == pytest.approx(float(row[f"p_{row['predicted']}"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_gradcam_takes_pictures_of_ones_own(repeated: bool, trained: Answer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    files = [tmp_path / "a.png", tmp_path / "b.JPG"]
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(files[0])
+    Image.new("L", (32, 32), 128).save(files[1])
+    named = ("--images", files[0], "--images", files[1]) if repeated else ("--images", *files)
+    images = gradcam(trained, tmp_path / "runs", *named, "--class", "circle")["images"]
+    assert [image["file"] for image in images] == [str(file) for file in files]
+    assert all(image["actual"] is None and image["p_actual"] is None for image in images)
+
+
+@pytest.mark.parametrize("method", ["gradcam++", "hirescam", "layercam", "xgradcam"])
+def test_every_method_draws(method: str, trained: Answer, tmp_path: Path) -> None:
+    result = gradcam(trained, tmp_path, "--method", method, "--layer", "layer2", "--count", 1)
+    assert Path(result["figure"]).stat().st_size > 5000
+    assert (result["method"], result["layer"]) == (method, "layer2")
+
+
+# --- as a process ---
+
+
+def test_python_m_scsuite_prints_one_object_and_only_that(tmp_path: Path) -> None:
+    answer = scsuite_process("zigzag", "--step-size", 2, "--json", "--runs-dir", tmp_path)
+    assert answer.result["command"] == "zigzag"
+    assert "Learning-rate curve" in answer.err
+
+
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        f"{sys.executable} -m scsuite zigzag --step-size 2 --runs-dir {tmp_path} | head -0; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, check=True, timeout=60,
+        env=child_environment(LANG="C", COLUMNS="20", NO_COLOR="1"),
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert (next(tmp_path.iterdir()) / "result.json").exists()
+
+
+def test_data_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCSUITE_DATA", "shapes")
+    options = ("--limit-train", 64, "--limit-test", 10, "--width", 0.05, "--bs", 32, "--workers", 0, "--steps", 10)
+    answer = scsuite("lr-range", *options, "--runs-dir", tmp_path, "--json")
+    assert yaml.safe_load((answer.run_dir / "config.yaml").read_text())["data"] == "shapes"

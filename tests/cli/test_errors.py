@@ -1,0 +1,473 @@
+"""What cannot be done: one line that says what, where, what was expected and found, and what to do; nothing written."""
+
+import re
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import RECIPE, TINY, Answer, scsuite, scsuite_process
+
+LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
+TRAIN: tuple[str, ...] = TINY
+SWEEP: tuple[str, ...] = ("lr-range", *RECIPE)
+ZIGZAG: tuple[str, ...] = ("zigzag",)
+
+
+def assert_refused(answer: Answer, code: int, *words: str) -> None:
+    """One line on stderr, nothing on stdout, the exit code, and all these words in the line."""
+    assert LINE.fullmatch(answer.err), answer.err
+    assert (answer.code, answer.out) == (code, "")
+    missing = [word for word in words if word not in answer.err]
+    assert not missing, answer.err
+
+
+@pytest.fixture
+def refuse(tmp_path: Path) -> Callable[..., None]:
+    """Run the program, with and without --json: it must refuse, and create no run directory."""
+
+    def run(arguments: tuple[object, ...], code: int, *words: str) -> None:
+        runs = tmp_path / "runs"
+        for more in ((), ("--json",)):
+            assert_refused(scsuite(*arguments, "--runs-dir", runs, *more), code, *words)
+            assert not runs.exists()
+
+    return run
+
+
+# --- numbers ---
+
+ABOVE_0 = ("0", "-1", "-0.0", "1e-400")  # beside what no number may be
+NEVER = ("nan", "inf", "-inf", "1_0", "ten", "", "1e999", "0x10", "٣", " 1")
+POSITIVE = {
+    TRAIN: ("--lr-max", "--div-factor", "--peak-epoch", "--width", "--test-split"),
+    SWEEP: ("--lr-start", "--lr-end", "--epochs"),
+    ZIGZAG: ("--lr-min", "--lr-max", "--peak-epoch"),
+}
+NOT_NEGATIVE = {TRAIN: ("--weight-decay", "--l1", "--label-smoothing", "--dropout")}
+COUNTS = {
+    TRAIN: ("--bs", "--epochs", "--limit-train", "--limit-test"),
+    SWEEP: ("--steps", "--repeats"),
+    ZIGZAG: ("--step-size", "--cycles", "--epochs", "--steps-per-epoch"),
+}
+FROM_0 = {TRAIN: ("--seed", "--workers", "--val-split")}
+
+
+def each(
+    options: Mapping[tuple[str, ...], tuple[str, ...]], bad: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], str, str]]:
+    return [(command, flag, value) for command, flags in options.items() for flag in flags for value in bad]
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        *each(POSITIVE, (*NEVER, *ABOVE_0)),
+        *each(NOT_NEGATIVE, (*NEVER, "-1", "-0.0", "1e-400")),
+        *each(COUNTS, (*NEVER, "0", "-1", "1.5", "1e3")),
+        *each(FROM_0, (*NEVER, "-1", "1.5", "1e3")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else repr(value),
+)
+def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, value: str, tmp_path: Path) -> None:
+    assert_refused(scsuite(*command, f"{flag}={value}", "--runs-dir", tmp_path / "runs"), 2, flag)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*TRAIN, "--lr-min", "0.5", "--lr-max", "0.1"), ("--lr-min", "--lr-max", "0.5", "0.1")),
+        ((*TRAIN, "--lr-min", "0.1", "--lr-max", "0.1"), ("--lr-min", "--lr-max")),
+        ((*SWEEP, "--lr-start", "1", "--lr-end", "0.1"), ("--lr-start", "--lr-end", "1.0", "0.1")),
+        ((*ZIGZAG, "--lr-min", "1", "--lr-max", "0.1"), ("--lr-min", "--lr-max", "1.0", "0.1")),
+        ((*TRAIN, "--peak-epoch", "2"), ("--peak-epoch", "--epochs (2)")),
+        ((*TRAIN, "--peak-epoch", "7.5"), ("--peak-epoch", "7.5")),
+        ((*ZIGZAG, "--policy", "one-cycle", "--epochs", "3", "--peak-epoch", "3"), ("--peak-epoch",)),
+        ((*TRAIN, "--epochs", "1000000000"), ("--epochs", "100000")),
+        ((*TRAIN, "--dropout", "1"), ("--dropout", "< 1")),
+        ((*TRAIN, "--label-smoothing", "1"), ("--label-smoothing",)),
+        ((*TRAIN, "--div-factor", "1"), ("--div-factor", "> 1")),
+        ((*TRAIN, "--workers", "10000"), ("--workers", "256")),
+        ((*TRAIN, "--seed", str(2**64)), ("--seed",)),
+        ((*TRAIN, "--width", "17"), ("--width", "16")),
+        ((*SWEEP, "--steps", "1"), ("--steps", ">= 10")),
+        ((*SWEEP, "--steps", "1000000000000"), ("--steps",)),
+        ((*ZIGZAG, "--step-size", "1000000000000"), ("--step-size", "1,000,000")),
+        ((*ZIGZAG, "--policy", "one-cycle", "--epochs", "90000", "--steps-per-epoch", "9000000"), ("--epochs",)),
+        ((*TRAIN[:-2], "--lr-min", "0.1"), ("--lr-min", "--lr-max")),
+        ((*TRAIN, "--lr-from", "somewhere"), ("--lr-from", "--lr-max")),
+    ],
+)  # fmt: skip
+def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
+    arguments: tuple[str, ...], words: tuple[str, ...], refuse: Callable[..., None]
+) -> None:
+    refuse(arguments, 2, *words)
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("trian",), ("trian", "Did you mean train?")),
+        (("lr_range",), ("Did you mean lr-range?",)),
+        (("nonsense",), ("nonsense", "--help")),
+        (("--nonsense",), ("--nonsense",)),
+        (("train", "--bacth-size", "3"), ("--bacth-size", "Did you mean --batch-size?")),
+        (("train", "--json=yes"), ("--json",)),
+        (("train", "extra"), ("extra",)),
+        (("evaluate",), ("--ckpt",)),
+        (("gradcam", "--ckpt", "x", "extra"), ("extra",)),
+        (("gradcam", "--ckpt", "x", "--images", "a.png", "--wrong"), ("--wrong",)),
+        ((*TRAIN, "--optimizer", "sdg"), ("--optimizer", "Did you mean sgd?")),
+        ((*TRAIN, "--precision", "fp8"), ("--precision", "fp8")),
+        ((*SWEEP, "--curve", "liner"), ("--curve", "Did you mean linear?")),
+        ((*ZIGZAG, "--policy", "triangel"), ("--policy", "Did you mean triangular?")),
+        ((*ZIGZAG, "--out", "figure.gif"), ("--out", ".svg", "figure.gif")),
+        ((*ZIGZAG, "--out", "figure"), ("--out", ".svg")),
+        ((*TRAIN, "--device", "cud"), ("--device", "cud", "cpu")),
+        ((*TRAIN, "--device", "cuda:9"), ("--device", "cuda:9", "cpu")),
+        ((*TRAIN, "--device", "meta"), ("--device", "meta")),
+        ((*TRAIN, "--precision", "fp16"), ("--precision", "fp16", "cpu")),
+        ((*TRAIN, "--data", ""), ("--data", "empty")),
+        ((*TRAIN, "--name", ""), ("--name", "empty")),
+        ((*TRAIN, "--config", ""), ("--config", "empty")),
+        (("train", "--resume", ""), ("--resume", "empty")),
+        (("evaluate", "--ckpt", ""), ("--ckpt", "empty")),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_and_the_near_one_is_named(
+    arguments: tuple[str, ...], words: tuple[str, ...], refuse: Callable[..., None]
+) -> None:
+    known = arguments[0] in ("train", "lr-range", "evaluate", "gradcam", "zigzag")
+    if known:
+        refuse(arguments, 2, *words)
+    else:
+        assert_refused(scsuite(*arguments), 2, *words)
+
+
+def test_an_empty_runs_directory_is_not_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(scsuite("zigzag", "--runs-dir", ""), 2, "--runs-dir", "empty")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- data ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("missing/folder", ("missing/folder", "shapes")),
+        ("shape", ("Did you mean shapes?",)),
+        ("/dev/zero", ("/dev/zero", "regular file")),
+        ("EMPTY", ("EMPTY",)),
+        ("text.zip", ("text.zip",)),
+        ("line\nbreak", (r"line\nbreak",)),
+    ],
+)
+def test_data_that_is_not_there_is_refused(
+    spec: str, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "text.zip").write_text("not an archive")
+    refuse((*TRAIN, "--data", spec), 3, *words)
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "code", "words"),
+    [
+        (TRAIN, ("--bs", "201"), 3, ("--bs", "201", "200 images")),
+        (SWEEP, ("--bs", "201"), 3, ("--bs", "201", "200 images")),
+        (TRAIN, ("--val-split", "190"), 3, ("--bs", "64", "10 images")),
+        (TRAIN, ("--val-split", "200"), 2, ("--val-split", "200")),
+        (SWEEP, ("--val-split", "500"), 2, ("--val-split", "500")),
+    ],
+)
+def test_more_than_the_data_has_is_refused(
+    command: tuple[str, ...], more: tuple[str, ...], code: int, words: tuple[str, ...], refuse: Callable[..., None]
+) -> None:
+    refuse((*command, *more), code, *words)
+
+
+# --- files that people write ---
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (None, 3, ("No such file",)),
+        ("bs:\t64\n\tepochs: 1\n", 3, ("YAML",)),
+        (BOMB, 3, ("alias",)),
+        ("bs: 64\nbs: 32\n", 3, ("given twice", "bs")),
+        ("- bs\n- 64\n", 3, ("names with values", "list")),
+        ("", 3, ("names with values",)),
+        ("bs: 64\nbatchsize: 3\n", 2, ("batchsize", "train")),
+        ("bs: '6_4'\n", 2, ("--bs",)),
+        ("bs: yes\n", 2, ("--bs",)),
+        ("bs: 64.5\n", 2, ("--bs",)),
+        ("bs: 64\nbatch_size: 64\n", 2, ("bs and batch_size",)),
+        ("config: other.yaml\n", 2, ("config",)),
+        ("bs: [64]\n", 2, ("--bs",)),
+        ("lr_max: .nan\n", 2, ("--lr-max",)),
+        ("optimizer: 3\n", 2, ("--optimizer",)),
+        ("!!python/object/apply:os.system ['touch canary']\n", 3, ("YAML",)),
+        ("x" * 70_000, 3, ("65536",)),
+    ],
+)
+def test_a_bad_configuration_file_is_refused(
+    text: str | None, code: int, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "c.yaml").write_text(text)
+    at = TRAIN.index("--lr-max")
+    arguments = tuple(word for word in TRAIN[:at] if word not in ("--bs", "64"))
+    refuse((*arguments, "--config", "c.yaml"), code, *words)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ("No such file",)),
+        ("transforms: []\n", ("Compose",)),
+        ("transform:\n  __class_fullname__: Compose\n  transforms:\n  - __class_fullname__: Lambda\n", ("Lambda",)),
+        (
+            "transform:\n  __class_fullname__: Compose\n  transforms:\n"
+            "  - __class_fullname__: HorizontalFlip\n    prob: 1\n",
+            ("transform.transforms[0].prob", "HorizontalFlip"),
+        ),
+        ("!!python/object/apply:os.system ['touch canary']\n", ("YAML",)),
+    ],
+)
+def test_a_bad_policy_file_is_refused(
+    text: str | None, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "p.yaml").write_text(text)
+    refuse((*TRAIN, "--augment", "p.yaml"), 3, "p.yaml", *words)
+    assert not (tmp_path / "canary").exists()
+
+
+# --- checkpoints and runs ---
+
+
+def damaged(kind: str, good: Path, folder: Path) -> Path:
+    """A file that is no whole checkpoint of ours, made of one that is."""
+    data, path = bytearray(good.read_bytes()), folder / f"{kind.split(maxsplit=1)[0]}.safetensors"
+    if kind == "missing":
+        return path
+    if kind == "cut by a byte":
+        data = data[:-1]
+    elif kind == "headless":
+        data = data[:7]
+    elif kind == "grown by a byte":
+        data += b"\0"
+    elif kind == "bit flipped in a weight":
+        data[-5] ^= 4
+    elif kind == "fact changed":
+        at = data.index(b"circle")
+        data[at : at + 6] = b"cirkel"
+    elif kind == "text":
+        data = bytearray(b"a text that someone called so\n")
+    elif kind == "huge header":
+        data[:8] = struct.pack("<Q", 2**40)
+    else:
+        assert kind == "empty"
+        data = bytearray()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", ("No such file",)),
+        ("empty", ("truncated",)),
+        ("headless", ("truncated",)),
+        ("cut by a byte", ("truncated",)),
+        ("grown by a byte", ("sha256",)),
+        ("bit flipped in a weight", ("sha256",)),
+        ("fact changed", ("sha256",)),
+        ("huge header", ("1,099,511,627,776",)),
+        ("text", ("header",)),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "gradcam"])
+def test_a_damaged_checkpoint_is_refused(
+    command: str, kind: str, words: tuple[str, ...], trained: Answer, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    path = damaged(kind, trained.run_dir / "model.safetensors", tmp_path)
+    refuse((command, "--ckpt", path), 3, str(path), *words)
+
+
+def test_a_checkpoint_that_is_no_file_is_refused(refuse: Callable[..., None], tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refuse(("evaluate", "--ckpt", "/dev/zero"), 3, "/dev/zero", "regular file")
+    refuse(("evaluate", "--ckpt", tmp_path / "pipe"), 3, "regular file")
+    refuse(("evaluate", "--ckpt", tmp_path / "folder"), 3, "model.safetensors")
+    refuse(("evaluate", "--ckpt", tmp_path / "loop"), 3, "loop")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--layer", "layer3.rse"), ("--layer", "Did you mean layer3.res")),
+        (("--layer", "fc"), ("--layer", "height and width")),
+        (("--class", "circel"), ("--class", "Did you mean circle?")),
+        (("--class", "10"), ("--class", "circle")),
+        (("--method", "gradcm"), ("--method", "Did you mean gradcam?")),
+        (("--select", "misclasified"), ("--select", "Did you mean misclassified?")),
+        (("--select", "1,2,x"), ("--select", "1,2,x")),
+        (("--select", "100"), ("--select", "99", "100")),
+        (("--select=-1"), ("--select", "-1")),
+        (("--select", "1_0"), ("--select", "1_0")),
+        (("--select", ","), ("--select",)),
+        (("--count", "0"), ("--count",)),
+        (("--images", "a.png", "--class", "actual"), ("--class", "--images")),
+        (("--device", "cuda:9"), ("--device", "cuda:9")),
+        (("--precision", "fp16", "--device", "cpu"), ("--precision", "fp16")),
+        (("--limit-test", "0"), ("--limit-test",)),
+    ],
+)
+def test_what_gradcam_cannot_show_is_refused(
+    more: tuple[str, ...] | str, words: tuple[str, ...], trained: Answer, refuse: Callable[..., None]
+) -> None:
+    given = (more,) if isinstance(more, str) else more
+    refuse(("gradcam", "--ckpt", trained.run_dir, *given), 2, *words)
+
+
+def test_pictures_that_are_none_are_refused_by_name(
+    trained: Answer, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    for name, words in (("text.png", ("picture",)), ("missing.png", ("No such file",))):
+        refuse(("gradcam", "--ckpt", trained.run_dir, "--images", tmp_path / name), 3, name, *words)
+
+
+def test_data_with_other_classes_than_the_network_has_is_refused(
+    trained: Answer, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "data" / part / name / "a.png")
+    refuse(("evaluate", "--ckpt", trained.run_dir, "--data", tmp_path / "data"), 3, "circle", "cat, dog")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--epochs", "3"), ("--epochs", "2", "3")),
+        (("--bs", "32"), ("--bs", "64", "32")),
+        (("--seed", "5"), ("--seed", "0", "5")),
+        (("--lr-max", "0.2"), ("--lr-max", "0.1", "0.2")),
+        (("--data", "cifar10"), ("--data", "shapes", "cifar10")),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_goes_on_under_its_own_settings_or_not_at_all(
+    finished: bool, more: tuple[str, ...], words: tuple[str, ...], trained: Answer, refuse: Callable[..., None],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    import shutil
+
+    run = trained.run_dir
+    if not finished:
+        run = tmp_path / "unfinished"
+        shutil.copytree(trained.run_dir, run)
+        (run / "result.json").unlink()
+    refuse(("train", "--resume", run, *more), 2, *words)
+
+
+def test_only_a_training_can_be_resumed(
+    evaluated: Answer, drawn: Answer, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    refuse(("train", "--resume", evaluated.run_dir), 3, "train", "evaluate")
+    refuse(("train", "--resume", drawn.run_dir), 3, "train", "zigzag")
+    refuse(("train", "--resume", tmp_path / "nothing"), 3, "nothing")
+    refuse(("train", "--resume", tmp_path), 3, "config.yaml")
+
+
+def test_rates_come_from_a_range_test_or_not_at_all(trained: Answer, refuse: Callable[..., None]) -> None:
+    at = TRAIN.index("--lr-max")
+    refuse((*TRAIN[:at], "--lr-from", trained.run_dir), 3, "lr-range", "train")
+    refuse((*TRAIN[:at], "--lr-from", "nowhere"), 3, "nowhere")
+    refuse(("zigzag", "--run", "nowhere"), 3, "nowhere")
+
+
+def test_a_run_that_another_process_holds_is_left_alone(trained: Answer) -> None:
+    from filelock import FileLock
+
+    with FileLock(trained.run_dir / ".lock"):
+        assert_refused(scsuite_process("train", "--resume", trained.run_dir), 6, "in use")
+
+
+# --- output ---
+
+
+def test_a_runs_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for runs in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert_refused(scsuite("zigzag", "--runs-dir", runs), 4, "cannot write", "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--out", "a.png"), ("--csv", "a.csv")])
+def test_a_file_that_cannot_be_written_is_an_output_error(flag: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    answer = scsuite("zigzag", flag, tmp_path / "file" / name, "--runs-dir", tmp_path / "runs")
+    assert_refused(answer, 4, name)
+
+
+# --- ours ---
+
+
+def test_a_bug_of_ours_is_one_line_and_with_debug_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_config: object) -> None:
+        raise RuntimeError("something\nunforeseen")
+
+    monkeypatch.setattr("scsuite.cli.zigzag._planned", broken)
+    answer = scsuite("zigzag", "--runs-dir", tmp_path / "runs")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
+    assert re.match(r"error: bug in scsuite .+: RuntimeError: something unforeseen\. .+--debug", answer.err)
+    loud = scsuite("zigzag", "--runs-dir", tmp_path / "runs", "--debug")
+    assert loud.code == 1
+    assert "Traceback" in loud.err
+    assert loud.err.splitlines()[-1].startswith("error: bug in scsuite")
+
+
+def test_memory_that_runs_out_is_a_resource_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starving(_config: object) -> None:
+        raise MemoryError("9 GiB")
+
+    monkeypatch.setattr("scsuite.cli.zigzag._planned", starving)
+    assert_refused(scsuite("zigzag", "--runs-dir", tmp_path / "runs"), 4, "out of memory", "--bs")
+
+
+def test_rates_that_blow_up_end_with_their_own_code(tmp_path: Path) -> None:
+    answer = scsuite(*TINY, "--lr-max", "1e30", "--runs-dir", tmp_path, "--quiet")
+    assert_refused(answer, 5, "diverged", "--lr-max")
+    run = next(tmp_path.iterdir())
+    assert not (run / "model.safetensors").exists()
+    assert not (run / "result.json").exists()
+
+
+def test_a_process_refuses_in_the_same_words() -> None:
+    assert_refused(scsuite_process("train", "--bs", "0"), 2, "--bs")
