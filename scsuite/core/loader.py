@@ -3,11 +3,13 @@
 In: a split, a policy, a seed. Out: Batch after batch of one epoch, from any batch of it on.
 """
 
+import atexit
 import math
 import os
 import signal
+import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,6 +97,8 @@ class TrainLoader:
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each epoch would draw from torch's global state
         )
+        if num_workers:
+            atexit.register(_end_workers, weakref.ref(self._loader))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -121,6 +125,19 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _end_workers(loader: "weakref.ref[DataLoader[Batch | InputError]]") -> None:
+    """End what still runs when the interpreter exits, as when an exception holds on to an epoch.
+
+    multiprocessing would ask by SIGTERM, which workers leave to their parent, and wait for them for ever.
+    """
+    iterator: Any = getattr(loader(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            if worker.is_alive():  # not between two batches, but inside one
+                worker.kill()
 
 
 def _as_it_is(batch: Batch | InputError) -> Batch | InputError:

@@ -1,6 +1,8 @@
 """Batches: the same for any number of workers, each image once an epoch, nothing repeated, nothing else touched."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from scsuite.core.augment import augment, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
 from scsuite.core.loader import Batch, TrainLoader, default_workers
+from tests.conftest import REPOSITORY
 from tests.core import tiny
 
 NUM_IMAGES, BATCH = 22, 5
@@ -174,6 +177,22 @@ def test_an_image_on_which_the_policy_fails_is_named_even_from_a_worker(
     assert "\n" not in str(caught.value)
     labels = [labels for _, labels in as_bytes(loader().epoch(2))]
     assert seen == next(i for i, batch in enumerate(labels) if 13 in batch)  # the batches before it came
+
+
+def test_a_program_that_leaves_inside_an_epoch_ends_with_its_own_exit_code() -> None:
+    # multiprocessing's exit would wait for ever for workers that leave SIGTERM to their parent.
+    program = """
+import sys
+from scsuite.core.augment import default_policy
+from scsuite.core.loader import TrainLoader
+from tests.core import tiny
+loader = TrainLoader(tiny.split(22), default_policy(tiny.MEAN, tiny.STD), batch_size=5, seed=0, workers=2)
+batches = loader.epoch(0)
+next(batches)
+sys.exit(5)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60, check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (5, b"")
 
 
 def test_default_workers_leave_a_core_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
