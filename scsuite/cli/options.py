@@ -114,7 +114,7 @@ def options(config_class: type[C], **more: Any) -> Callable[[Callable[..., None]
             kept = {name: values.pop(name) for name in _OUTPUT}
             output = Output(kept["runs_dir"], kept["name"], kept["json"], kept["quiet"], given)
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-            function(config_class(**values), output, **extra)
+            function(config_class(**_located(config_class, values)), output, **extra)
 
         parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
         parameters += _parameters(config_class)
@@ -126,6 +126,24 @@ def options(config_class: type[C], **more: Any) -> Callable[[Callable[..., None]
         return command
 
     return decorate
+
+
+def _located(config_class: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths that exist become absolute: a run is resumed and evaluated from other directories too."""
+    paths = {item.name: item.metadata.get("words", ()) for item in fields(config_class) if item.metadata.get("path")}
+    return {
+        name: str(Path(value).absolute())
+        if value not in paths.get(name, (value,)) and value and _exists(value)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no path at all; what reads it says so
+        return False
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -24,11 +24,12 @@ METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
 POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SELECTIONS = ("misclassified", "correct", "confident", "unsure", "all")  # or indices, as in 3,14,15
+SOURCES = ("cifar10", "shapes")  # or a path
 TTAS = ("none", "flip", "flip-shift")
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:  # noqa: A002 - the word that Typer uses
-    """A configuration field. `facts`: gt, ge, lt, le (bounds), choices, flags (names), env, metavar, panel, hidden."""
+    """A configuration field. `facts`: gt, ge, lt, le (bounds), choices, flags (names), env, metavar, path."""
     metadata = {"help": help, **facts}
     return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
 
@@ -114,8 +115,12 @@ class DataConfig(Config):
         "cifar10, shapes, or a folder or archive of train/CLASS/* images.",
         env="SCSUITE_DATA",
         metavar="SPEC",
+        path=True,
+        words=SOURCES,
     )
-    data_dir: str | None = option(None, "Where cifar10's files are or go. (default: the user's cache folder)")
+    data_dir: str | None = option(
+        None, "Where cifar10's files are or go. (default: the user's cache folder)", path=True
+    )
     cache_dir: str | None = option(
         None, "Where decoded images are kept. (default: the user's cache folder)", env="SCSUITE_CACHE"
     )
@@ -147,7 +152,9 @@ class RecipeConfig(RunConfig):
     l1: float = option(0.0, "L1 penalty on the weights, added to the loss.", ge=0)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
-    augment: str | None = option(None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml")
+    augment: str | None = option(
+        None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
+    )
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
 
