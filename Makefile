@@ -10,7 +10,7 @@ DATA ?=
 BS ?=
 ARGS ?=
 # The newest training run: names begin with the time in UTC, so the last one in order is the newest.
-RUN ?= $(lastword $(sort $(wildcard $(RUNS)/*-train-*)))
+RUN ?= $(lastword $(sort $(wildcard $(RUNS)/*Z-train-*)))
 
 data = $(if $(DATA),--data $(DATA))
 bs = $(if $(BS),--bs $(BS))

@@ -17,7 +17,7 @@ from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.lr_range import lr_range
-from scsuite.cli.terminal import drop_stdout
+from scsuite.cli.terminal import drop
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
@@ -79,8 +79,10 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     if isinstance(error, BrokenPipeError):
-        drop_stdout()
+        drop(sys.stdout)
         return ExitCode.DONE
+    if isinstance(error, _ParserError) and not str(error):
+        return ExitCode.USAGE  # no command at all: the help was printed
     known = _as_ours(error, arguments)
     if known is None:
         print(f"error: bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "  # noqa: T201
@@ -100,6 +102,11 @@ def _as_ours(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | N
         return OutputError(
             "out of memory", "this machine", expected="room for the batch", found=_one_line(error)[:120],
             hint="Try a smaller --bs or --width.",
+        )  # fmt: skip
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return OutputError(
+            "a worker died", "loading images", expected="it to outlive the run", found=_one_line(error)[:120],
+            hint="Free some memory, or try --workers 0.",
         )  # fmt: skip
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
         return OutputError(

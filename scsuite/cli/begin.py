@@ -1,5 +1,6 @@
 """How commands begin and end: the data, decoded under a progress display; a run directory; the result."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from scsuite import __version__
 from scsuite.cli.options import Output
 from scsuite.cli.terminal import Terminal
 from scsuite.core.config import Config, DataConfig
+
+ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -42,7 +45,7 @@ def create_run(output: Output, command: str, name: str, config: Config, terminal
     """A fresh run directory, config.yaml and environment.json in it, log.txt begun."""
     from scsuite.core.rundir import RunDir
 
-    run = RunDir.create(output.runs_dir, command, output.name or name)
+    run = RunDir.create(output.runs_dir, command, output.name or ARCHIVE_SUFFIX.sub("", name))
     run.write_config(config)
     run.write_environment(facts)
     terminal.log_to(run)

@@ -26,7 +26,7 @@ def evaluate(config: EvaluateConfig, output: Output) -> None:
 
     begin = time.perf_counter()
     terminal = Terminal(output)
-    trained = load_trained(config)
+    trained = load_trained(config, terminal)
     data = load_test_data(config, trained, terminal)
     facts = {**machine_facts(trained.arithmetic), "data": data_facts(data), "checkpoint": trained.path}
     with create_run(output, "evaluate", data.name, config, terminal, **facts) as run:

@@ -1,7 +1,6 @@
 """`scsuite gradcam`: what the network looked at, by default on the images that it got wrong, for both classes."""
 
 import difflib
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from scsuite.cli.begin import create_run, finish, machine_facts, say_figures
 from scsuite.cli.options import Output, options
 from scsuite.cli.terminal import Terminal
 from scsuite.cli.trained import Trained, load_test_data, load_trained
-from scsuite.core.config import SELECTIONS, GradcamConfig
+from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,13 +36,14 @@ class Chosen:
 def gradcam(config: GradcamConfig, output: Output) -> None:
     """Show where a trained network found its evidence: Grad-CAM maps for the predicted and the actual class."""
     from scsuite.core.augment import normalise
-    from scsuite.core.cam import grad_cam
+    from scsuite.core.cam import find_layer, grad_cam
     from scsuite.report import tables
 
     begin = time.perf_counter()
     terminal = Terminal(output)
-    trained = load_trained(config)
+    trained = load_trained(config, terminal)
     targets_of = _targets(config, trained)
+    find_layer(trained.model, config.layer)  # refused before anything is read or computed
     chosen = _own_pictures(config, trained) if config.images else _test_images(config, trained, terminal)
     images_NCHW = normalise(chosen.images_NHWC, trained.mean, trained.std)
     maps = {
@@ -99,8 +99,13 @@ def _targets(config: GradcamConfig, trained: Trained) -> Any:
 
 def _test_images(config: GradcamConfig, trained: Trained, terminal: Terminal) -> Chosen:
     test = load_test_data(config, trained, terminal).test
+    if outside := [i for i in config.indices or () if i >= len(test)]:
+        raise UsageError(
+            "option", "--select", expected=f"indices from 0 to {len(test) - 1}", found=outside[0],
+            hint="Choose among the test images.",
+        )  # fmt: skip
     seen = trained.evaluate(test)
-    picked = select(config.select, config.count, seen)
+    picked = select(config, seen)
     return Chosen(
         images_NHWC=test.images_NHWC[picked],
         actual=seen.labels_N[picked].tolist(),
@@ -125,13 +130,16 @@ def _own_pictures(config: GradcamConfig, trained: Trained) -> Chosen:
         predicted=seen.predicted_N.tolist(),
         probabilities_NK=seen.probabilities_NK,
         index=list(range(len(images_NHWC))),
-        files=list(config.images),
+        files=[str(Path(path).absolute()) for path in config.images],
     )
 
 
-def select(which: str, count: int, seen: "Evaluation") -> "NDArray[np.int64]":
-    """Indices of the test images to look at. Raises UsageError for words or indices that mean none."""
+def select(config: GradcamConfig, seen: "Evaluation") -> "NDArray[np.int64]":
+    """Indices of the test images to look at."""
     import numpy as np
+
+    if config.indices is not None:
+        return np.array(config.indices[: config.count])
 
     correct_N = seen.predicted_N == seen.labels_N
     by_confidence = np.argsort(-seen.confidence_N, kind="stable")
@@ -142,24 +150,7 @@ def select(which: str, count: int, seen: "Evaluation") -> "NDArray[np.int64]":
         "unsure": by_confidence[::-1],
         "all": np.arange(seen.num_images),
     }
-    if which in chosen:
-        return chosen[which][:count]
-    try:
-        if not re.fullmatch(r"-?[0-9]+(,-?[0-9]+)*", which.replace(" ", "")):
-            raise ValueError
-        indices = [int(text) for text in which.split(",")]
-    except ValueError:
-        near = difflib.get_close_matches(which, SELECTIONS, n=1)
-        raise UsageError(
-            "option", "--select", expected=f"one of {', '.join(SELECTIONS)}, or indices: 3,14,15", found=repr(which),
-            hint=f"Did you mean {near[0]}?" if near else "See --help.",
-        ) from None  # fmt: skip
-    if outside := [i for i in indices if not 0 <= i < seen.num_images]:
-        raise UsageError(
-            "option", "--select", expected=f"indices from 0 to {seen.num_images - 1}", found=outside[0],
-            hint="Choose among the test images.",
-        )  # fmt: skip
-    return np.array(indices[:count])
+    return chosen[config.select][: config.count]
 
 
 def _rows(chosen: Chosen, names: tuple[str, ...]) -> list[dict[str, Any]]:

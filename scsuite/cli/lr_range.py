@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @options(LrRangeConfig)
 def lr_range(config: LrRangeConfig, output: Output) -> None:
     """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
+    from scsuite.core.augment import check_policy
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.report import tables
 
     begin = time.perf_counter()
     terminal = Terminal(output)
     facts = machine_facts(resolve_arithmetic(config.device, config.precision))
+    check_policy(config.augment)
     data = load_data(config, terminal)
     check_range_test(data, config)
     with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
@@ -55,12 +57,10 @@ def lr_range(config: LrRangeConfig, output: Output) -> None:
 
 def check_range_test(data: "Dataset", config: LrRangeConfig) -> None:
     """What can be wrong with the settings for this data, found before anything is written."""
-    from scsuite.core.augment import load_policy
     from scsuite.core.loop import check_batches, split_off_val
 
     train, _ = split_off_val(data.train, config.val_split)
     check_batches(len(train), config.batch_size)
-    load_policy(config.augment, *train.mean_std())
 
 
 def run_range_test(

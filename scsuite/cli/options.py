@@ -190,7 +190,7 @@ def _option_of(item: Field[Any], hint: Any) -> inspect.Parameter:
     names = facts.get("flags") or ((f"{flag_of(item)}/--no{flag_of(item)[1:]}",) if kind is bool else (flag_of(item),))
     settings: dict[str, Any] = {"help": _help(item), "envvar": facts.get("env"), "metavar": facts.get("metavar")}
     if kind in (int, float):
-        settings["parser"] = functools.partial(_number, kind, flag_of(item), bool(facts.get("auto")))
+        settings["parser"] = _number_parser(kind, flag_of(item), bool(facts.get("auto")))
         settings["metavar"] = facts.get("metavar") or ("RATE|auto" if facts.get("auto") else kind.__name__.upper())
     default = ... if item.default is MISSING else list(item.default) if kind == list[str] else item.default
     if facts.get("auto"):
@@ -204,6 +204,13 @@ def _help(item: Field[Any]) -> str:
     choices = item.metadata.get("choices")
     text = str(item.metadata["help"])
     return f"{text} One of {', '.join(choices)}." if choices and choices[0] not in text else text
+
+
+def _number_parser(kind: type[int] | type[float], flag: str, auto: bool) -> Callable[[Any], int | float | None]:
+    def number(value: Any) -> int | float | None:
+        return _number(kind, flag, auto, value)
+
+    return number  # a function, not a partial: click asks a parser for its name
 
 
 def _number(kind: type[int] | type[float], flag: str, auto: bool, value: Any) -> int | float | None:

@@ -6,12 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scsuite.report import words
 
 if TYPE_CHECKING:
     from scsuite.cli.options import Output
@@ -25,7 +27,7 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        drop_stdout()
+        drop(self.file)
 
 
 class Terminal:
@@ -69,26 +71,26 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        shown = f"[yellow]warning:[/yellow] {escape(text)}"
-        self._show(f"warning: {text}", lambda: self.console.print(shown, soft_wrap=True))
+        shown = f"[yellow]warning:[/yellow] {escape(words.clean(text))}"
+        self._show(f"warning: {text}", lambda: self.console.print(shown, emoji=False, soft_wrap=True))
 
     def say(self, text: str) -> None:
         """Show one line at once, and log it nowhere."""
-        with quiet_pipes():
-            self.console.print(text, markup=False, soft_wrap=True)
+        with quiet_pipe(self.console.file):
+            self.console.print(words.clean(text), markup=False, emoji=False, soft_wrap=True)
 
     def _show(self, text: str, show: Callable[[], None]) -> None:
         if self._run is None:
             self._waiting.append((text, show))
             return
         self._run.log(text)
-        with quiet_pipes():
+        with quiet_pipe(self.console.file):
             show()
 
     def result(self, result: Mapping[str, Any]) -> None:
         """The JSON object of --json."""
         if self.json:
-            with quiet_pipes():
+            with quiet_pipe(sys.stdout):
                 print(json.dumps(result, ensure_ascii=True), flush=True)  # noqa: T201 - the machine's half of the contract
 
     @contextlib.contextmanager
@@ -130,19 +132,19 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def quiet_pipes() -> Iterator[None]:
+def quiet_pipe(stream: IO[str]) -> Iterator[None]:
     """A reader that went away (`| head -1`) does not end a run: what follows is printed nowhere."""
     try:
         yield
     except BrokenPipeError:
-        drop_stdout()
+        drop(stream)
 
 
-def drop_stdout() -> None:
-    """Let stdout lead nowhere, so that nothing more fails on it, at exit neither."""
+def drop(stream: IO[str]) -> None:
+    """Let a stream lead nowhere, so that nothing more fails on it, at exit neither."""
     import os
 
     devnull = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(devnull, sys.stdout.fileno())
+        os.dup2(devnull, stream.fileno())
     os.close(devnull)

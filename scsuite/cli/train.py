@@ -52,6 +52,7 @@ def train(config: TrainConfig, output: Output, resume: str | None) -> None:
 
 
 def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
+    from scsuite.core.augment import check_policy
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.core.rundir import read_result
 
@@ -59,13 +60,14 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
     arithmetic = resolve_arithmetic(config.device, config.precision)
     if config.lr_from is not None:
         read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
+    check_policy(config.augment)
     data = load_data(config, terminal)
     check_range_test(data, range_config(config, data))
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
     facts = {**machine_facts(arithmetic), "data": data_facts(data)}
     with create_run(output, "train", data.name, config, terminal, **facts) as run, StopRequest(terminal) as stop:
         config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
-        _train(run, config, data, terminal, stop, begin, None, facts)
+        _train(run, config, data, terminal, stop, begin, None)
 
 
 def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
@@ -86,7 +88,7 @@ def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Termina
         terminal.warn(f"{run.path} has no whole checkpoint: starting again from step 0")
         run.cut_back(0)
     with StopRequest(terminal) as stop:
-        _train(run, config, data, terminal, stop, begin, checkpoint, None)
+        _train(run, config, data, terminal, stop, begin, checkpoint)
 
 
 def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozenset[str], run: Path) -> TrainConfig:
@@ -99,7 +101,8 @@ def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozens
     old = TrainConfig.from_dict(saved)
     for item in fields(TrainConfig):
         was, now = getattr(old, item.name), getattr(config, item.name)
-        if item.name in given and item.name not in HARMLESS and was != now:
+        left_to_find = item.name in ("lr_min", "lr_max", "lr_from") and (now is None or item.name == "lr_from")
+        if item.name in given and item.name not in HARMLESS and was != now and not left_to_find:
             raise UsageError(
                 "option", flag_of(item), expected=f"{was}, as {run} was begun with", found=now,
                 hint="Leave the option out, or start a new run.",
@@ -109,7 +112,7 @@ def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozens
 
 def _train(
     run: "RunDir", config: TrainConfig, data: "Dataset", terminal: Terminal, stop: "StopRequest", begin: float,
-    checkpoint: "Checkpoint | None", facts: dict[str, Any] | None,
+    checkpoint: "Checkpoint | None",
 ) -> None:  # fmt: skip
     """Find the rates if that is left to do, train to the end, and write what came of it."""
     from scsuite.core.loop import Trainer
@@ -125,8 +128,7 @@ def _train(
     else:
         run.write_config(trainer.config)
         _draw_augmented(run, trainer)
-    if facts is not None:
-        run.write_environment({**facts, "schedule": trainer.plan()})
+    run.update_environment(schedule=trainer.plan())
     _introduce(trainer, terminal, run)
     _fit(run, trainer, terminal, stop)
     _finish(run, trainer, terminal, begin)
@@ -138,7 +140,7 @@ def _find_rates(
     """`--lr-max auto`: the range test first, its figure and history in this run."""
     terminal.line("rates     not given: finding them by a range test")
     test = range_config(config, data)
-    found = run_range_test(data, test, terminal, stop.check)
+    found = run_range_test(data, test, terminal, lambda: _check_stop(stop, run, terminal))
     write_history(run, found)
     figure = draw_range_test(run, found, test)
     for warning in found.warnings:
@@ -147,11 +149,21 @@ def _find_rates(
     return replace(config, lr_min=found.lr_min, lr_max=found.lr_max)
 
 
+def _check_stop(stop: "StopRequest", run: "RunDir", terminal: Terminal) -> None:
+    if stop.signum is not None:
+        terminal.line("stopped   in the range test; begin again in the same directory with:")
+        terminal.line(f"          scsuite train --resume {run.path}")
+        stop.leave()
+
+
 def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     """The range test under the conditions of a training; a short training has a shorter test, within reason."""
     test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
     num_steps = config.epochs * -(-(len(data.train) - config.val_split) // config.batch_size)
-    return replace(test, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
+    test = replace(test, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
+    if config.optimizer == "adamw":  # its steps do not shrink with the gradient: rates some hundred times smaller
+        test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)
+    return test
 
 
 def _rates_of(config: TrainConfig, data: "Dataset", terminal: Terminal) -> tuple[float, float]:
@@ -212,7 +224,7 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
     from scsuite.report import tables
 
     commits = Commits(run, trainer)
-    held_out = "test" if trainer.val is None else "val"
+    held_out = trainer.watched
     rows: list[dict[str, Any]] = []
     with terminal.live() as show:
 
@@ -220,13 +232,14 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
             run.append_step(step)
             if step.step == 20:
                 terminal.note(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
-            shown = rows[-max(1, terminal.console.height - ROOM) :]
-            show(Group(tables.epochs(shown, held_out), "", _live_table(trainer, step)))
+            if terminal.is_live:
+                shown = rows[-max(1, terminal.console.height - ROOM) :]
+                show(Group(tables.epochs(shown, held_out), "", _live_table(trainer, step)))
 
         for last in fit(trainer, on_step=on_step, should_stop=lambda: stop.signum is not None):
             run.append_epoch(last)
             rows.append(asdict(last))
-            terminal.note(_epoch_line(tables, trainer, last))
+            terminal.note(_epoch_line(trainer, last))
             commits.after_epoch()
     if terminal.is_live and rows:
         terminal.console.print(tables.epochs(rows, held_out))
@@ -244,6 +257,7 @@ class Commits:
     def __init__(self, run: "RunDir", trainer: "Trainer") -> None:
         self.run, self.trainer = run, trainer
         self.cost, self.last = 0.0, time.perf_counter()
+        self.committed: tuple[int, bool] | None = None
         self.best_epoch = trainer.state.best.epoch if trainer.state.best else 0
 
     def after_epoch(self) -> None:
@@ -261,6 +275,9 @@ class Commits:
         """Commit the whole state."""
         from scsuite.core.checkpoint import save_checkpoint
 
+        if self.committed == (self.trainer.state.step, self.trainer.epoch_is_full):
+            return
+        self.committed = self.trainer.state.step, self.trainer.epoch_is_full
         begin = time.perf_counter()
         path = self.run.checkpoint_path(self.trainer.state.step)
         save_checkpoint(path, self.trainer.tensors(), self.trainer.facts())
@@ -312,7 +329,7 @@ def draw_training(run: "RunDir", trainer: "Trainer") -> Path:
     from scsuite.report import figures
 
     epochs, steps = run.epochs(), run.steps()
-    held_out = "test" if trainer.val is None else "val"
+    held_out = trainer.watched
     path = run.figure("training")
     figures.training(
         path,
@@ -350,15 +367,16 @@ def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
     )
 
 
-def _epoch_line(tables: Any, trainer: "Trainer", last: "EpochResult") -> str:
-    held_out = "test" if trainer.val is None else "val"
-    line: str = tables.epoch_line(
+def _epoch_line(trainer: "Trainer", last: "EpochResult") -> str:
+    from scsuite.report import tables
+
+    held_out = trainer.watched
+    return tables.epoch_line(
         epoch=last.epoch, epochs=trainer.config.epochs, lr=last.lr, momentum=last.momentum, train_loss=last.train_loss,
         train_accuracy=last.train_accuracy, test_loss=getattr(last, f"{held_out}_loss"),
         test_accuracy=getattr(last, f"{held_out}_accuracy"), images_per_second=last.images_per_second,
         seconds=last.seconds, held_out=held_out,
     )  # fmt: skip
-    return line
 
 
 def _live_table(trainer: "Trainer", step: "StepResult") -> Any:
@@ -423,11 +441,6 @@ class StopRequest:
         if signum == signal.SIGINT and self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
-
-    def check(self) -> None:
-        """Leave if a stop was asked for; where there is no state to save yet."""
-        if self.signum is not None:
-            self.leave()
 
     def leave(self) -> None:
         """End the process with the signal's exit code."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from scsuite.cli.begin import load_data
 from scsuite.cli.terminal import Terminal
 from scsuite.core.config import DataConfig, ReadConfig
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset, Split
@@ -37,8 +37,8 @@ class Trained:
         )  # fmt: skip
 
 
-def load_trained(config: ReadConfig) -> Trained:
-    """The network of `--ckpt`, in the precision that its run resolved to unless a flag says else."""
+def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
+    """The network of `--ckpt`, in the precision of its run, unless a flag says else or this device does not have it."""
     import torch
 
     from scsuite.core.checkpoint import load_checkpoint
@@ -47,7 +47,13 @@ def load_trained(config: ReadConfig) -> Trained:
 
     path = weights_file(config.ckpt)
     model, facts = load_checkpoint(path)
-    arithmetic = resolve_arithmetic(config.device, config.precision or facts["precision"])
+    try:
+        arithmetic = resolve_arithmetic(config.device, config.precision or facts["precision"])
+    except UsageError:
+        arithmetic = resolve_arithmetic(config.device, config.precision or "auto")
+        terminal.warn(
+            f"{facts['precision']}, the run's precision, is not for {arithmetic.device}: {arithmetic.precision}"
+        )
     model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(
         model=model,

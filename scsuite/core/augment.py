@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from albumentations import Compose
 
 PAD = 4  # pixels on each side before the crop: a 40 x 40 canvas has 9 x 9 = 81 crops
+REFLECT_101 = 4  # cv2.BORDER_REFLECT_101: mirrored at the edge pixel's centre
 HOLE = 8  # pixels, side of the cutout
 
 # What a policy file may name: transforms of one image alone, that read no file, keep no reference and call nothing.
@@ -59,12 +60,10 @@ COMPOSE: dict[Any, tuple[Any, ...]] = {
 def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
     """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean colour > normalise."""
     a = _albumentations()
-    import cv2
-
     side = SIZE + 2 * PAD
     return a.Compose(
         [
-            a.PadIfNeeded(side, side, border_mode=cv2.BORDER_REFLECT_101),
+            a.PadIfNeeded(side, side, border_mode=REFLECT_101),
             a.RandomCrop(SIZE, SIZE),
             a.HorizontalFlip(p=0.5),
             a.CoarseDropout(
@@ -82,7 +81,7 @@ def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
 def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -> "Compose":
     """The policy of a file in albumentations' own YAML form, or the default one; tried before it is returned.
 
-    A file without Normalize is normalised by `mean` and `std` at its end.
+    A file without Normalize is normalised by `mean` and `std` at its end; `normalisation_of` says what it came to.
     Raises InputError, naming the place in the file, for anything that is not a policy of allowed transforms.
     """
     if path is None:
@@ -98,9 +97,33 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -
     a = _albumentations()
     if not any(isinstance(part, a.Normalize) for part in parts):
         parts.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
+    _check_normalize(path, parts)
     policy = a.Compose(parts)
     _dry_run(path, policy)
     return policy
+
+
+def _check_normalize(path: str, parts: list[Any]) -> None:
+    # Evaluation has to do the same to every image, so it must be one fixed step, and nothing may come after it.
+    kinds = [type(part).__name__ for part in parts]
+    last = parts[-1]
+    if kinds.index("Normalize") < len(parts) - 1 or last.p != 1 or last.normalization != "standard":
+        expected = "Normalize once, as the last transform, with p: 1 and fixed mean and std"
+        raise _refused(path, f"transform.transforms[{kinds.index('Normalize')}]", expected, "another use of it")
+    if last.max_pixel_value != 255:
+        raise _refused(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
+
+
+def normalisation_of(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, in [0, 1], that a policy normalises by; evaluation must as well."""
+    last = policy.transforms[-1]
+    mean, std = (tuple(float(v) for v in np.broadcast_to(values, 3)) for values in (last.mean, last.std))
+    return mean, std
+
+
+def check_policy(path: str | None) -> None:
+    """Raises what `load_policy` would, before any data is read."""
+    load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def policy_facts(policy: "Compose") -> dict[str, Any]:
@@ -152,7 +175,7 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
     if next(budget, None) is None or depth > MAX_DEPTH:
         raise _refused(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
     name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
-    if not isinstance(name, str) or name not in TRANSFORMS | GROUPS:
+    if not isinstance(name, str) or name not in TRANSFORMS | GROUPS or (name == "Normalize" and depth > 1):
         raise _refused(path, where, "an allowed transform in __class_fullname__", repr(name if name else node)[:60])
     kind = getattr(_albumentations(), name, None)
     if kind is None:

@@ -77,10 +77,7 @@ def grad_cam(
     """
     if method not in _MAPS:
         raise _unknown("--method", method, list(_MAPS))
-    name = layer or str(getattr(model, "cam_layer", ""))
-    modules = dict(model.named_modules())
-    if name not in modules or not name:
-        raise _unknown("--layer", name, [n for n in modules if n])
+    module = find_layer(model, layer)
     targets_N = torch.as_tensor(targets, dtype=torch.int64).cpu()
     if targets_N.shape != images_NCHW.shape[:1]:
         raise UsageError(
@@ -90,10 +87,19 @@ def grad_cam(
     maps = []
     with _in_eval_mode(model):
         for images, chosen in zip(torch.split(images_NCHW, CAM_BATCH), torch.split(targets_N, CAM_BATCH), strict=True):
-            activations, gradients = _activations_and_gradients(model, modules[name], images, chosen)
+            activations, gradients = _activations_and_gradients(model, module, images, chosen)
             small_NHW = _MAPS[method](activations, gradients).relu()
             maps.append(_upsample(small_NHW, images.shape[2:]).cpu())
     return torch.cat(maps)
+
+
+def find_layer(model: nn.Module, layer: str | None) -> nn.Module:
+    """The module of that name, or the model's own choice; UsageError, with the nearest name, where there is none."""
+    name = layer or str(getattr(model, "cam_layer", ""))
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if not name or name not in modules:
+        raise _unknown("--layer", name, [n for n in modules if n])
+    return modules[name]
 
 
 def _upsample(maps_NHW: Tensor, size: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
+from scsuite.core.config import PRECISIONS
 from scsuite.core.errors import InputError
 from scsuite.core.files import commit, read_regular
 from scsuite.core.model import LOGIT_SCALE, ResNet3
@@ -126,6 +127,8 @@ def load_model(checkpoint: Checkpoint) -> ResNet3:
             raise ValueError(f"{num_classes} classes, width {width}, {len(facts['class_names'])} names")
         if not len(facts["mean"]) == len(facts["std"]) == 3:
             raise ValueError("mean and std are not of three channels")
+        if not isinstance(facts["config"], dict) or facts["precision"] not in PRECISIONS:
+            raise ValueError("no configuration or precision")
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, "facts of a network", f"{type(error).__name__}: {error}") from None
     if scale != LOGIT_SCALE:

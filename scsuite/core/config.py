@@ -155,6 +155,7 @@ class RecipeConfig(RunConfig):
     augment: str | None = option(
         None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
     )
+    cycle_momentum: bool = option(True, "Momentum 0.95 > 0.85 > 0.95 against the rate, or 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
 
@@ -186,7 +187,6 @@ class TrainConfig(RecipeConfig):
     lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
     div_factor: float = option(10.0, "With --lr-max alone, the lower rate is that divided by this.", gt=1)
     lr_from: str | None = option(None, "Take both rates from an lr-range run.", metavar="RUN")
-    cycle_momentum: bool = option(True, "Momentum 0.95 > 0.85 > 0.95 against the rate, or 0.9.")
     deterministic: bool = option(False, "Bit-identical runs on CUDA too, at some speed.", flags=("--deterministic",))
 
     def __post_init__(self) -> None:
@@ -271,6 +271,7 @@ class ReadConfig(Config):
     data: str | None = option(None, "Data to read instead of the run's.", metavar="SPEC")
     data_dir: str | None = option(None, "Where cifar10's files are or go.")
     cache_dir: str | None = option(None, "Where decoded images are kept.", env="SCSUITE_CACHE")
+    limit_train: int | None = option(None, "Load N training images, a class-balanced part.", ge=1)
     limit_test: int | None = option(None, "Test on N images, a class-balanced part.", ge=1)
     seed: int | None = option(None, "Seed, instead of the run's.", ge=0, lt=2**63)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
@@ -295,6 +296,24 @@ class GradcamConfig(ReadConfig):
     select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
     images: tuple[str, ...] = option((), "Pictures of your own instead of test images.", metavar="FILES")
     count: int = option(25, "How many images.", ge=1, le=1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.select not in SELECTIONS and self.indices is None:
+            near = difflib.get_close_matches(self.select, SELECTIONS, n=1)
+            raise UsageError(
+                "option",
+                "--select",
+                expected=f"one of {', '.join(SELECTIONS)}, or indices: 3,14,15",
+                found=repr(self.select),
+                hint=f"Did you mean {near[0]}?" if near else "See --help.",
+            )
+
+    @property
+    def indices(self) -> tuple[int, ...] | None:
+        """What `select` lists, where it is a list of indices."""
+        parts = self.select.split(",")
+        return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
 
 
 def _check_order(low_flag: str, low: float, high_flag: str, high: float) -> None:

@@ -83,7 +83,14 @@ class TrainLoader:
     """
 
     def __init__(
-        self, split: Split, policy: "Compose", *, batch_size: int, seed: int, workers: int | None = None
+        self,
+        split: Split,
+        policy: "Compose",
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int | None = None,
+        pin_memory: bool = False,
     ) -> None:
         self.batches = _EpochBatches(len(split), batch_size, seed)
         num_workers = default_workers() if workers is None else workers
@@ -94,7 +101,7 @@ class TrainLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=_leave_signals_to_the_parent,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory,
             generator=torch.Generator(),  # else each epoch would draw from torch's global state
         )
         if num_workers:

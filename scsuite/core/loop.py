@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from scsuite import __version__
 from scsuite.core import schedule
-from scsuite.core.augment import load_policy, normalise, policy_facts
+from scsuite.core.augment import load_policy, normalisation_of, normalise, policy_facts
 from scsuite.core.checkpoint import MODEL, Checkpoint, load_model, network_facts
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MAX, MOMENTUM_MIN, RecipeConfig, TrainConfig, keyed_seed
 from scsuite.core.dataset import Dataset, Split, hold_out
@@ -48,7 +48,12 @@ class Arithmetic:
 
     def to_device(self, images_NCHW: Tensor) -> Tensor:
         """Channels last: the layout that convolutions are fastest in."""
-        return images_NCHW.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return images_NCHW.to(self.device, non_blocking=self.is_cuda, memory_format=torch.channels_last)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Only CUDA copies from pinned memory without waiting."""
+        return self.device.type == "cuda"
 
 
 def resolve_arithmetic(device: str, precision: str) -> Arithmetic:
@@ -208,7 +213,7 @@ def train_step(
     None: loss or gradients were not finite, and weights and momentum are as they were before.
     """
     images_NCHW = arithmetic.to_device(batch.images_NCHW)
-    labels_N = batch.labels_N.to(arithmetic.device, non_blocking=True)
+    labels_N = batch.labels_N.to(arithmetic.device, non_blocking=arithmetic.is_cuda)
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with arithmetic.autocast():
@@ -251,11 +256,16 @@ class Trainer:
         self.config = replace(config, lr_min=self.lr_min)
         self.arithmetic = resolve_arithmetic(config.device, config.precision)
         self.train, self.val = split_off_val(data.train, config.val_split)
-        self.mean, self.std = self.train.mean_std()
-        policy = load_policy(config.augment, self.mean, self.std)
+        policy = load_policy(config.augment, *self.train.mean_std())
+        self.mean, self.std = normalisation_of(policy)
         self.policy = policy_facts(policy)
         self.loader = TrainLoader(
-            self.train, policy, batch_size=config.batch_size, seed=config.seed, workers=config.workers
+            self.train,
+            policy,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            workers=config.workers,
+            pin_memory=self.arithmetic.is_cuda,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
@@ -268,6 +278,11 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         """Steps in an epoch; the last may be a smaller batch."""
         return self.loader.steps_per_epoch
+
+    @property
+    def watched(self) -> str:
+        """Which images each epoch is evaluated on: val where --val-split holds some out, else test."""
+        return "test" if self.val is None else "val"
 
     @property
     def epoch_is_full(self) -> bool:
@@ -477,10 +492,10 @@ def _end_epoch(trainer: Trainer) -> EpochResult:
     # With --val-split the test images are read once, at the end; without it they are watched, but choose nothing.
     val = None if trainer.val is None else trainer.evaluate(trainer.val)
     test = trainer.evaluate(trainer.data.test) if val is None or state.step == trainer.num_steps else None
-    watched, chosen_on = (test, "test") if val is None else (val, "val")
-    assert watched is not None
-    if state.best is None or watched.accuracy > state.best.accuracy:
-        state.best = Best(epoch, watched.accuracy, chosen_on)
+    seen = test if val is None else val
+    assert seen is not None
+    if state.best is None or seen.accuracy > state.best.accuracy:
+        state.best = Best(epoch, seen.accuracy, trainer.watched)
     state.sums = EpochSums()
     return EpochResult(
         epoch=epoch,
@@ -513,7 +528,7 @@ def evaluate(
     `tta` averages the logits over views: flip is the image and its mirror image; flip-shift has these in place, shifted
     one pixel up and left, and one down and right.
     """
-    arithmetic = arithmetic or resolve_arithmetic(str(next(model.parameters()).device), "fp32")
+    arithmetic = arithmetic or Arithmetic(next(model.parameters()).device, torch.float32)
     was_training = model.training
     model.eval()
     logits = []

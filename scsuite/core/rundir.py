@@ -115,6 +115,10 @@ class RunDir:
         """environment.json: versions, machine, commit, command line, and the caller's facts (device, threads, data)."""
         self._write_json("environment.json", {**environment(), **facts})
 
+    def update_environment(self, **facts: Any) -> None:
+        """environment.json with more facts, and this process as the one that holds the directory."""
+        self._write_json("environment.json", {**_text(self.path / "environment.json"), "process": _process(), **facts})
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """result.json: what --json prints."""
         self._write_json("result.json", result)
@@ -303,9 +307,13 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "git_commit": _git_commit(),
         "command_line": sys.argv,
-        "process": f"process {os.getpid()} on {platform.node()}",
+        "process": _process(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _process() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def _cpu() -> str:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from scsuite.core import schedule
-from scsuite.core.augment import load_policy, policy_facts
-from scsuite.core.config import MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
+from scsuite.core.augment import load_policy, normalisation_of, policy_facts
+from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import DivergedError
 from scsuite.core.loader import Batch, TrainLoader
@@ -112,6 +112,7 @@ def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[st
         "weight decay": config.weight_decay,
         "label smoothing": config.label_smoothing,
         "dropout": config.dropout,
+        "cycled momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(kinds),
     }
@@ -146,18 +147,26 @@ def _sweep(
 ) -> Sweep:
     arithmetic = resolve_arithmetic(config.device, config.precision)
     train, val = split_off_val(data.train, config.val_split)
-    mean, std = train.mean_std()
-    policy = load_policy(config.augment, mean, std)
-    loader = TrainLoader(train, policy, batch_size=config.batch_size, seed=config.seed, workers=config.workers)
+    policy = load_policy(config.augment, *train.mean_std())
+    mean, std = normalisation_of(policy)
+    loader = TrainLoader(
+        train,
+        policy,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.workers,
+        pin_memory=arithmetic.is_cuda,
+    )
     model = fresh_model(len(data.class_names), config, arithmetic)
-    optimizer = make_optimizer(model, config, MOMENTUM_MIN)
+    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
+    optimizer = make_optimizer(model, config, momentum)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)
     lrs_L = sweep_lrs(config, len(train))
     rows: list[tuple[float, float]] = []
-    diverged = False
+    diverged, average, lowest = False, Average(window_of(len(lrs_L))), math.inf
     tick = time.perf_counter()
     for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _endless(loader), strict=False)):
-        set_rates(optimizer, lr, MOMENTUM_MIN)
+        set_rates(optimizer, lr, momentum)
         reseed_dropout(model, config.seed, step, arithmetic.device)
         outcome = train_step(
             model, optimizer, scaler, batch,
@@ -169,7 +178,7 @@ def _sweep(
         loss, correct = outcome
         if on_step is not None:
             seconds = time.perf_counter() - tick
-            on_step(StepResult(step, lr, MOMENTUM_MIN, loss, correct, len(batch.labels_N), seconds), repeat)
+            on_step(StepResult(step, lr, momentum, loss, correct, len(batch.labels_N), seconds), repeat)
         accuracy = correct / len(batch.labels_N)
         if val is not None:
             seen = evaluate(model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic)
@@ -178,8 +187,9 @@ def _sweep(
             diverged = True
             break
         rows.append((loss, accuracy))
-        smooth_loss = smooth(np.array(rows)[:, 0], window_of(len(lrs_L)))
-        diverged = bool(smooth_loss[-1] > DIVERGED_TIMES * smooth_loss.min())
+        smooth_loss = average.of(loss)
+        lowest = min(lowest, smooth_loss)
+        diverged = smooth_loss > DIVERGED_TIMES * lowest
         if diverged:
             break
         tick = time.perf_counter()
@@ -209,14 +219,23 @@ def window_of(num_steps: int) -> float:
     return max(2.0, WINDOW_SHARE * num_steps)
 
 
+class Average:
+    """An exponential moving average as its values come."""
+
+    def __init__(self, window: float) -> None:
+        self.decay, self.num_values, self.biased = 1 - 1 / window, 0, 0.0
+
+    def of(self, value: float) -> float:
+        """The average with one more value."""
+        self.num_values += 1
+        self.biased = self.decay * self.biased + (1 - self.decay) * value
+        return self.biased / (1 - self.decay**self.num_values)
+
+
 def smooth(values_L: Curve, window: float) -> Curve:
     """Exponential moving average with bias correction: the first value is its own mean, not drawn towards 0."""
-    decay = 1 - 1 / window
-    smoothed, average = np.empty(len(values_L)), 0.0
-    for i, value in enumerate(values_L):
-        average = decay * average + (1 - decay) * float(value)
-        smoothed[i] = average / (1 - decay ** (i + 1))
-    return smoothed
+    average = Average(window)
+    return np.array([average.of(float(value)) for value in values_L])
 
 
 def steepest(lrs_L: Curve, smooth_loss_L: Curve) -> float:

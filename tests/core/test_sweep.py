@@ -319,7 +319,10 @@ CASES: dict[str, tuple[list[Any], set[str]]] = {
     "a good curve that diverges": ([[2.3] * 20 + GOOD[:91] + [50.0] * 29], set()),
     "a short one": ([pieces((0, 2.3), (20, 2.3), (60, 1.0), (79, 2.3)).tolist()], {"only"}),
     "one cut short": ([GOOD[:91] + [None] * 29], {"only"}),
-    "almost flat": ([pieces((0, 2.3), (30, 2.3), (90, 2.25), (119, 2.3)).tolist()], {"hardly fell"}),
+    "lost in noise": (
+        [(pieces((0, 2.3), (30, 2.3), (90, 2.25), (119, 2.3)) + 0.03 * (-1.0) ** np.arange(120)).tolist()],
+        {"hardly fell", "had not turned"},
+    ),
     "no turn": ([pieces((0, 2.3), (30, 2.3), (119, 1.0)).tolist()], {"had not turned"}),
     "a turn at once": ([[2.3] * 10 + [0.5] + [2.3] * 109], {"at the first rates"}),
     "two that disagree": ([GOOD, pieces((0, 2.3), (20, 2.3), (50, 1.0), (119, 2.3)).tolist()], {"disagree"}),

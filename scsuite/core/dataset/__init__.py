@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.config import DataConfig
+from scsuite.core.config import SOURCES, DataConfig
 from scsuite.core.dataset import cache
 from scsuite.core.dataset.base import (
     SIZE,
@@ -25,8 +25,6 @@ from scsuite.core.dataset.base import (
 from scsuite.core.errors import InputError
 
 __all__ = ["SIZE", "Dataset", "Progress", "Split", "balanced_indices", "hold_out", "load_dataset"]
-
-KEYWORDS = ("cifar10", "shapes")
 
 
 def load_dataset(
@@ -77,9 +75,9 @@ def _check_exists(path: Path, spec: str) -> None:
         found = False
     if found:
         return
-    near = difflib.get_close_matches(spec.lower().replace("-", ""), KEYWORDS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(spec.lower().replace("-", ""), SOURCES, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else "Check the path."
-    raise InputError("data", spec, expected=f"{', '.join(KEYWORDS)}, a folder or an archive", found="none", hint=hint)
+    raise InputError("data", spec, expected=f"{', '.join(SOURCES)}, a folder or an archive", found="none", hint=hint)
 
 
 def _load_cifar10(folder: Path | None, data_dir: str | None, report: Progress) -> tuple[Decoded, str]:

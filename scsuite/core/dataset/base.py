@@ -39,7 +39,10 @@ class Split:
         """Mean and standard deviation of each channel over all pixels, in [0, 1]."""
         values = np.arange(256) / 255
         # A histogram is exact and needs no floating-point copy of the images.
-        counts = [np.bincount(self.images_NHWC[..., c].ravel(), minlength=256) for c in range(3)]
+        counts = np.zeros((3, 256), dtype=np.int64)
+        for start in range(0, len(self), 1000):  # in parts: bincount makes an int64 copy of what it counts
+            block_NHWC = self.images_NHWC[start : start + 1000]
+            counts += [np.bincount(block_NHWC[..., c].ravel(), minlength=256) for c in range(3)]
         means = [float(count @ values / count.sum()) for count in counts]
         stds = [float((count @ (values - m) ** 2 / count.sum()) ** 0.5) for count, m in zip(counts, means, strict=True)]
         return tuple(means), tuple(max(std, 1e-3) for std in stds)  # one flat colour must not divide by zero
