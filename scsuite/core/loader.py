@@ -3,13 +3,12 @@
 In: a split, a policy, a seed. Out: Batch after batch of one epoch, from any batch of it on.
 """
 
-import atexit
 import math
 import os
 import signal
-import weakref
+import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -104,8 +103,6 @@ class TrainLoader:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else each epoch would draw from torch's global state
         )
-        if num_workers:
-            atexit.register(_end_workers, weakref.ref(self._loader))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -127,24 +124,20 @@ class TrainLoader:
 def _leave_signals_to_the_parent(_worker: int) -> None:
     """Ctrl-C and a container's stop reach the whole group; the parent still wants batches to end its step in order.
 
-    Workers end with their parent: its queues close, and they look every few seconds whether it lives.
+    A SIGTERM of the parent's own is obeyed: torch and multiprocessing end a worker by it, and wait until it is gone.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # says who sent it; elsewhere torch's own handling stays
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_on_the_parents_word, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_workers(loader: "weakref.ref[DataLoader[Batch | InputError]]") -> None:
-    """End what still runs when the interpreter exits, as when an exception holds on to an epoch.
-
-    multiprocessing would ask by SIGTERM, which workers leave to their parent, and wait for them for ever.
-    """
-    iterator: Any = getattr(loader(), "_iterator", None)
-    if iterator is not None:
-        iterator._shutdown_workers()
-        for worker in iterator._workers:
-            if worker.is_alive():  # not between two batches, but inside one
-                worker.kill()
+def _end_on_the_parents_word(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _as_it_is(batch: Batch | InputError) -> Batch | InputError:

@@ -263,6 +263,21 @@ def test_a_device_or_a_format_that_is_not_here_is_refused_with_those_that_are() 
     assert resolve_arithmetic("cpu", "bf16").dtype == torch.bfloat16
 
 
+def test_evaluation_normalises_as_the_policy_of_the_training_does(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "transform:\n  __class_fullname__: Compose\n  transforms:\n"
+        "  - {__class_fullname__: Normalize, mean: [0.1, 0.2, 0.3], std: [0.5, 0.6, 0.7]}\n"
+    )
+    trainer = Trainer(tiny_data, replace(tiny_config, augment=str(policy)))
+    (batch, *_) = trainer.loader.epoch(0)
+    seen = normalise(tiny_data.train.images_NHWC, trainer.mean, trainer.std)
+    assert any(torch.allclose(batch.images_NCHW[0], image, atol=1e-6) for image in seen)
+    assert trainer.facts()["mean"] == [0.1, 0.2, 0.3]
+
+
 # Recorded with torch 2.15.0, AVX-512, two threads, 2026-11-21. On AVX2 the first four came out within 1e-3, the
 # rest within 0.01: max pooling turns the last digit of a near tie into another path.
 GOLDEN_LOSSES = [
