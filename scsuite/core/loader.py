@@ -117,7 +117,10 @@ class TrainLoader:
         self.batches.epoch, self.batches.first = epoch, first_batch
         for batch in self._loader:
             if isinstance(batch, InputError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    del batch  # else the error holds on to this frame and it to the error, and the workers live on
             yield batch
 
 

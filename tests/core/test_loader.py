@@ -1,6 +1,8 @@
 """Batches: the same for any number of workers, each image once an epoch, nothing repeated, nothing else touched."""
 
+import multiprocessing
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +179,36 @@ def test_an_image_on_which_the_policy_fails_is_named_even_from_a_worker(
     assert "\n" not in str(caught.value)
     labels = [labels for _, labels in as_bytes(loader().epoch(2))]
     assert seen == next(i for i, batch in enumerate(labels) if 13 in batch)  # the batches before it came
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="who sent a signal cannot be told here")
+def test_a_worker_leaves_the_groups_signals_to_its_parent_and_ends_at_once_on_the_parents_own() -> None:
+    before = set(multiprocessing.active_children())
+    one = loader(workers=1)
+    batches = one.epoch(0)
+    seen = [next(batches)]
+    (worker,) = set(multiprocessing.active_children()) - before
+    for name in ("INT", "TERM", "HUP"):  # sent by another process, as a terminal or a container does
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    seen += batches
+    assert len(seen) == 5
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0
+
+
+def test_an_epoch_that_ended_by_an_error_leaves_no_worker_behind() -> None:
+    before = set(multiprocessing.active_children())
+    split = numbered()
+    split.images_NHWC[:] = 0
+    try:
+        list(loader(workers=2, split=split, policy=Broken(None)).epoch(0))
+    except InputError:
+        pass
+    else:
+        pytest.fail("the policy fails on every image")
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_program_that_leaves_inside_an_epoch_ends_with_its_own_exit_code() -> None:
