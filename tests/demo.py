@@ -27,7 +27,7 @@ def main() -> None:
     found = json.loads((newest("lr-range") / "result.json").read_text())
     limits = ["--lr-min", f"{found['lr_min']:.4g}", "--lr-max", f"{found['lr_max']:.4g}"]
     scsuite(["zigzag", *limits, "--step-size", "188", "--steps-per-epoch", "94", *named])
-    scsuite(["train", *DATA, "--epochs", "10", "--lr-from", str(newest("lr-range")), *named])
+    scsuite(["train", *DATA, "--epochs", "9", "--lr-from", str(newest("lr-range")), *named])
     run = str(newest("train"))
     scsuite(["evaluate", "--ckpt", run, *named])
     scsuite(["gradcam", "--ckpt", run, *named])
