@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from scsuite.core.errors import InputError
 
 if TYPE_CHECKING:
     from albumentations import Compose
+
+SENDERS_KNOWN = hasattr(signal, "sigwaitinfo")  # who sent a signal; elsewhere torch's own handling of SIGTERM stays
 
 
 class Batch(NamedTuple):
@@ -115,7 +118,9 @@ class TrainLoader:
         Raises InputError, naming the image, where the policy fails on one.
         """
         self.batches.epoch, self.batches.first = epoch, first_batch
-        for batch in self._loader:
+        with _sigterm_held():  # the workers start here, and inherit it
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, InputError):
                 try:
                     raise batch
@@ -132,9 +137,21 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # says who sent it; elsewhere torch's own handling stays
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if SENDERS_KNOWN:
         threading.Thread(target=_end_on_the_parents_word, args=(os.getppid(),), daemon=True).start()
+
+
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """A worker must be born so: torch starts threads in it before it calls us, and each would take the signal."""
+    if not SENDERS_KNOWN:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_on_the_parents_word(parent: int) -> None:

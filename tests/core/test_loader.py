@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from scsuite.core.augment import augment, default_policy
 from scsuite.core.dataset import Split
@@ -183,6 +184,8 @@ def test_an_image_on_which_the_policy_fails_is_named_even_from_a_worker(
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="who sent a signal cannot be told here")
 def test_a_worker_leaves_the_groups_signals_to_its_parent_and_ends_at_once_on_the_parents_own() -> None:
+    # After convolutions, as of a range test, torch starts threads in a worker; these must not take the signal either.
+    nn.Conv2d(3, 8, 3)(torch.zeros(4, 3, 32, 32)).sum().backward()
     before = set(multiprocessing.active_children())
     one = loader(workers=1)
     batches = one.epoch(0)
