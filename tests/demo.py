@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.programs import scsuite
 
 WIDTH = ["--width", "0.25"]  # a sixteenth of the full network's work
-DATA = ["--data", "shapes", "--limit-train", "5000", "--limit-test", "1000", "--bs", "64", *WIDTH]
+DATA = ["--data", "shapes", "--limit-train", "6000", "--limit-test", "1000", "--bs", "64", *WIDTH]
 
 
 def newest(command: str) -> Path:
@@ -26,8 +26,8 @@ def main() -> None:
     scsuite(["lr-range", *DATA, "--steps", "300", *named])
     found = json.loads((newest("lr-range") / "result.json").read_text())
     limits = ["--lr-min", f"{found['lr_min']:.4g}", "--lr-max", f"{found['lr_max']:.4g}"]
-    scsuite(["zigzag", *limits, "--step-size", "158", "--steps-per-epoch", "79", *named])
-    scsuite(["train", *DATA, "--epochs", "9", "--lr-from", str(newest("lr-range")), *named])
+    scsuite(["zigzag", *limits, "--step-size", "188", "--steps-per-epoch", "94", *named])
+    scsuite(["train", *DATA, "--epochs", "8", "--lr-from", str(newest("lr-range")), *named])
     run = str(newest("train"))
     scsuite(["evaluate", "--ckpt", run, *named])
     scsuite(["gradcam", "--ckpt", run, *named])

@@ -274,8 +274,8 @@ def edge(lrs_L: Curve, smooth_loss_L: Curve, noise: float) -> float:
     return float(lrs_L[turning_point(smooth_loss_L, noise)[0]])
 
 
-def turning_point(smooth_loss_L: Curve, noise: float) -> tuple[int, bool]:
-    """The step of the lowest loss before the loss first rises for good, and whether it does rise.
+def turning_point(smooth_loss_L: Curve, noise: float) -> tuple[int, int | None]:
+    """The step of the lowest loss before the loss first rises for good, and the step by which it has, if it does.
 
     For good: by RISE of its fall so far, and by four times its noise. What comes after does not count: with batch norm
     the loss often falls again at huge rates, where nothing can be trained.
@@ -286,8 +286,8 @@ def turning_point(smooth_loss_L: Curve, noise: float) -> tuple[int, bool]:
         if smooth_loss_L[step] < smooth_loss_L[lowest]:
             lowest = step
         elif smooth_loss_L[step] - smooth_loss_L[lowest] > max(RISE * (start - smooth_loss_L[lowest]), 4 * noise):
-            return lowest, True
-    return lowest, False
+            return lowest, step
+    return lowest, None
 
 
 def fall_of(sweep: Sweep) -> float:
@@ -323,9 +323,13 @@ def choose(lrs_L: Curve, smooth_loss_L: Curve, noise: float) -> tuple[float, flo
 
     Smith's reading of the test (https://arxiv.org/abs/1506.01186, section 3.3: where the accuracy starts to rise, where
     it slows), on the loss, which is less noisy. A curve that falls in one step gives a factor of three at least.
+    Where the fall is lost in the noise the only thing to see is where the loss rises: that rate, and a tenth of it.
     """
-    turn, _ = turning_point(smooth_loss_L, noise)
+    turn, rise = turning_point(smooth_loss_L, noise)
     start, lowest = smooth_loss_L[WARM_STEPS - 1], smooth_loss_L[turn]
+    if start - lowest < FALL_MIN * noise:
+        edge_lr = float(lrs_L[-1 if rise is None else rise])
+        return edge_lr / 10, edge_lr
     first = WARM_STEPS - 1  # before, the average is of too few steps
     low, high = (
         first + int((smooth_loss_L[first : turn + 1] <= start - share * (start - lowest)).argmax())
@@ -343,7 +347,7 @@ def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str
         yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
     if any(fall_of(sweep) < FALL_MIN * sweep.noise for sweep in sweeps):
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
-    if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps):
+    if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] is not None for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
     if any(high <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
         yield "the upper limit lies at the first rates: lower --lr-start"

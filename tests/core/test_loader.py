@@ -1,17 +1,19 @@
 """Batches: the same for any number of workers, each image once an epoch, nothing repeated, nothing else touched."""
 
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from scsuite.core.augment import augment, default_policy
 from scsuite.core.dataset import Split
@@ -184,8 +186,11 @@ def test_an_image_on_which_the_policy_fails_is_named_even_from_a_worker(
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="who sent a signal cannot be told here")
 def test_a_worker_leaves_the_groups_signals_to_its_parent_and_ends_at_once_on_the_parents_own() -> None:
-    # After convolutions, as of a range test, torch starts threads in a worker; these must not take the signal either.
-    nn.Conv2d(3, 8, 3)(torch.zeros(4, 3, 32, 32)).sum().backward()
+    # What was computed before the fork may start threads in the worker; these must not take the signal either.
+    threaded = [True]
+    os.register_at_fork(
+        after_in_child=lambda: threaded[0] and threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    )
     before = set(multiprocessing.active_children())
     one = loader(workers=1)
     batches = one.epoch(0)
@@ -193,6 +198,7 @@ def test_a_worker_leaves_the_groups_signals_to_its_parent_and_ends_at_once_on_th
     (worker,) = set(multiprocessing.active_children()) - before
     for name in ("INT", "TERM", "HUP"):  # sent by another process, as a terminal or a container does
         subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    threaded[0] = False
     seen += batches
     assert len(seen) == 5
     assert worker.is_alive()
@@ -231,8 +237,6 @@ sys.exit(5)
 
 
 def test_default_workers_leave_a_core_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for cores, workers in [(1, 0), (2, 1), (5, 2), (64, 8)]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, cores=cores: set(range(cores)), raising=False)
         assert default_workers() == workers
