@@ -188,9 +188,12 @@ def test_an_image_on_which_the_policy_fails_is_named_even_from_a_worker(
 def test_a_worker_leaves_the_groups_signals_to_its_parent_and_ends_at_once_on_the_parents_own() -> None:
     # What was computed before the fork may start threads in the worker; these must not take the signal either.
     threaded = [True]
-    os.register_at_fork(
-        after_in_child=lambda: threaded[0] and threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    )
+
+    def start_one() -> None:
+        if threaded[0]:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+    os.register_at_fork(after_in_child=start_one)
     before = set(multiprocessing.active_children())
     one = loader(workers=1)
     batches = one.epoch(0)
