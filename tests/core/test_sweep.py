@@ -105,7 +105,7 @@ def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
 
 
 def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> None:
-    # Falls by 0.05, rises by 0.1 from step 100 to 150: past four times a noise of 0.0101 over the lowest after step 120.
+    # Falls by 0.05, rises by 0.1 from step 100 to 150: past four times a noise of 0.0101 above the low after step 120.
     loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
     low, high = choose(LRS, loss, 0.0101)
     assert high == pytest.approx(LRS[121])
