@@ -191,14 +191,7 @@ class TrainConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.peak_epoch is not None and self.peak_epoch >= self.epochs:
-            raise UsageError(
-                "option",
-                "--peak-epoch",
-                expected=f"less than --epochs ({self.epochs})",
-                found=self.peak_epoch,
-                hint="Leave it out for the peak at 5/24 of the epochs.",
-            )
+        _check_peak(self.peak_epoch, self.epochs)
         if self.lr_min is not None and self.lr_max is None and self.lr_from is None:
             raise UsageError(
                 "option",
@@ -243,14 +236,7 @@ class ZigzagConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_order("--lr-min", self.lr_min, "--lr-max", self.lr_max)
-        if self.peak_epoch is not None and self.peak_epoch >= self.epochs:
-            raise UsageError(
-                "option",
-                "--peak-epoch",
-                expected=f"less than --epochs ({self.epochs})",
-                found=self.peak_epoch,
-                hint="Leave it out for the peak at 5/24 of the epochs.",
-            )
+        _check_peak(self.peak_epoch, self.epochs)
         one_cycle = self.policy == "one-cycle"
         steps = self.epochs * self.steps_per_epoch if one_cycle else 2 * self.step_size * self.cycles
         if steps > STEPS_DRAWN_MAX:
@@ -314,6 +300,17 @@ class GradcamConfig(ReadConfig):
         """What `select` lists, where it is a list of indices."""
         parts = self.select.split(",")
         return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else None
+
+
+def _check_peak(peak_epoch: float | None, epochs: int) -> None:
+    if peak_epoch is not None and peak_epoch >= epochs:
+        raise UsageError(
+            "option",
+            "--peak-epoch",
+            expected=f"less than --epochs ({epochs})",
+            found=peak_epoch,
+            hint="Leave it out for the peak at 5/24 of the epochs.",
+        )
 
 
 def _check_order(low_flag: str, low: float, high_flag: str, high: float) -> None:

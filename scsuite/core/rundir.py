@@ -174,21 +174,19 @@ class RunDir:
 
     def figure(self, name: str) -> Path:
         """Where a figure goes."""
-        path = self.path / "figures" / f"{name}.png"
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _cannot_write(path.parent, error) from None
-        return path
+        return self._folder("figures") / f"{name}.png"
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the state after `step` steps goes."""
-        path = self.path / "checkpoints" / f"step-{step:06d}.safetensors"
+        return self._folder("checkpoints") / f"step-{step:06d}.safetensors"
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name
         try:
-            path.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise _cannot_write(path.parent, error) from None
-        return path
+            raise _cannot_write(folder, error) from None
+        return folder
 
     def drop_old_checkpoints(self) -> None:
         """Keep the newest two, and sweep up what a killed process left half written."""
