@@ -19,7 +19,8 @@ from scsuite.core.model import ResNet3, build_model
 
 def facts_of(model: ResNet3) -> dict[str, Any]:
     names = [f"class {i}" for i in range(model.num_classes)]
-    return {"network": network_facts(model), "class_names": names, "mean": [0.5] * 3, "std": [0.2] * 3}
+    shown = {"class_names": names, "mean": [0.5] * 3, "std": [0.2] * 3}
+    return {"network": network_facts(model), **shown, "config": {}, "precision": "fp32"}
 
 
 @pytest.fixture
@@ -154,6 +155,14 @@ def fewer_names(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
     facts["class_names"] = ["one"]
 
 
+def no_config(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    del facts["config"]
+
+
+def odd_precision(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    facts["precision"] = "fp7"
+
+
 def no_network(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
     del facts["network"]
 
@@ -171,6 +180,8 @@ def no_network(_tensors: dict[str, Any], facts: dict[str, Any]) -> None:
         (other_scale, "times 1.0"),
         (fewer_names, "1 names"),
         (no_network, "network"),
+        (no_config, "config"),
+        (odd_precision, "no configuration or precision"),
     ],
 )
 def test_a_whole_file_of_another_network_is_refused_with_the_difference(
