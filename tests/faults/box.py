@@ -36,7 +36,7 @@ class Outcome:
 
 
 class Box:
-    """A folder for one case: `inputs/` must not change, `runs/` is where the program may write, `canary` never exists."""
+    """A folder for one case: `inputs/` must not change, the program may write in `runs/`, `canary` never exists."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -115,8 +115,8 @@ class Process:
             time.sleep(0.002)
         seconds = time.monotonic() - self.begin
         code = os.waitstatus_to_exitcode(status)
-        texts = [path.read_text(errors="backslashreplace") for path in (self.out, self.err)]
-        return Outcome(code, *texts, seconds, usage.ru_maxrss / 1024 - self.baseline)
+        out, err = (path.read_text(errors="backslashreplace") for path in (self.out, self.err))
+        return Outcome(code, out, err, seconds, usage.ru_maxrss / 1024 - self.baseline)
 
     def has_orphans(self, patience: float = 6.0) -> bool:
         """Whether anything of its process group outlives it; torch's workers look for their parent every 5 seconds."""
