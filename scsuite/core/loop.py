@@ -4,7 +4,6 @@ In: a dataset and a TrainConfig whose rates are set. Out: one EpochResult an epo
 `evaluate`. A Trainer owns weights, momentum and the step counter.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from scsuite.core.metrics import Evaluation, evaluation_of
 from scsuite.core.model import Dropout, ResNet3, build_model
 
 EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
+STEPS_AHEAD = 8  # on an accelerator, where a step of 512 images takes a few milliseconds
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Arithmetic:
     def to_device(self, images_NCHW: Tensor) -> Tensor:
         """Channels last: the layout that convolutions are fastest in."""
         return images_NCHW.to(self.device, non_blocking=self.is_cuda, memory_format=torch.channels_last)
+
+    @property
+    def steps_ahead(self) -> int:
+        """Steps that are given to the device before any is waited for: an accelerator idles while it is asked."""
+        return 1 if self.device.type == "cpu" else STEPS_AHEAD
 
     @property
     def is_cuda(self) -> bool:
@@ -101,12 +106,16 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; the loop sets the rate and the momentum before each step."""
+    """SGD with Nesterov momentum, or AdamW; the loop sets the rate and the momentum before each step.
+
+    Fused: one pass over the weights, which `found_inf` turns into none without asking the device; see `train_step`.
+    """
+    decay = config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(
-            model.parameters(), lr=0.0, momentum=momentum, nesterov=True, weight_decay=config.weight_decay
+            model.parameters(), lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True
         )
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(momentum, 0.999), weight_decay=config.weight_decay)
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
@@ -198,6 +207,15 @@ class TrainState:
         return cls(values["step"], EpochSums(**values["sums"]), best, list(values["speeds"]))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one step came to, still on its device: reading it waits for the step."""
+
+    loss: Tensor  # the batch's mean cross entropy without L1
+    correct: Tensor  # right answers
+    broken: Tensor  # 1.0 once a loss or gradient was not finite, in this step or an earlier one; else 0.0
+
+
 def train_step(
     model: ResNet3,
     optimizer: torch.optim.Optimizer,
@@ -207,10 +225,11 @@ def train_step(
     arithmetic: Arithmetic,
     label_smoothing: float,
     l1: float,
-) -> tuple[float, int] | None:
-    """One forward pass, backward pass and update. Returns the batch's loss and correct answers.
+) -> Outcome:
+    """One forward pass, backward pass and update, without waiting for the device.
 
-    None: loss or gradients were not finite, and weights and momentum are as they were before.
+    From the first step on whose loss or gradients are not finite, no update reaches weights or momentum: the mask is
+    the optimizer's own `found_inf`, which lives on the device.
     """
     images_NCHW = arithmetic.to_device(batch.images_NCHW)
     labels_N = batch.labels_N.to(arithmetic.device, non_blocking=arithmetic.is_cuda)
@@ -221,18 +240,25 @@ def train_step(
     loss = functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
     penalty = l1 * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
-    # A scaler skips updates that overflow fp16 and lowers its scale: there only the loss tells of divergence.
-    norm = (
-        loss
-        if scaler.is_enabled()
-        else nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    )
-    loss_value = loss.item()
-    if not math.isfinite(loss_value) or not math.isfinite(norm.item()):
-        return None
-    scaler.step(optimizer)
-    scaler.update()
-    return loss_value, int((logits_NK.detach().argmax(dim=1) == labels_N).sum().item())
+    broken = (~loss.detach().isfinite()).float()
+    if scaler.is_enabled():
+        # It skips the updates that overflow fp16 and lowers its scale: there only the loss tells of divergence.
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        before: Tensor = getattr(optimizer, "found_inf", broken)
+        broken = torch.stack([broken, (~norm.isfinite()).float(), before]).amax()
+        optimizer.found_inf = broken  # type: ignore[attr-defined]
+        optimizer.step()
+    return Outcome(loss.detach(), (logits_NK.detach().argmax(dim=1) == labels_N).sum(), broken)
+
+
+def read_outcomes(outcomes: Sequence[Outcome]) -> list[tuple[float, int] | None]:
+    """Wait for steps, once for all of them: loss and right answers of each, None from the first broken one on."""
+    # fp64 holds fp32 losses and counts of images exactly.
+    parts = [torch.stack([o.loss.double(), o.correct.double(), o.broken.double()]) for o in outcomes]
+    return [None if broken else (loss, int(correct)) for loss, correct, broken in torch.stack(parts).tolist()]
 
 
 class Trainer:
@@ -386,11 +412,16 @@ class Trainer:
             elif room == "scaler":
                 scaler[rest] = tensor.item()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                # As the parameter lies in memory: the fused update goes over both in that order, and does not look.
+                if value.shape == parameter.shape:
+                    state[key] = torch.empty_like(parameter).copy_(value)
         if scaler:
             self.scaler.load_state_dict(scaler)
 
-    def evaluate(self, split: Split) -> Evaluation:
-        """The network as it is now, on these images."""
+    def evaluate(self, split: Split, on_batch: Callable[[], None] | None = None) -> Evaluation:
+        """The network as it is now, on these images; see `evaluate`."""
         return evaluate(
             self.model,
             split,
@@ -398,6 +429,7 @@ class Trainer:
             std=self.std,
             class_names=self.data.class_names,
             arithmetic=self.arithmetic,
+            on_batch=on_batch,
         )
 
 
@@ -429,30 +461,52 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Train from where the trainer stands to the end; yields after each epoch, its evaluation done.
 
-    `should_stop` is asked after each step: True ends the iteration there, inside an epoch perhaps, the state complete.
+    `should_stop` is asked after each step, every few on an accelerator, and in evaluation after each batch: True ends
+    the iteration there, inside an epoch perhaps, the state complete.
     Raises DivergedError when loss or gradients stop being finite; the weights are those of the step before.
     """
     while not trainer.finished:
-        if not trainer.epoch_is_full:
-            epoch, first_batch = divmod(trainer.state.step, trainer.steps_per_epoch)
-            tick = time.perf_counter()
-            for batch in trainer.loader.epoch(epoch, first_batch):
-                result = _advance(trainer, batch, tick)
-                if on_step is not None:
-                    on_step(result)
-                if should_stop is not None and should_stop():
-                    return
-                tick = time.perf_counter()
-        yield _end_epoch(trainer)
+        if not trainer.epoch_is_full and _train_epoch(trainer, on_step, should_stop):
+            return
+        try:
+            result = _end_epoch(trainer, should_stop)
+        except _StoppedError:
+            return
+        yield result
 
 
-def _advance(trainer: Trainer, batch: Batch, tick: float) -> StepResult:
-    """One step of the trainer; `tick` is when the one before it ended, so that the wait for the batch counts."""
-    state, config = trainer.state, trainer.config
-    lr, momentum = trainer.lr_at(state.step), trainer.momentum_at(state.step)
-    set_rates(trainer.optimizer, lr, momentum)
-    reseed_dropout(trainer.model, config.seed, state.step, trainer.arithmetic.device)
-    outcome = train_step(
+class _StoppedError(Exception):
+    """A stop was asked for while the network was evaluated."""
+
+
+def _train_epoch(
+    trainer: Trainer, on_step: Callable[[StepResult], None] | None, should_stop: Callable[[], bool] | None
+) -> bool:
+    """The steps that are left of an epoch; True if a stop was asked for."""
+    epoch, first_batch = divmod(trainer.state.step, trainer.steps_per_epoch)
+    tick = time.perf_counter()
+    ahead: list[tuple[Outcome, int]] = []  # steps that the device was given and nobody waited for, and their images
+    for batch in trainer.loader.epoch(epoch, first_batch):
+        ahead.append((_advance(trainer, batch, trainer.state.step + len(ahead)), len(batch.labels_N)))
+        ends = trainer.state.step + len(ahead) == (epoch + 1) * trainer.steps_per_epoch
+        if len(ahead) < trainer.arithmetic.steps_ahead and not ends:
+            continue
+        for result in _read(trainer, ahead, tick):
+            if on_step is not None:
+                on_step(result)
+        ahead.clear()
+        if should_stop is not None and should_stop():
+            return True
+        tick = time.perf_counter()
+    return False
+
+
+def _advance(trainer: Trainer, batch: Batch, step: int) -> Outcome:
+    """Give the device one step of the trainer."""
+    config = trainer.config
+    set_rates(trainer.optimizer, trainer.lr_at(step), trainer.momentum_at(step))
+    reseed_dropout(trainer.model, config.seed, step, trainer.arithmetic.device)
+    return train_step(
         trainer.model,
         trainer.optimizer,
         trainer.scaler,
@@ -461,21 +515,28 @@ def _advance(trainer: Trainer, batch: Batch, tick: float) -> StepResult:
         label_smoothing=config.label_smoothing,
         l1=config.l1,
     )
-    if outcome is None:
-        raise DivergedError(
-            "training diverged",
-            f"step {state.step}",
-            expected="a finite loss and gradient",
-            found=f"NaN or infinity at learning rate {lr:.4g}",
-            hint="Lower --lr-max, or let the range test find it.",
-        )
-    loss, correct = outcome
-    result = StepResult(state.step, lr, momentum, loss, correct, len(batch.labels_N), time.perf_counter() - tick)
-    if state.step > 0:
-        state.speeds.append(result.num_images / result.seconds)
-    state.step += 1
-    state.sums = state.sums.plus(result)
-    return result
+
+
+def _read(trainer: Trainer, ahead: list[tuple[Outcome, int]], tick: float) -> Iterator[StepResult]:
+    """Wait for steps and count them; `tick` is when the ones before ended, so that the wait for the data counts."""
+    read = read_outcomes([outcome for outcome, _ in ahead])
+    state, seconds = trainer.state, (time.perf_counter() - tick) / len(ahead)
+    for values, (_, num_images) in zip(read, ahead, strict=True):
+        lr = trainer.lr_at(state.step)
+        if values is None:
+            raise DivergedError(
+                "training diverged",
+                f"step {state.step}",
+                expected="a finite loss and gradient",
+                found=f"NaN or infinity at learning rate {lr:.4g}",
+                hint="Lower --lr-max, or let the range test find it.",
+            )
+        result = StepResult(state.step, lr, trainer.momentum_at(state.step), *values, num_images, seconds)
+        if state.step > 0:
+            state.speeds.append(num_images / seconds)
+        state.step += 1
+        state.sums = state.sums.plus(result)
+        yield result
 
 
 def reseed_dropout(model: ResNet3, seed: int, step: int, device: torch.device) -> None:
@@ -485,13 +546,17 @@ def reseed_dropout(model: ResNet3, seed: int, step: int, device: torch.device) -
             module.reseed(keyed_seed(seed, "dropout", step), device)
 
 
-def _end_epoch(trainer: Trainer) -> EpochResult:
+def _end_epoch(trainer: Trainer, should_stop: Callable[[], bool] | None) -> EpochResult:
+    def go_on() -> None:
+        if should_stop is not None and should_stop():
+            raise _StoppedError
+
     state, sums = trainer.state, trainer.state.sums
     epoch = state.step // trainer.steps_per_epoch  # from 1: its last step is done
     tick = time.perf_counter()
     # With --val-split the test images are read once, at the end; without it they are watched, but choose nothing.
-    val = None if trainer.val is None else trainer.evaluate(trainer.val)
-    test = trainer.evaluate(trainer.data.test) if val is None or state.step == trainer.num_steps else None
+    val = None if trainer.val is None else trainer.evaluate(trainer.val, go_on)
+    test = trainer.evaluate(trainer.data.test, go_on) if val is None or state.step == trainer.num_steps else None
     seen = test if val is None else val
     assert seen is not None
     if state.best is None or seen.accuracy > state.best.accuracy:
@@ -522,11 +587,12 @@ def evaluate(
     class_names: tuple[str, ...],
     arithmetic: Arithmetic | None = None,
     tta: str = "none",
+    on_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """The network's answers to all images of a split, without gradients; its training mode is given back.
 
     `tta` averages the logits over views: flip is the image and its mirror image; flip-shift has these in place, shifted
-    one pixel up and left, and one down and right.
+    one pixel up and left, and one down and right. `on_batch` is called before each batch; what it raises ends this.
     """
     arithmetic = arithmetic or Arithmetic(next(model.parameters()).device, torch.float32)
     was_training = model.training
@@ -535,6 +601,8 @@ def evaluate(
     try:
         with torch.inference_mode():
             for start in range(0, len(split), EVAL_BATCH):
+                if on_batch is not None:
+                    on_batch()
                 images_NCHW = normalise(split.images_NHWC[start : start + EVAL_BATCH], mean, std)
                 images_NCHW = arithmetic.to_device(images_NCHW)
                 with arithmetic.autocast():

@@ -26,6 +26,7 @@ from scsuite.core.loop import (
     evaluate,
     fresh_model,
     make_optimizer,
+    read_outcomes,
     reseed_dropout,
     resolve_arithmetic,
     set_rates,
@@ -172,10 +173,11 @@ def _sweep(
             model, optimizer, scaler, batch,
             arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1,
         )  # fmt: skip
-        if outcome is None:
+        (values,) = read_outcomes([outcome])
+        if values is None:
             diverged = True
             break
-        loss, correct = outcome
+        loss, correct = values
         if on_step is not None:
             seconds = time.perf_counter() - tick
             on_step(StepResult(step, lr, momentum, loss, correct, len(batch.labels_N), seconds), repeat)

@@ -17,6 +17,7 @@ from scsuite.core.dataset import Dataset
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.loader import Batch
 from scsuite.core.loop import (
+    Arithmetic,
     EpochResult,
     StepResult,
     Trainer,
@@ -218,6 +219,62 @@ def test_divergence_ends_the_run_with_the_weights_of_the_step_before(
         list(fit(trainer, on_step=lambda _: kept.append({n: p.clone() for n, p in trainer.model.named_parameters()})))
     assert trainer.state.step == 2
     assert same(kept[-1], dict(trainer.model.named_parameters()))
+
+
+@pytest.mark.parametrize("steps_ahead", [2, 3, 100])
+def test_steps_that_are_read_together_are_those_that_are_read_one_by_one(
+    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps_ahead: int
+) -> None:
+    one_by_one, together = Trainer(tiny_data, tiny_config), Trainer(tiny_data, tiny_config)
+    epochs, steps = run(one_by_one)
+    monkeypatch.setattr(Arithmetic, "steps_ahead", steps_ahead)  # as on an accelerator
+    other_epochs, other_steps = run(together)
+    assert same(one_by_one.tensors(), together.tensors())
+    assert [replace(step, seconds=0.0) for step in steps] == [replace(step, seconds=0.0) for step in other_steps]
+    assert [e.test_loss for e in epochs] == [e.test_loss for e in other_epochs]
+
+
+def test_no_step_after_a_broken_one_moves_the_weights_though_none_was_read_yet(
+    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, good = Trainer(tiny_data, tiny_config), Trainer(tiny_data, tiny_config)
+    batches = trainer.loader.epoch
+
+    def poisoned(epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        for index, batch in enumerate(batches(epoch, first_batch)):
+            yield Batch(batch.images_NCHW * math.nan, batch.labels_N) if index == 1 else batch
+
+    monkeypatch.setattr(trainer.loader, "epoch", poisoned)
+    monkeypatch.setattr(Arithmetic, "steps_ahead", 100)
+    seen: list[int] = []
+    with pytest.raises(DivergedError, match="step 1"):
+        list(fit(trainer, on_step=lambda step: seen.append(step.step)))
+    assert seen == [0]
+    monkeypatch.setattr(Arithmetic, "steps_ahead", 1)
+    list(fit(good, should_stop=lambda: True))  # after its first step
+    assert same(dict(good.model.named_parameters()), dict(trainer.model.named_parameters()))
+    momenta = [{k: v for k, v in t.tensors().items() if k.startswith("optimizer.")} for t in (good, trainer)]
+    assert momenta[0]
+    assert same(*momenta)
+
+
+def test_a_stop_in_the_evaluation_leaves_the_epoch_full_and_its_row_to_come(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    trainer, whole = Trainer(tiny_data, tiny_config), Trainer(tiny_data, tiny_config)
+    asked = 0
+
+    def in_evaluation() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > trainer.steps_per_epoch  # the first question after those of the steps
+
+    assert list(fit(trainer, should_stop=in_evaluation)) == []
+    assert trainer.epoch_is_full
+    epochs, _ = run(trainer)
+    assert [(e.epoch, e.train_loss, e.test_loss) for e in epochs] == [
+        (e.epoch, e.train_loss, e.test_loss) for e in run(whole)[0]
+    ]
 
 
 def test_val_split_keeps_the_test_images_unread_until_the_end(tiny_data: Dataset, tiny_config: TrainConfig) -> None:

@@ -14,7 +14,7 @@ import torch
 from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.errors import DivergedError
-from scsuite.core.loop import StepResult, fresh_model
+from scsuite.core.loop import Outcome, StepResult, fresh_model
 from scsuite.core.sweep import Curve, Sweep, choose, noise_of, range_test, smooth
 from tests.core import tiny
 
@@ -266,9 +266,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., sweep.RangeTest]:
             told = iter(next(starts))
             return made_model(*args)
 
-        def step(*_args: object, **_more: object) -> tuple[float, int] | None:
+        def step(*_args: object, **_more: object) -> Outcome:
             loss = next(told)
-            return None if loss is None else (loss, 1)
+            shown = math.nan if loss is None else loss
+            return Outcome(torch.tensor(shown).double(), torch.tensor(1), torch.tensor(float(loss is None)))
 
         made_model = fresh_model
         with monkeypatch.context() as patch:
