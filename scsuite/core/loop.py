@@ -412,11 +412,11 @@ class Trainer:
             elif room == "scaler":
                 scaler[rest] = tensor.item()
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
-        for parameter, state in self.optimizer.state.items():
+        for weight, state in self.optimizer.state.items():
             for key, value in state.items():
-                # As the parameter lies in memory: the fused update goes over both in that order, and does not look.
-                if value.shape == parameter.shape:
-                    state[key] = torch.empty_like(parameter).copy_(value)
+                # As the weight lies in memory: the fused update goes over both in that order, and does not look.
+                if value.shape == weight.shape:
+                    state[key] = torch.empty_like(weight).copy_(value)
         if scaler:
             self.scaler.load_state_dict(scaler)
 
