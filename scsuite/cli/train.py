@@ -65,7 +65,7 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
     check_range_test(data, range_config(config, data))
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
     facts = {**machine_facts(arithmetic), "data": data_facts(data)}
-    with create_run(output, "train", data.name, config, terminal, **facts) as run, StopRequest(terminal) as stop:
+    with StopRequest(terminal) as stop, create_run(output, "train", data.name, config, terminal, **facts) as run:
         config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
         _train(run, config, data, terminal, stop, begin, None)
 
@@ -86,7 +86,7 @@ def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Termina
         terminal.warn(f"passed over: {problem}")
     if checkpoint is None:
         terminal.warn(f"{run.path} has no whole checkpoint: starting again from step 0")
-        run.cut_back(0)
+        run.cut_back(0, 0)
     with StopRequest(terminal) as stop:
         _train(run, config, data, terminal, stop, begin, checkpoint)
 
@@ -116,15 +116,18 @@ def _train(
 ) -> None:  # fmt: skip
     """Find the rates if that is left to do, train to the end, and write what came of it."""
     from scsuite.core.loop import Trainer
+    from scsuite.core.rundir import KEPT
 
     if config.lr_max is None:
         config = _find_rates(run, config, data, terminal, stop)
     elif config.lr_min is None:
         terminal.line(f"rates     LRMIN is LRMAX / {config.div_factor:g}")
     trainer = Trainer(data, config)
+    run.check_room((KEPT + 1) * trainer.state_bytes)  # one more while it is written
     if checkpoint is not None:
         trainer.restore(checkpoint)
-        run.cut_back(trainer.state.step)
+        for problem in run.cut_back(trainer.state.step, trainer.epochs_done):
+            terminal.warn(problem)
     else:
         run.write_config(trainer.config)
         _draw_augmented(run, trainer)
@@ -273,15 +276,11 @@ class Commits:
 
     def now(self) -> None:
         """Commit the whole state."""
-        from scsuite.core.checkpoint import save_checkpoint
-
         if self.committed == (self.trainer.state.step, self.trainer.epoch_is_full):
             return
         self.committed = self.trainer.state.step, self.trainer.epoch_is_full
         begin = time.perf_counter()
-        path = self.run.checkpoint_path(self.trainer.state.step)
-        save_checkpoint(path, self.trainer.tensors(), self.trainer.facts())
-        self.run.drop_old_checkpoints()
+        self.run.save_state(self.trainer.state.step, self.trainer.tensors(), self.trainer.facts())
         self.last = time.perf_counter()
         self.cost = self.last - begin
 
@@ -427,6 +426,8 @@ class StopRequest:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 number = getattr(signal, name)
+                if name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:  # nohup
+                    continue
                 try:
                     self._before[number] = signal.signal(number, self._note)
                 except ValueError:  # not the main thread: then there is nothing to note

@@ -17,6 +17,11 @@ FILE_BYTES_MAX = 64 * 2**20  # one picture or one CIFAR-10 batch (30.7 MB)
 YAML_BYTES_MAX = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 
+# A planted link is not followed, and a pipe not waited for: what is written goes where it is named, or nowhere.
+_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_WRITE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
 def commit(path: Path, data: bytes | bytearray) -> None:
     """Write a file whole or not at all: to a sibling, fsynced, renamed over `path`, the directory fsynced.
 
@@ -24,27 +29,52 @@ def commit(path: Path, data: bytes | bytearray) -> None:
     """
     partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(partial, _WRITE | os.O_TRUNC, 0o666)
+        try:
+            _write(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         partial.replace(path)
         if os.name == "posix":  # a directory cannot be opened elsewhere
-            directory = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise OutputError(
-            "cannot write",
-            path,
-            expected=f"room and permission for {len(data):,} bytes",
-            found=error.strerror or error,
-            hint="Free some space or choose another --runs-dir.",
-        ) from None
+        raise cannot_write(path, error, f"room and permission for {len(data):,} bytes") from None
+
+
+def append(path: Path, text: str) -> None:
+    """Add to the end of a file, in one write. Raises OutputError."""
+    try:
+        descriptor = os.open(path, _WRITE | os.O_APPEND, 0o666)
+        try:
+            _write(descriptor, text.encode(errors="backslashreplace"))  # a name that is no UTF-8
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def _write(descriptor: int, data: bytes | bytearray) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a directory. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError, expected: str = "room and permission") -> OutputError:
+    """The error of a file or directory that could not be made or written."""
+    hint = "Free some space or choose another --runs-dir."
+    return OutputError("cannot write", path, expected=expected, found=error.strerror or error, hint=hint)
 
 
 def open_regular(path: Path, what: str) -> BufferedReader:
@@ -84,13 +114,16 @@ def read_regular(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> bytes:
     return data
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Lines of a CSV file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Commit a CSV file."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    commit(path, buffer.getvalue().encode())
+    commit(path, csv_text([header, *rows]).encode())
 
 
 def read_yaml(path: str, what: str) -> dict[str, Any]:

@@ -316,6 +316,17 @@ class Trainer:
         return self.state.sums.num_images == len(self.train)
 
     @property
+    def epochs_done(self) -> int:
+        """Epochs whose evaluation is done."""
+        return self.state.step // self.steps_per_epoch - self.epoch_is_full
+
+    @property
+    def state_bytes(self) -> int:
+        """What a checkpoint of this run takes on the disk, near enough: the weights and the optimizer's averages."""
+        averages = 1 if self.config.optimizer == "sgd" else 2
+        return (1 + averages) * sum(tensor.nbytes for tensor in self.weights().values())
+
+    @property
     def finished(self) -> bool:
         """Whether the last epoch is done, its evaluation too."""
         return self.state.step >= self.num_steps and not self.epoch_is_full

@@ -4,11 +4,11 @@ In: what a command did. Out: the files of design.md, each whole or not there; ro
 """
 
 import contextlib
-import csv
 import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +24,12 @@ from filelock import FileLock, Timeout
 from scsuite import __version__
 from scsuite.core.config import Config
 from scsuite.core.errors import InputError, InUseError, OutputError
-from scsuite.core.files import commit, read_yaml, write_csv
+from scsuite.core.files import append, cannot_write, commit, csv_text, read_regular, read_yaml, sync, write_csv
 from scsuite.core.schedule import one_cycle
 
 if TYPE_CHECKING:  # these rooms import torch, which zigzag has no use for
+    from torch import Tensor
+
     from scsuite.core.checkpoint import Checkpoint
     from scsuite.core.loop import EpochResult, StepResult
 
@@ -37,6 +39,7 @@ METRICS = (
 )  # fmt: skip
 STEPS = ("step", "lr", "momentum", "loss")
 PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
+ROWS_BYTES_MAX = 2**30  # ten million steps
 KEPT = 2  # checkpoints; while one is written, the one before is whole
 
 
@@ -58,7 +61,7 @@ class RunDir:
                 hint="Wait for it to end, or start a new run.",
             ) from None
         except OSError as error:
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
 
     @classmethod
     def create(cls, runs_dir: Path, command: str, name: str) -> Self:
@@ -72,11 +75,11 @@ class RunDir:
             except FileExistsError:
                 if runs_dir.is_dir():
                     continue  # another run of the same second
-                raise _cannot_write(runs_dir, NotADirectoryError("not a directory")) from None
+                raise cannot_write(runs_dir, NotADirectoryError("not a directory")) from None
             except OSError as error:
-                raise _cannot_write(path, error) from None
+                raise cannot_write(path, error) from None
             return cls(path.resolve())
-        raise _cannot_write(runs_dir, FileExistsError(f"a thousand runs called {stem}"))
+        raise cannot_write(runs_dir, FileExistsError(f"a thousand runs called {stem}"))
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -128,7 +131,8 @@ class RunDir:
         return _text(self.path / "result.json") or None
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        commit(self.path / name, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        commit(self.path / name, text.encode("utf-8", "backslashreplace"))  # a path's bytes that are not UTF-8: \udcff
 
     def append_step(self, result: "StepResult") -> None:
         """One row of steps.csv."""
@@ -141,14 +145,7 @@ class RunDir:
 
     def _append(self, name: str, header: Sequence[str], row: Sequence[Any]) -> None:
         path = self.path / name
-        try:
-            with path.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if file.tell() == 0:
-                    writer.writerow(header)
-                writer.writerow(row)
-        except OSError as error:
-            raise _cannot_write(path, error) from None
+        append(path, csv_text([row] if path.exists() else [header, row]))
 
     def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
         """A CSV file at once."""
@@ -156,13 +153,21 @@ class RunDir:
         write_csv(path, header, rows)
         return path
 
-    def cut_back(self, step: int) -> None:
-        """Drop the rows past `step` steps: those that were written after the checkpoint that a run goes on from."""
-        for name, column, keep in (("steps.csv", 0, step - 1), ("metrics.csv", 1, step)):
-            path = self.path / name
-            if path.exists():
-                header, *rows = list(csv.reader(path.read_text().splitlines()))
-                write_csv(path, header, [row for row in rows if len(row) == len(header) and int(row[column]) <= keep])
+    def cut_back(self, steps: int, epochs: int) -> list[str]:
+        """Keep the rows of so many steps and epochs: those of the state that a run goes on from, none twice.
+
+        Returns what is wrong with the rows that are left: some were taken away, or damaged, since they were written.
+        """
+        problems = []
+        for name, header, first, count in (("steps.csv", STEPS, 0, steps), ("metrics.csv", METRICS, 1, epochs)):
+            kept: dict[int, list[str]] = {}
+            for row in _table(self.path / name)[1:]:
+                if len(row) == len(header) and row[0].isdigit() and first <= int(row[0]) < first + count:
+                    kept.setdefault(int(row[0]), row)
+            if len(kept) < count:
+                problems.append(f"{name} has {len(kept)} of the {count} rows up to the state that the run goes on from")
+            write_csv(self.path / name, header, [kept[number] for number in sorted(kept)])
+        return problems
 
     def steps(self) -> list[dict[str, str]]:
         """The rows of steps.csv."""
@@ -180,26 +185,48 @@ class RunDir:
         """Where the state after `step` steps goes."""
         return self._folder("checkpoints") / f"step-{step:06d}.safetensors"
 
+    def save_state(self, step: int, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
+        """Commit the state after `step` steps, and keep the newest two: the rows before it are on the disk first."""
+        from scsuite.core.checkpoint import save_checkpoint
+
+        try:
+            for path in (self.path / "steps.csv", self.path / "metrics.csv"):
+                if path.exists():  # no epoch has ended yet
+                    sync(path)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        save_checkpoint(self.checkpoint_path(step), tensors, facts)
+        self.drop_old_checkpoints()
+
+    def check_room(self, num_bytes: int) -> None:
+        """Raises OutputError where the disk has not so many bytes left for the states that are not there yet."""
+        there = sum(path.stat().st_size for path in checkpoints(self.path))
+        free = shutil.disk_usage(self.path).free
+        if free < num_bytes - there:
+            raise OutputError(
+                "no room for checkpoints", self.path, expected=f"{(num_bytes - there) / 1e6:.1f} MB free",
+                found=f"{free / 1e6:.1f} MB", hint="Free some space or choose another --runs-dir.",
+            )  # fmt: skip
+
     def _folder(self, name: str) -> Path:
         folder = self.path / name
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise _cannot_write(folder, error) from None
+            raise cannot_write(folder, error) from None
         return folder
 
     def drop_old_checkpoints(self) -> None:
         """Keep the newest two, and sweep up what a killed process left half written."""
-        folder = self.path / "checkpoints"
-        for path in [*checkpoints(self.path)[KEPT:], *folder.glob(".*.part")]:
+        for path in [*checkpoints(self.path)[KEPT:], *self.path.glob(".*.part"), *self.path.glob("*/.*.part")]:
             with contextlib.suppress(OSError):
                 path.unlink()
 
     def log(self, text: str) -> None:
         """Lines of log.txt, each with the time; a full disk does not stop a run for them."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        with contextlib.suppress(OSError), (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.writelines(f"{stamp}  {line.rstrip()}\n" for line in text.splitlines())
+        with contextlib.suppress(OutputError):
+            append(self.path / "log.txt", "".join(f"{stamp}  {line.rstrip()}\n" for line in text.splitlines()))
 
 
 def slug(text: str) -> str:
@@ -250,10 +277,8 @@ def read_result(spec: str, command: str) -> dict[str, Any]:
     path = path / "result.json" if path.is_dir() else path
     hint = f"Give a directory that scsuite {command} made."
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("run", path, expected="a result.json", found=error.strerror, hint=hint) from None
-    except ValueError:
+        result = json.loads(read_regular(path, "run"))
+    except (ValueError, RecursionError):
         raise InputError("run", path, expected="a JSON object", found="something else", hint=hint) from None
     found = result.get("command") if isinstance(result, dict) else None
     if found != command:
@@ -337,24 +362,22 @@ def _git_commit() -> str | None:
 
 
 def _text(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        values = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(InputError, ValueError, RecursionError):
+        values = json.loads(read_regular(path, "run"))
         return values if isinstance(values, dict) else {}
     return {}
 
 
+def _table(path: Path) -> list[list[str]]:
+    """The lines of a file of ours, whose values are never quoted; none where there is no such file."""
+    if not path.exists():
+        return []
+    text = read_regular(path, "run", ROWS_BYTES_MAX).decode(errors="replace")
+    return [line.split(",") for line in text.split("\n") if line]
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(
-            "run", path, expected="the rows of a training run", found=error.strerror, hint="Give a training run."
-        ) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        "cannot write", path, expected="room and permission", found=error.strerror or error,
-        hint="Choose another --runs-dir.",
-    )  # fmt: skip
+    header, *rows = _table(path) or [[]]
+    if not header:
+        raise InputError("run", path, expected="the rows of a training run", found="none", hint="Give a training run.")
+    return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]

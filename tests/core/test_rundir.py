@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,9 +78,47 @@ def test_cut_back_drops_the_rows_past_a_step_and_a_torn_one(run: RunDir) -> None
         run.append_epoch(epoch(number))
     with (run.path / "steps.csv").open("a") as file:
         file.write("25,0.1")  # as a killed process leaves it
-    run.cut_back(17)
+    assert run.cut_back(17, 1) == []
     assert [int(row["step"]) for row in run.steps()] == list(range(17))
     assert [int(row["epoch"]) for row in run.epochs()] == [1]
+
+
+def test_the_row_of_an_epoch_that_was_not_committed_goes_though_its_steps_were(run: RunDir) -> None:
+    # Killed between the row and the commit, the run goes on before the epoch's evaluation, and writes the row again.
+    for number in range(20):
+        run.append_step(step(number))
+    run.append_epoch(epoch(1))
+    run.append_epoch(epoch(2))
+    run.cut_back(20, 1)
+    assert [int(row["epoch"]) for row in run.epochs()] == [1]
+
+
+def test_rows_that_somebody_took_away_are_said_to_be_missing(run: RunDir) -> None:
+    for number in (0, 1, 1, 3):
+        run.append_step(step(number))
+    (steps, epochs) = run.cut_back(4, 2)
+    assert "steps.csv has 3 of the 4 rows" in steps
+    assert "metrics.csv has 0 of the 2 rows" in epochs
+    assert [int(row["step"]) for row in run.steps()] == [0, 1, 3]
+
+
+def test_a_link_in_a_run_directory_is_not_written_through(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for name in ("steps.csv", ".result.json.part"):
+        (run.path / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"steps\.csv"):
+        run.append_step(step(0))
+    with pytest.raises(OutputError, match=r"result\.json"):
+        run.write_result({})
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_too_little_room_for_the_checkpoints_is_said_beforehand(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=2_000_000))
+    with pytest.raises(OutputError, match=r"3\.0 MB free, found 2\.0 MB"):
+        run.check_room(3_000_000)
+    run.checkpoint_path(10).write_bytes(bytes(1_000_000))  # of a run that goes on: it is there already
+    run.check_room(3_000_000)
 
 
 def test_an_epochs_row_leaves_blank_what_was_not_measured(run: RunDir) -> None:
