@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.lr_range import lr_range
-from scsuite.cli.terminal import drop
+from scsuite.cli.terminal import drop, quiet_pipe
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
@@ -55,6 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
     # A thread that waits for the others gives its core up: else a loader's worker, or any other process, makes the
     # network several times slower where cores are few. On two busy ones 162 images/s became 455. Read as torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _mend_streams()
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     try:
@@ -68,27 +70,50 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             import traceback
 
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
         return _explain(error, arguments)
+
+
+def _mend_streams() -> None:
+    """Output never fails for being closed (`>&-`) or for its letters, and no width at all is an unknown one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file that is opened would be taken for it
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("COLUMNS", "1").strip("0") == "":
+        del os.environ["COLUMNS"]
+
+
+def _say(text: str) -> None:
+    """A line on stderr; where nothing can be written there, the exit code says it alone."""
+    with quiet_pipe(sys.stderr):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> int:
     """Print an error's line, and return its exit code."""
-    if isinstance(error, SystemExit):
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         return error.code if isinstance(error.code, int) else ExitCode.BUG
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's way of saying it, in --help
         drop(sys.stdout)
         return ExitCode.DONE
     if isinstance(error, _ParserError) and not str(error):
         return ExitCode.USAGE  # no command at all: the help was printed
     known = _as_ours(error, arguments)
     if known is None:
-        print(f"error: bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "  # noqa: T201
-              "Run it again with --debug and report what it prints.", file=sys.stderr)  # fmt: skip
+        _say(f"error: bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "
+             "Run it again with --debug and report what it prints.")  # fmt: skip
         return ExitCode.BUG
-    print(f"error: {known}", file=sys.stderr)  # noqa: T201
+    _say(f"error: {known}")
     return known.exit_code
 
 
@@ -137,12 +162,16 @@ def _one_line(error: object) -> str:
 
 @contextlib.contextmanager
 def _polite_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` puts its own over these."""
+    """SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` puts its own over these.
+
+    One that is ignored (`nohup`) stays so.
+    """
 
     def leave(signum: int, _frame: object) -> NoReturn:
         raise SystemExit(128 + signum)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
     try:
         before = {name: signal.signal(getattr(signal, name), leave) for name in names}
     except ValueError:  # not the main thread: a test, or a program that uses us

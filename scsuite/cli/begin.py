@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from scsuite import __version__
 from scsuite.cli.options import Output
 from scsuite.cli.terminal import Terminal
-from scsuite.core.config import Config, DataConfig
+from scsuite.core.config import SOURCES, Config, DataConfig
+from scsuite.core.errors import UsageError
 
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
 
@@ -45,11 +46,21 @@ def create_run(output: Output, command: str, name: str, config: Config, terminal
     """A fresh run directory, config.yaml and environment.json in it, log.txt begun."""
     from scsuite.core.rundir import RunDir
 
+    _check_apart(output.runs_dir, getattr(config, "data", None))
     run = RunDir.create(output.runs_dir, command, output.name or ARCHIVE_SUFFIX.sub("", name))
     run.write_config(config)
     run.write_environment(facts)
     terminal.log_to(run)
     return run
+
+
+def _check_apart(runs_dir: Path, data: str | None) -> None:
+    """The images stay as they are: among CLASS/* folders, runs/ would be one more class the next time."""
+    if data and data not in SOURCES and runs_dir.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(
+            "option", "--runs-dir", expected="a place outside the data", found=f"{runs_dir} in {data}",
+            hint="Choose another --runs-dir.",
+        )  # fmt: skip
 
 
 def machine_facts(arithmetic: "Arithmetic") -> dict[str, Any]:

@@ -40,7 +40,12 @@ def _some_text(flag: str, value: T) -> T:
 
 
 def _runs_dir(value: Any) -> Path:
-    return Path(_some_text("--runs-dir", value)).expanduser()
+    try:
+        return Path(_some_text("--runs-dir", value)).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "option", "--runs-dir", expected="a home folder for ~", found=f"{value}: {error}", hint="Write it out."
+        ) from None
 
 
 RunsDirOption = Annotated[

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scsuite.core.errors import OutputError
 from scsuite.report import words
 
 if TYPE_CHECKING:
@@ -90,8 +91,16 @@ class Terminal:
     def result(self, result: Mapping[str, Any]) -> None:
         """The JSON object of --json."""
         if self.json:
-            with quiet_pipe(sys.stdout):
+            try:
                 print(json.dumps(result, ensure_ascii=True), flush=True)  # noqa: T201 - the machine's half of the contract
+            except BrokenPipeError:
+                drop(sys.stdout)
+            except OSError as error:
+                drop(sys.stdout)
+                raise OutputError(
+                    "cannot write", "stdout", expected="room for the result", found=error.strerror or error,
+                    hint="It is in the run directory too: result.json.",
+                ) from None  # fmt: skip
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
@@ -133,10 +142,13 @@ class Terminal:
 
 @contextlib.contextmanager
 def quiet_pipe(stream: IO[str]) -> Iterator[None]:
-    """A reader that went away (`| head -1`) does not end a run: what follows is printed nowhere."""
+    """A reader that went away (`| head -1`) or a full disk does not end a run: what follows is printed nowhere.
+
+    The run's log.txt has it all.
+    """
     try:
         yield
-    except BrokenPipeError:
+    except OSError:
         drop(stream)
 
 

@@ -1,6 +1,7 @@
 """`scsuite zigzag`: draw the learning-rate curve between its two limits, or what a run planned and really did."""
 
 import functools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ def zigzag(config: ZigzagConfig, output: Output) -> None:
     begin = time.perf_counter()
     terminal = Terminal(output)
     _check_out(config.out)
+    for flag, target in (("--out", config.out), ("--csv", config.csv)):
+        _check_target(flag, target)
+    _check_target("--out", config.out)
+    _check_target("--csv", config.csv)
     curve = _planned(config) if config.run is None else _recorded(config.run)
     with create_run(output, "zigzag", curve["policy"], config, terminal) as run:
         targets = [run.figure("schedule"), *([Path(config.out)] if config.out else [])]
@@ -100,6 +105,24 @@ def _check_out(out: str | None) -> None:
             found=repr(out),
             hint="Change its ending.",
         )
+
+
+def _check_target(flag: str, target: str | None) -> None:
+    """A whole file is renamed into its place: that would make a plain file of /dev/null or /dev/stdout."""
+    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
+        raise UsageError(
+            "option", flag, expected="a new name or a plain file", found=f"{target}, a link, folder, pipe or device",
+            hint="Choose another name.",
+        )  # fmt: skip
+
+
+def _check_target(flag: str, target: str | None) -> None:
+    """A whole file is renamed into its place: that would make a plain file of /dev/null or /dev/stdout."""
+    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
+        raise UsageError(
+            "option", flag, expected="a new name or a plain file", found=f"{target}, a link, folder, pipe or device",
+            hint="Choose another name.",
+        )  # fmt: skip
 
 
 def _write_csv(config: ZigzagConfig, path: Path, curve: dict[str, Any]) -> None:

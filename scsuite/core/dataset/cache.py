@@ -46,7 +46,7 @@ class Source:
 def cache_folder(cache_dir: str | None = None) -> Path | None:
     """`cache_dir`, else $SCSUITE_CACHE, else the place that the system has for such; None where there is no home."""
     if chosen := cache_dir or os.environ.get("SCSUITE_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - which leaves ~name alone where there is none
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if Path(xdg).is_absolute():  # the standard says to pass over a relative one
         return Path(xdg) / "scsuite"
