@@ -22,8 +22,6 @@ def zigzag(config: ZigzagConfig, output: Output) -> None:
     begin = time.perf_counter()
     terminal = Terminal(output)
     _check_out(config.out)
-    for flag, target in (("--out", config.out), ("--csv", config.csv)):
-        _check_target(flag, target)
     _check_target("--out", config.out)
     _check_target("--csv", config.csv)
     curve = _planned(config) if config.run is None else _recorded(config.run)
@@ -105,15 +103,6 @@ def _check_out(out: str | None) -> None:
             found=repr(out),
             hint="Change its ending.",
         )
-
-
-def _check_target(flag: str, target: str | None) -> None:
-    """A whole file is renamed into its place: that would make a plain file of /dev/null or /dev/stdout."""
-    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
-        raise UsageError(
-            "option", flag, expected="a new name or a plain file", found=f"{target}, a link, folder, pipe or device",
-            hint="Choose another name.",
-        )  # fmt: skip
 
 
 def _check_target(flag: str, target: str | None) -> None:
