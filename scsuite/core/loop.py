@@ -4,6 +4,7 @@ In: a dataset and a TrainConfig whose rates are set. Out: one EpochResult an epo
 `evaluate`. A Trainer owns weights, momentum and the step counter.
 """
 
+import reprlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,16 @@ from torch.nn import functional
 from scsuite import __version__
 from scsuite.core import schedule
 from scsuite.core.augment import load_policy, normalisation_of, normalise, policy_facts
-from scsuite.core.checkpoint import MODEL, Checkpoint, load_model, network_facts
+from scsuite.core.checkpoint import (
+    MODEL,
+    OPTIMIZER,
+    SCALER,
+    Checkpoint,
+    check_tensors,
+    is_number,
+    load_model,
+    network_facts,
+)
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MAX, MOMENTUM_MIN, RecipeConfig, TrainConfig, keyed_seed
 from scsuite.core.dataset import Dataset, Split, hold_out
 from scsuite.core.errors import DivergedError, InputError, UsageError
@@ -26,6 +36,7 @@ from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.metrics import Evaluation, evaluation_of
 from scsuite.core.model import Dropout, ResNet3, build_model
 
+AVERAGES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}  # of each parameter, by optimizer
 EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
 STEPS_AHEAD = 8  # on an accelerator, where a step of 512 images takes a few milliseconds
 
@@ -202,9 +213,20 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainState":
-        """The inverse of `to_dict`."""
-        best = None if values["best"] is None else Best(**values["best"])
-        return cls(values["step"], EpochSums(**values["sums"]), best, list(values["speeds"]))
+        """The inverse of `to_dict`. Raises ValueError for what `to_dict` cannot have given."""
+        try:
+            best = None if values["best"] is None else Best(**values["best"])
+            state = cls(values["step"], EpochSums(**values["sums"]), best, list(values["speeds"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        sums, best = state.sums, state.best or Best(0, 0.0, "")
+        counts = {"step": state.step, "correct": sums.correct, "num_images": sums.num_images, "epoch": best.epoch}
+        numbers = {"loss": sums.loss, "seconds": sums.seconds, "accuracy": best.accuracy}
+        numbers |= {f"speed {index}": speed for index, speed in enumerate(state.speeds)}
+        for name, value in (counts | numbers).items():
+            if not is_number(value) or value < 0 or (name in counts and type(value) is not int):
+                raise ValueError(f"{name} {reprlib.repr(value)}")
+        return state
 
 
 @dataclass(frozen=True)
@@ -376,12 +398,12 @@ class Trainer:
         states = self.optimizer.state_dict()["state"]
         names = [name for name, _ in self.model.named_parameters()]
         optimizer = {
-            f"optimizer.{key}.{names[index]}": torch.as_tensor(value)
+            f"{OPTIMIZER}{key}.{names[index]}": torch.as_tensor(value)
             for index, values in states.items()
             for key, value in values.items()
             if value is not None
         }
-        scaler = {f"scaler.{key}": torch.tensor(value) for key, value in self.scaler.state_dict().items()}
+        scaler = {SCALER + key: torch.tensor(value) for key, value in self.scaler.state_dict().items()}
         return {**self.weights(), **optimizer, **scaler}
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -389,7 +411,7 @@ class Trainer:
 
         Raises InputError for a file without a run's state, or of a run on other data, under other settings.
         """
-        if "state" not in checkpoint.facts or not any(name.startswith("optimizer.") for name in checkpoint.tensors):
+        if "state" not in checkpoint.facts:
             raise InputError(
                 "cannot resume",
                 checkpoint.path,
@@ -403,31 +425,57 @@ class Trainer:
                 raise InputError(
                     "cannot resume",
                     checkpoint.path,
-                    expected=f"the same {name}: {theirs.get(name)}",
-                    found=mine[name],
+                    expected=f"the same {name}: {reprlib.repr(theirs.get(name))}",
+                    found=reprlib.repr(mine[name]),
                     hint="Train anew instead.",
                 )
+        try:
+            state = self._checked(TrainState.from_dict(theirs["state"]))
+        except ValueError as error:
+            raise InputError(
+                "cannot resume", checkpoint.path, expected=f"a position in {self.num_steps} steps", found=error,
+                hint="Resume from another directory, or train anew.",
+            ) from None  # fmt: skip
         self.model.load_state_dict(load_model(checkpoint).state_dict())
         self._restore_optimizer(checkpoint)
-        self.state = TrainState.from_dict(theirs["state"])
+        self.state = state
+
+    def _checked(self, state: TrainState) -> TrainState:
+        """The state, if this run can stand there; else ValueError."""
+        epochs, steps = divmod(state.step, self.steps_per_epoch)
+        images, best = state.sums.num_images, state.best
+        if not 1 <= state.step <= self.num_steps:
+            raise ValueError(f"step {state.step}")
+        if images not in ((steps * self.config.batch_size,) if steps else (0, len(self.train))):
+            raise ValueError(f"sums over {images} images at step {state.step}")
+        if state.sums.correct > images or (images and not state.sums.seconds) or 0 in state.speeds:
+            raise ValueError(f"{state.sums.correct} of {images} images correct in {state.sums.seconds} seconds")
+        done = epochs - (images > 0 and steps == 0)  # epochs that were evaluated
+        if best is None and done:
+            raise ValueError(f"no best epoch of {done}")
+        if best and not (1 <= best.epoch <= done and best.accuracy <= 1 and best.chosen_on == self.watched):
+            raise ValueError(f"best epoch {best.epoch} of {done}, {best.accuracy} on {reprlib.repr(best.chosen_on)}")
+        return state
 
     def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
-        states: dict[int, dict[str, Tensor]] = {}
-        indices = {name: index for index, (name, _) in enumerate(self.model.named_parameters())}
-        scaler: dict[str, Any] = {}
-        for name, tensor in checkpoint.tensors.items():
-            room, _, rest = name.partition(".")
-            if room == "optimizer":
-                key, _, parameter = rest.partition(".")
-                states.setdefault(indices[parameter], {})[key] = tensor
-            elif room == "scaler":
-                scaler[rest] = tensor.item()
+        parameters, averages = dict(self.model.named_parameters()), AVERAGES[self.config.optimizer]
+        if self.scaler.is_enabled() and not any(name.startswith(OPTIMIZER) for name in checkpoint.tensors):
+            parameters = {}  # the scaler has skipped every update so far
+        expected = {
+            f"{OPTIMIZER}{key}.{name}": torch.zeros(()) if key == "step" else parameter
+            for name, parameter in parameters.items()
+            for key in averages
+        }
+        expected |= {SCALER + key: torch.tensor(value) for key, value in self.scaler.state_dict().items()}
+        found = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(MODEL)}
+        check_tensors(checkpoint.path, f"the state of {self.config.optimizer}", expected, found)
+        # As the weight lies in memory: the fused update goes over both in that order, and does not look.
+        laid = {name: torch.empty_like(tensor).copy_(found[name]) for name, tensor in expected.items()}
+        states = {
+            index: {key: laid[f"{OPTIMIZER}{key}.{name}"] for key in averages} for index, name in enumerate(parameters)
+        }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
-        for weight, state in self.optimizer.state.items():
-            for key, value in state.items():
-                # As the weight lies in memory: the fused update goes over both in that order, and does not look.
-                if value.shape == weight.shape:
-                    state[key] = torch.empty_like(weight).copy_(value)
+        scaler = {name.removeprefix(SCALER): found[name].item() for name in found if name.startswith(SCALER)}
         if scaler:
             self.scaler.load_state_dict(scaler)
 
