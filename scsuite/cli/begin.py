@@ -48,8 +48,12 @@ def create_run(output: Output, command: str, name: str, config: Config, terminal
 
     _check_apart(output.runs_dir, getattr(config, "data", None))
     run = RunDir.create(output.runs_dir, command, output.name or ARCHIVE_SUFFIX.sub("", name))
-    run.write_config(config)
-    run.write_environment(facts)
+    try:
+        run.write_config(config)
+        run.write_environment(facts)
+    except BaseException:  # a stop, too: a directory that cannot be resumed is not left behind
+        run.discard()
+        raise
     terminal.log_to(run)
     return run
 

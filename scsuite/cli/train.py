@@ -318,9 +318,18 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
     accuracy = words.percent(final["test_accuracy"])
     terminal.line(f"final     test accuracy {accuracy} after epoch {trainer.config.epochs}")
     terminal.line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
+    num_classes, num_images = len(trainer.data.class_names), len(trainer.val or trainer.data.test)
+    if best.accuracy <= guessing(num_classes, num_images):
+        terminal.warn(f"the network learned nothing: no epoch was better than guessing one of {num_classes} classes")
     say_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
     terminal.line(f"weights   {path}")
     finish(run, terminal, result, begin)
+
+
+def guessing(num_classes: int, num_images: int) -> float:
+    """The accuracy that a guess among equally frequent classes stays below, 98 times in 100: mean and 2 deviations."""
+    chance = 1 / num_classes
+    return chance + 2 * (chance * (1 - chance) / num_images) ** 0.5
 
 
 def draw_training(run: "RunDir", trainer: "Trainer") -> Path:

@@ -72,6 +72,7 @@ class RunDir:
             path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
             try:
                 path.mkdir(parents=True)
+                sync(runs_dir)  # a power cut could forget the directory, whatever is fsynced in it
             except FileExistsError:
                 if runs_dir.is_dir():
                     continue  # another run of the same second
@@ -106,6 +107,11 @@ class RunDir:
     def close(self) -> None:
         """Let go of the directory."""
         self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the directory: what was to be done in it never began."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def write_config(self, config: Config) -> None:
         """config.yaml: `--config` of it repeats the run."""
@@ -189,9 +195,10 @@ class RunDir:
         """Commit the state after `step` steps, and keep the newest two: the rows before it are on the disk first."""
         from scsuite.core.checkpoint import save_checkpoint
 
+        self._folder("checkpoints")
         try:
-            for path in (self.path / "steps.csv", self.path / "metrics.csv"):
-                if path.exists():  # no epoch has ended yet
+            for path in (self.path / "steps.csv", self.path / "metrics.csv", self.path):
+                if path.exists():  # no row of an epoch before the first has ended
                     sync(path)
         except OSError as error:
             raise cannot_write(self.path, error) from None

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from scsuite.core.errors import OutputError, UsageError
+from scsuite.core.errors import UsageError
+from scsuite.core.files import cannot_write, commit
 
 DPI = 150  # pixels per inch of a PNG
 WIDTH = 9.0  # inches: 1350 pixels, so 10 points are 14 pixels where a README shows the figure 900 pixels wide
@@ -114,18 +115,16 @@ def sheet(
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Render first and write after, so that a figure that cannot be drawn leaves no half a file."""
+    """Render first and write after: a figure that cannot be drawn, or not be written, leaves no half a file."""
     kind = path.suffix.lower()[1:]
     undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     rendered = io.BytesIO()
     figure.savefig(rendered, format=kind, metadata=undated.get(kind, {}))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rendered.getbuffer())
     except OSError as error:
-        raise OutputError(
-            "figure", path, expected="a place to write", found=error.strerror or error, hint="Choose another place."
-        ) from error
+        raise cannot_write(path, error, "a place for a figure") from None
+    commit(path, rendered.getvalue())
 
 
 @contextmanager
