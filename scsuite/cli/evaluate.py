@@ -28,10 +28,10 @@ def evaluate(config: EvaluateConfig, output: Output) -> None:
     terminal = Terminal(output)
     trained = load_trained(config, terminal)
     data = load_test_data(config, trained, terminal)
+    seen = trained.evaluate(data.test)  # before there is a run: a network without finite answers leaves none
+    tta = None if config.tta == "none" else trained.evaluate(data.test, config.tta)
     facts = {**machine_facts(trained.arithmetic), "data": data_facts(data), "checkpoint": trained.path}
     with create_run(output, "evaluate", data.name, config, terminal, **facts) as run:
-        seen = trained.evaluate(data.test)
-        tta = None if config.tta == "none" else trained.evaluate(data.test, config.tta)
         write_predictions(run, data.test, seen)
         paths = draw_evaluation(run, data.test, seen, config.misclassified)
         shown = None if tta is None else (config.tta, tta.accuracy)

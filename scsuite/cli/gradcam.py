@@ -73,7 +73,7 @@ def gradcam(config: GradcamConfig, output: Output) -> None:
 
 
 def _name(trained: Trained, config: GradcamConfig) -> str:
-    return "pictures" if config.images else Path(str(config.data or trained.run_config["data"])).name.partition(".")[0]
+    return "pictures" if config.images else Path(str(config.data or trained.settings.data)).name.partition(".")[0]
 
 
 def _targets(config: GradcamConfig, trained: Trained) -> Any:

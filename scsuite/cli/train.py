@@ -1,5 +1,6 @@
 """`scsuite train`: One Cycle training, from nothing or from where a run stopped."""
 
+import reprlib
 import signal
 import time
 from collections.abc import Mapping
@@ -76,19 +77,31 @@ def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Termina
     from scsuite.core.rundir import newest_checkpoint
 
     checkpoint, problems = newest_checkpoint(run.path)
-    saved = run.config() if checkpoint is None else checkpoint.facts["config"]
+    saved = run.config() if checkpoint is None else _agreed(run, checkpoint)
     config = _same_settings(saved, config, output.given, run.path)
     make_deterministic(config.deterministic)
     resolve_arithmetic(config.device, config.precision)  # a device that is not here is said before the data is read
     data = load_data(config, terminal)
-    terminal.log_to(run)
     for problem in problems:
         terminal.warn(f"passed over: {problem}")
     if checkpoint is None:
-        terminal.warn(f"{run.path} has no whole checkpoint: starting again from step 0")
+        terminal.log_to(run)
+        terminal.warn(f"{run.path} has no checkpoint yet: starting again from step 0")
         run.cut_back(0, 0)
     with StopRequest(terminal) as stop:
         _train(run, config, data, terminal, stop, begin, checkpoint)
+
+
+def _agreed(run: "RunDir", checkpoint: "Checkpoint") -> Mapping[str, Any]:
+    """The settings in a state file, once config.yaml was found to say the same: a change to it would go unnoticed."""
+    written, kept = run.config(), checkpoint.facts["config"]
+    for name, value in kept.items():
+        if name not in HARMLESS and written.get(name) != value:
+            raise InputError(
+                "run", run.path / "config.yaml", expected=f"{name} {value}, as in {checkpoint.path.name}",
+                found=reprlib.repr(written.get(name)), hint="Undo the change, or start a new run.",
+            )  # fmt: skip
+    return dict(kept)
 
 
 def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozenset[str], run: Path) -> TrainConfig:
@@ -98,7 +111,7 @@ def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozens
             "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
             hint="Give a directory that scsuite train made.",
         )  # fmt: skip
-    old = TrainConfig.from_dict(saved)
+    old = TrainConfig.from_file(saved, run / "config.yaml")
     for item in fields(TrainConfig):
         was, now = getattr(old, item.name), getattr(config, item.name)
         left_to_find = item.name in ("lr_min", "lr_max", "lr_from") and (now is None or item.name == "lr_from")
@@ -126,6 +139,7 @@ def _train(
     run.check_room((KEPT + 1) * trainer.state_bytes)  # one more while it is written
     if checkpoint is not None:
         trainer.restore(checkpoint)
+        terminal.log_to(run)  # only now: until here an error's line stands alone
         for problem in run.cut_back(trainer.state.step, trainer.epochs_done):
             terminal.warn(problem)
     else:

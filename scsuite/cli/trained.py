@@ -1,6 +1,8 @@
 """What `evaluate` and `gradcam` share: a trained network, and the test images that its run saw."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.begin import load_data
@@ -24,17 +26,25 @@ class Trained:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    run_config: dict[str, Any]
+    settings: DataConfig
     arithmetic: "Arithmetic"
 
     def evaluate(self, split: "Split", tta: str = "none") -> "Evaluation":
         """The network on these images."""
+        import numpy as np
+
         from scsuite.core.loop import evaluate
 
-        return evaluate(
+        seen = evaluate(
             self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, arithmetic=self.arithmetic,
             tta=tta,
         )  # fmt: skip
+        if wrong := int((~np.isfinite(seen.probabilities_NK).all(axis=1)).sum()):  # finite weights can overflow too
+            raise InputError(
+                "checkpoint", self.path, expected=f"finite answers in {self.arithmetic.precision}",
+                found=f"none for {wrong} of {len(split)} images", hint="Try --precision fp32, or another checkpoint.",
+            )  # fmt: skip
+        return seen
 
 
 def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
@@ -61,15 +71,24 @@ def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
         class_names=tuple(facts["class_names"]),
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
-        run_config=dict(facts["config"]),
+        settings=_data_settings(facts["config"], path),
         arithmetic=arithmetic,
     )
+
+
+def _data_settings(config: Mapping[str, Any], path: Path) -> DataConfig:
+    """How the run read its data. The file may be a stranger's: it does not choose where images are fetched or kept."""
+    from scsuite.core.dataset.cifar10 import is_in
+
+    settings = DataConfig.from_file(config, path)
+    place = settings.data_dir if settings.data_dir and is_in(Path(settings.data_dir)) else None
+    return replace(settings, data_dir=place, cache_dir=None)
 
 
 def load_test_data(config: ReadConfig, trained: Trained, terminal: Terminal) -> "Dataset":
     """The data of the network's run, or that of a flag; its classes must be the network's."""
     given = {name: value for name, value in config.to_dict().items() if value is not None}
-    data = load_data(DataConfig.from_dict({**trained.run_config, **given}), terminal)
+    data = load_data(DataConfig.from_dict({**trained.settings.to_dict(), **given}), terminal)
     if data.class_names != trained.class_names:
         raise InputError(
             "classes", config.data or data.name, expected=", ".join(trained.class_names[:12]),

@@ -22,7 +22,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from scsuite.core.config import PRECISIONS, TrainConfig
-from scsuite.core.errors import InputError, ScsuiteError
+from scsuite.core.errors import InputError
 from scsuite.core.files import commit, open_regular
 from scsuite.core.model import LOGIT_SCALE, ResNet3
 
@@ -143,10 +143,9 @@ def _check_facts(path: Path, facts: Any) -> None:
         raise _refused(path, f"format {FORMAT}", f"format {found}, of another version of scsuite")
     for problem in _problems(facts):
         raise _refused(path, "facts of a network", problem)
-    try:
-        TrainConfig.from_dict(facts["config"])
-    except ScsuiteError as error:  # as an option it would be a matter of the command line
-        raise _refused(path, f"a config with {error.expected} for {error.where}", error.found) from None
+    config = TrainConfig.from_file(facts["config"], path)
+    if "state" in facts and (config.lr_min is None or config.lr_max is None):
+        raise _refused(path, "the rates of a run that has begun", "none")
 
 
 def _problems(facts: dict[str, Any]) -> Iterator[str]:

@@ -9,9 +9,9 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import InputError, UsageError
 
 MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, section 4.3: high rate, low momentum
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
@@ -56,7 +56,7 @@ class Config:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is not None:
+            if value is not None or type(None) not in get_args(item.type):
                 _check(item, value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +69,17 @@ class Config:
         names = {item.name for item in fields(cls)}
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in names})
 
+    @classmethod
+    def from_file(cls, values: Mapping[str, Any], where: object) -> Self:
+        """As `from_dict`; what is wrong with the values is a fault of the file `where`, not of the command line."""
+        try:
+            return cls.from_dict(values)
+        except UsageError as error:
+            raise InputError(
+                "settings", where, expected=f"for {error.where} {error.expected}", found=error.found,
+                hint="Give what scsuite wrote, unchanged.",
+            ) from None  # fmt: skip
+
 
 def _check(item: Field[Any], value: Any) -> None:
     facts, flag = item.metadata, flag_of(item)
@@ -78,8 +89,8 @@ def _check(item: Field[Any], value: Any) -> None:
             hint = f"Did you mean {near[0]}?" if near else "See --help."
             raise UsageError("option", flag, expected=f"one of {', '.join(choices)}", found=repr(value), hint=hint)
         return
-    if (wanted := _number_kind(item)) is not None and not _is_a(wanted, value):
-        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+    if (wanted := _kind(item)) is not None and not _is_a(wanted, value):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise UsageError("option", flag, expected=kinds[wanted], found=repr(value), hint="See --help.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         if value == "":
@@ -95,9 +106,11 @@ def _check(item: Field[Any], value: Any) -> None:
         raise UsageError("option", flag, expected=f"{kind} {limits}".strip(), found=value, hint="See --help.")
 
 
-def _number_kind(item: Field[Any]) -> type[bool] | type[int] | type[float] | None:
+def _kind(item: Field[Any]) -> type[bool] | type[int] | type[float] | type[str] | None:
     kinds = (item.type, *get_args(item.type))  # `int`, or the parts of `int | None`
-    return next((kind for kind in (bool, int, float) if kind in kinds), None)
+    return next(
+        (kind for kind in (bool, int, float, str) if kind in kinds and get_origin(item.type) is not tuple), None
+    )
 
 
 def _is_a(kind: type, value: Any) -> bool:

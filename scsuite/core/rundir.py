@@ -243,12 +243,15 @@ def slug(text: str) -> str:
 
 def checkpoints(run: Path) -> list[Path]:
     """A run's state files, newest first: their steps say so, not their times."""
-    found = [p for p in (run / "checkpoints").glob("step-*.safetensors") if p.stem.removeprefix("step-").isdigit()]
+    found = [p for p in (run / "checkpoints").glob("step-*.safetensors") if p.stem.removeprefix("step-").isdecimal()]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
 def newest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
-    """The newest state file that is whole, and what was wrong with newer ones. None where no state was committed."""
+    """The newest state file that is whole, and what was wrong with newer ones. None where no state was committed.
+
+    Raises InputError where none is whole: to begin again would write over a run that perhaps can be saved.
+    """
     from scsuite.core.checkpoint import read_checkpoint
 
     problems: list[str] = []
@@ -257,6 +260,11 @@ def newest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
             return read_checkpoint(path), problems
         except InputError as error:
             problems.append(str(error))
+    if problems:
+        raise InputError(
+            "run", run / "checkpoints", expected="a whole state", found=f"none ({problems[0]})",
+            hint="Remove that folder to begin the run again.",
+        )  # fmt: skip
     return None, problems
 
 

@@ -14,7 +14,9 @@ from scsuite.core.checkpoint import save_checkpoint
 from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.loop import EpochResult, StepResult
+from scsuite.core.model import build_model
 from scsuite.core.rundir import RunDir, checkpoints, newest_checkpoint, read_result, weights_file
+from tests.core.test_checkpoint import facts_of
 
 
 def step(number: int) -> StepResult:
@@ -137,17 +139,30 @@ def test_the_newest_two_checkpoints_are_kept_by_step_and_leftovers_go(run: RunDi
     assert len(list((run.path / "checkpoints").iterdir())) == 2
 
 
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:
-    save_checkpoint(run.checkpoint_path(10), {"x": torch.zeros(1)}, {"step": 10})
-    save_checkpoint(run.checkpoint_path(20), {"x": torch.zeros(1)}, {"step": 20})
-    data = bytearray(run.checkpoint_path(20).read_bytes())
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    run.checkpoint_path(20).write_bytes(data)
+    path.write_bytes(data)
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:
+    for number in (10, 20):
+        facts = {**facts_of(build_model(3, 0.05)), "note": number}
+        save_checkpoint(run.checkpoint_path(number), {"model.x": torch.zeros(1)}, facts)
+    damage(run.checkpoint_path(20))
     checkpoint, problems = newest_checkpoint(run.path)
     assert checkpoint is not None
-    assert checkpoint.facts["step"] == 10
+    assert checkpoint.facts["note"] == 10
     assert len(problems) == 1
     assert "step-000020" in problems[0]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(run: RunDir) -> None:
+    assert newest_checkpoint(run.path) == (None, [])
+    save_checkpoint(run.checkpoint_path(10), {"model.x": torch.zeros(1)}, facts_of(build_model(3, 0.05)))
+    damage(run.checkpoint_path(10))
+    with pytest.raises(InputError, match="step-000010"):
+        newest_checkpoint(run.path)
 
 
 def test_weights_of_a_run_are_model_safetensors_or_else_its_newest_state(run: RunDir) -> None:

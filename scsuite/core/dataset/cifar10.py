@@ -59,11 +59,10 @@ def load(data_dir: Path, progress: Progress) -> Decoded:
     Raises InputError for a file that is missing or not CIFAR-10's, and when nothing can be fetched; OutputError when
     the folder cannot be written.
     """
-    for folder in (data_dir / FOLDER, data_dir):
-        if (folder / "data_batch_1").exists() or (folder != data_dir and folder.exists()):
-            return _decode(_folder_files(folder), folder, progress)
+    if (folder := _folder(data_dir)) is not None:
+        return _decode(_folder_files(folder), folder, progress)
     path = data_dir / ARCHIVE
-    if not path.exists():
+    if not is_in(data_dir):
         from scsuite.core.dataset.download import fetch
 
         own = os.environ.get(URL_VARIABLE)
@@ -71,6 +70,17 @@ def load(data_dir: Path, progress: Progress) -> Decoded:
     with open_regular(path, "CIFAR-10") as file:
         _check_archive(file, path)
         return _decode(_archive_files(file, path), path, progress)
+
+
+def is_in(data_dir: Path) -> bool:
+    """Whether the images are in this folder, whole or not: then nothing is fetched into it."""
+    return _folder(data_dir) is not None or os.path.lexists(data_dir / ARCHIVE)
+
+
+def _folder(data_dir: Path) -> Path | None:
+    if os.path.lexists(data_dir / FOLDER):
+        return data_dir / FOLDER
+    return data_dir if os.path.lexists(data_dir / "data_batch_1") else None
 
 
 def _check_archive(file: BufferedReader, path: Path) -> None:
