@@ -49,10 +49,11 @@ class Box:
         """The run directories that were made, oldest first."""
         return sorted(self.runs.iterdir()) if self.runs.is_dir() else []
 
-    def tree(self) -> dict[str, str]:
-        """All that is in the folder but runs/: a digest by name."""
+    def tree(self, *, with_runs: bool) -> dict[str, str]:
+        """All that is in the folder, a digest by name; runs/ or not, and there nothing of a run's lock."""
         names = (Path(folder) / name for folder, _, files in os.walk(self.path) for name in files)
-        return {str(p.relative_to(self.path)): _digest(p) for p in names if self.runs not in p.parents}
+        kept = (p for p in names if self.runs not in p.parents or (with_runs and p.name != ".lock"))
+        return {str(p.relative_to(self.path)): _digest(p) for p in kept}
 
 
 def _digest(path: Path) -> str:
@@ -168,7 +169,8 @@ def _child(box: Box, arguments: list[str], before: Callable[[], None], out: Path
 
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(code)
+    finally:  # whatever happened to stderr: never back into the parent's code
+        os._exit(code)
 
 
 def run(box: Box, *arguments: object, before: Callable[[], None] = lambda: None, timeout: float = 60.0) -> Outcome:
