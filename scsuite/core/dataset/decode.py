@@ -188,5 +188,6 @@ def _decode_batch(batch: list[tuple[str, bytes]]) -> list[Result]:
         try:
             results.append((name, *decode(data)))
         except BrokenPictureError as error:
-            results.append((name, error, False))
+            # A new one: the traceback of the old would keep the picture's bytes in memory.
+            results.append((name, BrokenPictureError(str(error)), False))
     return results

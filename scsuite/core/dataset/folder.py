@@ -9,6 +9,7 @@ counted in a note; links that lead out, pipes and devices are refused.
 
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ from scsuite.core.dataset.layout import Layout, arrange
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular, read_regular
 
-_DROPPINGS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|Thumbs\.db|desktop\.ini)(/|\Z))")
 _BROKEN_LISTED = 10
 _BROKEN_WINDOW = 2000  # pictures looked at after the first broken one, to name others along with it
 _PROGRESS_EVERY = 1000  # pictures
@@ -34,7 +35,7 @@ _PROGRESS_EVERY = 1000  # pictures
 
 def is_hidden(name: str) -> bool:
     """Whether any part of this path is one that a person does not see: .git, .DS_Store, ._x.jpg, __MACOSX."""
-    return any(part.startswith(".") or part in _DROPPINGS for part in name.split("/"))
+    return _HIDDEN.search(name) is not None
 
 
 def is_picture(name: str) -> bool:
