@@ -80,16 +80,15 @@ def _recorded(spec: str) -> dict[str, Any]:
     from scsuite.core.rundir import read_plan
 
     plan = read_plan(Path(spec))
-    lrs = [float(row["lr"]) for row in plan.steps]
-    if not lrs:
+    if not plan.done:
         raise InputError("run", spec, expected="at least one step", found="none", hint="Give a run that has trained.")
     return {
         "lr_min": plan.lr_min,
         "lr_max": plan.lr_max,
         "policy": "one-cycle",
-        "lrs": lrs,
+        "lrs": plan.done,
         "planned": plan.lrs(),
-        "title": f"{Path(spec).resolve().name}: {len(lrs):,} of {plan.num_steps:,} steps",
+        "title": f"{Path(spec).resolve().name}: {len(plan.done):,} of {plan.num_steps:,} steps",
         "steps_per_epoch": plan.steps_per_epoch,
     }
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 
 from scsuite import __version__
-from scsuite.core.config import Config
+from scsuite.core.config import STEPS_DRAWN_MAX, Config
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.files import append, cannot_write, commit, csv_text, read_regular, read_yaml, sync, write_csv
 from scsuite.core.schedule import one_cycle
@@ -303,14 +303,24 @@ def read_result(spec: str, command: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cycle that a training run planned, and the steps.csv of what it did."""
+    """The cycle that a training run planned, and the rate of each step that it did; ValueError for no such cycle."""
 
     lr_min: float
     lr_max: float
     peak_step: int
     num_steps: int
     steps_per_epoch: int
-    steps: list[dict[str, str]]
+    done: list[float]
+
+    def __post_init__(self) -> None:
+        counts = (self.peak_step, self.num_steps, self.steps_per_epoch)
+        if not all(type(n) is int for n in counts) or not 0 <= self.peak_step < self.num_steps <= STEPS_DRAWN_MAX:
+            raise ValueError(f"a peak at step {self.peak_step!r:.40} of {self.num_steps!r:.40}")
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"{self.steps_per_epoch} steps an epoch")
+        for rate in (self.lr_min, self.lr_max, *self.done):
+            if type(rate) not in (int, float) or not 0 < rate <= sys.float_info.max:
+                raise ValueError(f"a rate of {rate!r:.40}")
 
     def lrs(self) -> list[float]:
         """The planned rate of each step."""
@@ -322,12 +332,14 @@ class Plan:
 
 def read_plan(path: Path) -> Plan:
     """Raises InputError for a directory that is not a training run's."""
-    steps = _rows(path / "steps.csv")
+    rows = _rows(path / "steps.csv")
     try:
-        return Plan(**_text(path / "environment.json")["schedule"], steps=steps)
-    except (KeyError, TypeError):
+        done = [float(row["lr"]) for row in rows]
+        return Plan(**_text(path / "environment.json")["schedule"], done=done)
+    except (KeyError, TypeError, ValueError) as error:
+        found = " ".join(str(error).split())[:120]
         raise InputError(
-            "run", path / "environment.json", expected="the schedule of a training run", found="none",
+            "run", path, expected="the schedule and the rates of a training run", found=found,
             hint="Give a directory that scsuite train made.",
         ) from None  # fmt: skip
 
