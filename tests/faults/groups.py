@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.faults import archives, checkpoints, pickles, pictures, policies, words
+from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, running, sweeps, words
 from tests.faults.case import Row
 
 GROUPS: dict[str, Callable[[bool], list[Row]]] = {
@@ -12,4 +12,8 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "archives": archives.rows,
     "policies": policies.rows,
     "words": words.rows,
+    "running": running.rows,
+    "sweeps": sweeps.rows,
+    "soak": sweeps.soak_rows,
+    "fuzz": fuzz.rows,
 }

@@ -29,14 +29,15 @@ def differences(run: Path, reference: Path) -> list[str]:
     if not (run / "result.json").exists():
         return ["it has no result.json"]
     found = []
-    if final_sha256(run) != final_sha256(reference):
+    mine_model, their_model = (read_checkpoint(path / "model.safetensors") for path in (run, reference))
+    if not _equal(mine_model.tensors, their_model.tensors) or _facts(mine_model.facts) != _facts(their_model.facts):
         found.append("model.safetensors differs")
     states = [sorted((path / "checkpoints").iterdir()) for path in (run, reference)]
     if states[0][-1].name != states[1][-1].name:
         found.append(f"the last checkpoint is {states[0][-1].name}")
     else:
         mine, theirs = (read_checkpoint(paths[-1]).tensors for paths in states)
-        if mine.keys() != theirs.keys() or not all(torch.equal(mine[name], theirs[name]) for name in mine):
+        if not _equal(mine, theirs):
             found.append("the last checkpoint's tensors differ")
     found += [
         f"{name} differs" for name in ("steps.csv", "metrics.csv") if rows_of(run / name) != rows_of(reference / name)
@@ -45,6 +46,16 @@ def differences(run: Path, reference: Path) -> list[str]:
     found += [f"{key} of result.json differs" for key in ("final", "best") if mine_result[key] != their_result[key]]
     left = [path.name for path in run.rglob("*") if path.name.endswith(".part")]
     return found + ([f"left over: {', '.join(left)}"] if left else [])
+
+
+def _equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def _facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without the number of workers, which changes nothing, and the digest that it is a part of."""
+    config = {name: value for name, value in facts["config"].items() if name != "workers"}
+    return {name: value for name, value in facts.items() if name != "sha256"} | {"config": config}
 
 
 def _result(run: Path) -> dict[str, Any]:
