@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.faults import luck
 from tests.faults.box import TINY, Box, new_box, run, start
 from tests.faults.case import Row
+from tests.faults.power import power_cuts
 from tests.faults.running import RUN, expect, goes_on, no_leftovers, reference_run
 from tests.faults.same import differences, final_sha256, rows_of
 
@@ -276,6 +277,7 @@ def rows(quick: bool) -> list[Row]:
         return [
             crash_sweep(quick, reference),
             *error_sweep(quick, reference),
+            power_cuts(quick, reference),
             *strace_sweep(quick, reference),
             resume_identity(quick, reference),
             rerun_identity(quick, reference),
