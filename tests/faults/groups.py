@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, running, sweeps, words
+from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, running, silent, sweeps, words
 from tests.faults.case import Row
 
 GROUPS: dict[str, Callable[[bool], list[Row]]] = {
@@ -16,4 +16,5 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "sweeps": sweeps.rows,
     "soak": sweeps.soak_rows,
     "fuzz": fuzz.rows,
+    "silent": silent.rows,
 }
