@@ -17,10 +17,10 @@ bs = $(if $(BS),--bs $(BS))
 ckpt = --ckpt $(or $(RUN),$(error no training run in $(RUNS)/: make train first, or give RUN=))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check smoke zigzag lr-range train evaluate gradcam bench clean
+.PHONY: help setup demo test faults faults-quick lint type check smoke zigzag lr-range train evaluate gradcam bench clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: DATA (cifar10, shapes, folder or archive), RUN (a training run; default: the newest),"
 	@echo "  BS (batch size), ARGS (further options), PYTHON (3.11 or later), SCSUITE_RUNS (default: runs)."
@@ -39,6 +39,12 @@ demo: $(READY) ## The main job on the embedded data: zigzag, range test, trainin
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
+
+faults: $(READY) ## The fault scorecard: damage, crashes, full disks, kills, hostile input (Linux; within 45 minutes)
+	$(BIN)/python -m tests.faults --json faults.json
+
+faults-quick: $(READY) ## The same, thinned, as in the tests
+	$(BIN)/python -m tests.faults --quick --json faults.json
 
 lint: $(READY) ## Check style and format (ruff)
 	$(BIN)/ruff check .
@@ -71,5 +77,5 @@ bench: $(READY) ## Measure start-up and speed, as ratios in one run
 	$(BIN)/python -m tests.bench
 
 clean: ## Remove .venv and what the tools left; runs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist faults.json .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find scsuite tests -name __pycache__ -type d -prune -exec rm -rf {} +
