@@ -219,6 +219,8 @@ class TrainState:
             state = cls(values["step"], EpochSums(**values["sums"]), best, list(values["speeds"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
+        if asdict(state.sums) != values["sums"]:  # a field left out has a default
+            raise ValueError(f"sums {reprlib.repr(values['sums'])}")
         sums, best = state.sums, state.best or Best(0, 0.0, "")
         counts = {"step": state.step, "correct": sums.correct, "num_images": sums.num_images, "epoch": best.epoch}
         numbers = {"loss": sums.loss, "seconds": sums.seconds, "accuracy": best.accuracy}
@@ -448,7 +450,9 @@ class Trainer:
             raise ValueError(f"step {state.step}")
         if images not in ((steps * self.config.batch_size,) if steps else (0, len(self.train))):
             raise ValueError(f"sums over {images} images at step {state.step}")
-        if state.sums.correct > images or (images and not state.sums.seconds) or 0 in state.speeds:
+        if 0 in state.speeds:
+            raise ValueError("a speed of 0")
+        if state.sums.correct > images or (images and not state.sums.seconds):
             raise ValueError(f"{state.sums.correct} of {images} images correct in {state.sums.seconds} seconds")
         done = epochs - (images > 0 and steps == 0)  # epochs that were evaluated
         if best is None and done:

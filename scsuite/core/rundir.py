@@ -85,7 +85,7 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Hold the directory of an earlier training; InputError for another path, InUseError while one is at work."""
-        if not (path / "config.yaml").is_file():
+        if not os.path.isfile(path / "config.yaml"):  # noqa: PTH113 - which says no to a name too long, and raises nothing
             raise InputError(
                 "run", path, expected="a run directory with config.yaml", found="none",
                 hint="Give a directory that scsuite train made.",
@@ -274,7 +274,7 @@ def weights_file(spec: str) -> Path:
     Raises InputError for a path that is neither a file nor a training run.
     """
     path = Path(spec)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - as above
         return path  # reading it says what is wrong with it
     if (path / "model.safetensors").exists():
         return path / "model.safetensors"
@@ -289,7 +289,7 @@ def weights_file(spec: str) -> Path:
 def read_result(spec: str, command: str) -> dict[str, Any]:
     """The result of a run of `command`. Raises InputError for anything else."""
     path = Path(spec)
-    path = path / "result.json" if path.is_dir() else path
+    path = path / "result.json" if os.path.isdir(path) else path  # noqa: PTH112 - as above
     hint = f"Give a directory that scsuite {command} made."
     try:
         result = json.loads(read_regular(path, "run"))

@@ -6,6 +6,7 @@ refused within 5 seconds and 300 MB; no process left behind.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,17 @@ class Row:
     def worst(self, name: str, value: float) -> None:
         """Keep the largest value under a name."""
         self.facts[name] = round(max(float(self.facts.get(name, 0.0)), value), 2)
+
+
+def thinned(cases: Sequence[Case], share: int) -> list[Case]:
+    """Of each line of the list of faults the first case, and then one in so many."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for case in cases:
+        if seen[case.row] % share == 0:
+            kept.append(case)
+        seen[case.row] += 1
+    return kept
 
 
 def check_cases(figure: str, cases: Sequence[Case]) -> Row:

@@ -26,6 +26,7 @@ from scsuite.core.files import open_regular, read_regular
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+ARCHIVE_BYTES_MAX = 2**28  # it has 170 MB; what is larger is not worth the time of its md5
 FILE_MD5S = {  # as in torchvision.datasets.CIFAR10
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -84,6 +85,9 @@ def _folder(data_dir: Path) -> Path | None:
 
 
 def _check_archive(file: BufferedReader, path: Path) -> None:
+    if (size := os.fstat(file.fileno()).st_size) > ARCHIVE_BYTES_MAX:
+        found, hint = f"{size:,} bytes", "Remove it: it is then fetched again."
+        raise InputError("CIFAR-10", path, expected=f"at most {ARCHIVE_BYTES_MAX:,} bytes", found=found, hint=hint)
     found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != ARCHIVE_MD5:
         hint = "Remove it: it is then fetched again."

@@ -123,6 +123,8 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
         length = response.headers.get("Content-Length", "")
         start = have if goes_on else 0  # a server may ignore the range and send the whole file: then from the start
         total = start + int(length) if length.isdigit() else None
+        if total is not None and total > _BYTES_MAX:
+            raise _MirrorError(f"a file of {total:,} bytes")
         with part.open("ab" if goes_on else "wb") as file:
             _copy(response, file, start, total, progress)
 
@@ -133,8 +135,6 @@ def _range_start(response: http.client.HTTPResponse) -> int | None:
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: int | None, progress: Progress) -> None:
-    if total is not None and total > _BYTES_MAX:
-        raise _MirrorError(f"a file of {total:,} bytes")
     while True:
         try:
             piece = response.read(_CHUNK)
@@ -145,6 +145,7 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: 
         file.write(piece)
         done += len(piece)
         if done > _BYTES_MAX:
+            Path(file.name).unlink()  # a GB that no later try goes on from
             raise _MirrorError("a file without end")
         progress("Fetching", done, total)
     if total is not None and done < total:

@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scsuite.core.files import FILE_BYTES_MAX
+
+OPERATIONS_MAX = 200_000  # a batch of 10,000 images has some 30,000; a million take seconds
+ENCODED_BYTES_MAX = FILE_BYTES_MAX  # by _codecs.encode, which can be asked for one text again and again
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"}
 _TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _CONSTANTS = frozenset(_NUMBERS | _TEXTS | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"})
@@ -66,7 +70,9 @@ def read_pickle(data: bytes) -> object:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if count >= OPERATIONS_MAX:
+                raise ValueError(f"a pickle of more than {OPERATIONS_MAX:,} operations")
             machine.run(opcode.name, argument)
         return machine.result()
     except (IndexError, KeyError, TypeError, AttributeError) as error:
@@ -82,6 +88,7 @@ class _Machine:
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
         self.stopped = False
+        self.encoded = 0  # bytes
         self.actions: dict[str, Callable[[Any], None]] = {
             "PROTO": lambda _: None,
             "FRAME": lambda _: None,
@@ -176,6 +183,9 @@ class _Machine:
         elif function.name == "numpy dtype":
             self.stack.append(_Dtype(arguments[0]))
         elif function.name == "_codecs encode" and type(arguments[0]) is str:  # how protocols below 3 write bytes
+            self.encoded += len(arguments[0])
+            if self.encoded > ENCODED_BYTES_MAX:
+                raise ValueError("a pickle of far more bytes than its file has")
             self.stack.append(arguments[0].encode("latin-1"))
         else:
             raise ValueError(f"a pickle that calls {function.name.replace(' ', '.')}")

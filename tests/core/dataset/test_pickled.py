@@ -144,10 +144,10 @@ def test_a_huge_memo_index_costs_no_memory() -> None:
     assert read_pickle(b"\x80\x02K\x07r\xff\xff\xff\x7f.") == 7
 
 
-def test_hundreds_of_thousands_of_levels_are_read_or_refused_without_a_crash() -> None:
-    assert isinstance(read_pickle(b"\x80\x02" + b"]" + b"\x85" * 300_000 + b"."), tuple)
+def test_a_hundred_thousand_levels_are_read_or_refused_without_a_crash() -> None:
+    assert isinstance(read_pickle(b"\x80\x02" + b"]" + b"\x85" * 150_000 + b"."), tuple)
     with pytest.raises(ValueError, match="damaged"):
-        read_pickle(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.")  # as a key: its hash would go as deep
+        read_pickle(b"\x80\x02})" + b"\x85" * 150_000 + b"K\x01s.")  # as a key: its hash would go as deep
 
 
 def test_every_cut_of_a_batch_is_refused() -> None:
