@@ -5,6 +5,7 @@ Each input is a function of its loader's name and its number alone, so that a fa
 batch that dies names the input it died of, and the next batch goes on behind it.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -138,14 +139,13 @@ def mutate_tree(random: Random, tree: Any) -> Any:
         if change == "delete":
             del node[key]
         elif change == "swap":
-            node[key] = random.choice(list(_nodes(tree)))
-            tree = json.loads(_json(tree, depth=60))  # a copy: what holds itself is no tree
+            node[key] = copy.deepcopy(random.choice(list(_nodes(tree))))  # a copy: what holds itself is no tree
         elif change == "nest":
             node[key] = [node[key]] * random.choice((1, 2, 9))
         elif change == "number" and type(node[key]) in (int, float):
             node[key] = random.choice((-node[key], node[key] + 1, node[key] * 1000, str(node[key])))
         else:
-            node[key] = random.choice(VALUES)
+            node[key] = copy.deepcopy(random.choice(VALUES))
     return tree
 
 
@@ -154,20 +154,6 @@ def _nodes(tree: Any) -> Iterator[Any]:
         yield tree
         for value in tree.values() if isinstance(tree, dict) else tree:
             yield from _nodes(value)
-
-
-def _json(tree: Any, depth: int) -> str:
-    def cut(node: Any, left: int) -> Any:
-        if left == 0 or not isinstance(node, dict | list):
-            return None if isinstance(node, dict | list) else node
-        if isinstance(node, dict):
-            return {str(key): cut(value, left - 1) for key, value in node.items()}
-        return [cut(value, left - 1) for value in node]
-
-    try:
-        return json.dumps(cut(tree, depth // 6))
-    except ValueError:
-        return "null"
 
 
 # --- the loaders ---
