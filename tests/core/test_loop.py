@@ -186,6 +186,30 @@ def test_adamw_stops_and_goes_on_as_well(tiny_data: Dataset, tiny_config: TrainC
     assert same(second.tensors(), whole.tensors())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("optimizer.exp_avg_sq.fc.weight", -1.0, "below 0 in optimizer.exp_avg_sq.fc.weight"),
+        ("optimizer.exp_avg.fc.weight", math.inf, "not finite in optimizer.exp_avg.fc.weight"),
+        ("optimizer.step.fc.weight", -1.0, "below 0 in optimizer.step.fc.weight"),
+        ("optimizer.step.fc.weight", None, "optimizer.step.fc.weight is missing"),
+    ],
+)
+def test_averages_that_adamw_cannot_have_are_refused(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, name: str, value: float | None, words: str
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, optimizer="adamw", lr_max=0.01))
+    list(fit(trainer, should_stop=lambda: True))
+    tensors = {key: tensor.clone() for key, tensor in trainer.tensors().items()}
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name].view(-1)[0] = value
+    save_checkpoint(tmp_path / "state.safetensors", tensors, trainer.facts())
+    with pytest.raises(InputError, match=words):
+        trainer.restore(read_checkpoint(tmp_path / "state.safetensors"))
+
+
 def test_weights_alone_do_not_resume(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
     trainer = Trainer(tiny_data, tiny_config)
     facts = {name: value for name, value in trainer.facts().items() if name != "state"}
