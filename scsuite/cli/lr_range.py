@@ -25,8 +25,10 @@ def lr_range(config: LrRangeConfig, output: Output) -> None:
     begin = time.perf_counter()
     terminal = Terminal(output)
     facts = machine_facts(resolve_arithmetic(config.device, config.precision))
-    check_policy(config.augment)
+    remarks = check_policy(config.augment)
     data = load_data(config, terminal)
+    for remark in remarks:
+        terminal.warn(remark)
     check_range_test(data, config)
     with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
         found = run_range_test(data, config, terminal)

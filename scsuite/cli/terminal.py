@@ -59,7 +59,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Show one line as it is."""
-        self._show(text, lambda: self.say(text))
+        self._show(words.clean(text), lambda: self.say(text))
 
     @property
     def is_live(self) -> bool:
@@ -68,12 +68,12 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """A line for the log, and for a screen that cannot be redrawn; a live one shows the same in a table."""
-        self._show(text, lambda: None if self.is_live else self.say(text))
+        self._show(words.clean(text), lambda: None if self.is_live else self.say(text))
 
     def warn(self, text: str) -> None:
         """Show a warning."""
         shown = f"[yellow]warning:[/yellow] {escape(words.clean(text))}"
-        self._show(f"warning: {text}", lambda: self.console.print(shown, emoji=False, soft_wrap=True))
+        self._show(f"warning: {words.clean(text)}", lambda: self.console.print(shown, emoji=False, soft_wrap=True))
 
     def say(self, text: str) -> None:
         """Show one line at once, and log it nowhere."""

@@ -61,8 +61,10 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
     arithmetic = resolve_arithmetic(config.device, config.precision)
     if config.lr_from is not None:
         read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
-    check_policy(config.augment)
+    remarks = check_policy(config.augment)
     data = load_data(config, terminal)
+    for remark in remarks:
+        terminal.warn(remark)
     check_range_test(data, range_config(config, data))
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
     facts = {**machine_facts(arithmetic), "data": data_facts(data)}

@@ -7,7 +7,7 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,13 @@ TRANSFORMS = frozenset({
 GROUPS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
 ADVICE = "This augmenter is very slow|ShiftScaleRotate is a special case"  # warnings that change no value
 MAX_NODES, MAX_DEPTH = 64, 8
+# What numbers may be: an image of 32 x 32 has no use for more, and minutes or gigabytes are made of larger ones.
+NUMBER_MAX = 360  # pixels, grey levels, parts, rounds; degrees of a full turn
+FACTOR_MAX = 3  # of what multiplies sides or work
+FACTOR_MIN = 1e-3  # of the step by which a factor grows
+KELVIN_MAX = 15_000
+FACTORS = ("scale", "percent", "factor")
+GROWING, MAX_GROWING = frozenset({"CropAndPad", "Pad", "RandomScale"}), 2  # one after the other, they make images huge
 # What Compose writes of itself beside its transforms, and the values that mean nothing to single images.
 COMPOSE: dict[Any, tuple[Any, ...]] = {
     "p": (1,),
@@ -99,6 +106,7 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -
         parts.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
     _check_normalize(path, parts)
     policy = a.Compose(parts)
+    _check_growth(path, node)
     _dry_run(path, policy)
     return policy
 
@@ -121,9 +129,12 @@ def normalisation_of(policy: "Compose") -> tuple[tuple[float, ...], tuple[float,
     return mean, std
 
 
-def check_policy(path: str | None) -> None:
-    """Raises what `load_policy` would, before any data is read."""
+def check_policy(path: str | None) -> tuple[str, ...]:
+    """Raises what `load_policy` would, before any data is read; returns what to warn of."""
     load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    own = _albumentations().__version__
+    saved = own if path is None else str(read_yaml(path, "augmentation policy").get("__version__", own))
+    return () if saved == own else (f"{path} is of albumentations {saved[:40]}, this is {own}: it may do other things",)
 
 
 def policy_facts(policy: "Compose") -> dict[str, Any]:
@@ -182,6 +193,8 @@ def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
         raise _refused(path, where, "a transform that the installed albumentations has", name)
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
     untaken = _untaken(path, where, kind, arguments)
+    for key, value in arguments.items():
+        _check_numbers(path, f"{where}.{key}", key, value)
     if name in GROUPS:
         _check_group(path, where, arguments)  # albumentations checks the arguments of transforms, not of groups
         children = _children(path, where, node)
@@ -231,6 +244,37 @@ def _check_group(path: str, where: str, arguments: Mapping[str, Any]) -> None:
         raise _refused(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_NODES:
         raise _refused(path, f"{where}.n", f"a whole number from 1 to {MAX_NODES}", repr(n)[:60])
+
+
+def _check_numbers(path: str, where: str, key: str, value: Any) -> None:
+    """Refuse numbers that ask for more time or memory than images of 32 x 32 can be worth."""
+    if isinstance(value, list):
+        for item in value:
+            _check_numbers(path, where, key, item)
+    elif isinstance(value, int | float):
+        largest = (
+            KELVIN_MAX
+            if key == "temperature_limit"
+            else FACTOR_MAX
+            if any(word in key for word in FACTORS)
+            else NUMBER_MAX
+        )
+        if not abs(value) <= largest:  # not a number is refused too
+            raise _refused(path, where, f"a number of at most {largest}", repr(value)[:60])
+        if key == "step_factor" and value < FACTOR_MIN:
+            raise _refused(path, where, f"a number of at least {FACTOR_MIN}", repr(value)[:60])
+        if key == "fit_output" and value:
+            raise _refused(path, where, "false: images keep their size", "true")
+
+
+def _check_growth(path: str, node: Mapping[str, Any]) -> None:
+    def names(node: Mapping[str, Any]) -> Iterator[str]:
+        yield node["__class_fullname__"]
+        for child in node.get("transforms", ()):
+            yield from names(child)
+
+    if (count := sum(name in GROWING for name in names(node))) > MAX_GROWING:
+        raise _refused(path, "transform", f"at most {MAX_GROWING} of {', '.join(sorted(GROWING))}", str(count))
 
 
 def _children(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:

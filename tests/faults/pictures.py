@@ -1,10 +1,355 @@
-"""C: image folders."""
+"""C: image folders. Broken files are found before the first epoch and named; odd ones become RGB by a stated rule."""
 
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from tests.faults.box import Box
 from tests.faults.case import Case, Row, check_cases
+from tests.faults.inputs import Tree, classes, encoded, picture, train_on, write_tree
 
-CASES: list[Case] = []
+HERE = "train/a/9"  # where one more picture is put; its suffix follows
+MB = 2**20
+
+
+def _folder(row: str, name: str, tree: Tree, words: tuple[str, ...] = (), code: int = 3, **more: object) -> Case:
+    """A training on the good classes with these files put in."""
+    return Case(row, name, lambda box: train_on(write_tree(box.inputs, {**classes(), **tree})), code, words, **more)  # type: ignore[arg-type]
+
+
+def _bare(row: str, name: str, tree: Tree, words: tuple[str, ...], code: int = 3) -> Case:
+    """A training on these files alone."""
+    return Case(row, name, lambda box: train_on(write_tree(box.inputs, tree)), code, words)
+
+
+def _decoded(box: Box, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    from scsuite import load_dataset
+
+    train = load_dataset(str(box.inputs)).train
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = train.images_NHWC[train.files.index(name)]
+    return pixels
+
+
+def _becomes(row: str, name: str, file: str, data: bytes, expected: object, words: tuple[str, ...] = ()) -> Case:
+    """A training that ends well, on a picture that is decoded to these pixels, to one grey level."""
+
+    def off(box: Box) -> str:
+        found = _decoded(box, file).astype(int)
+        away = int(np.abs(found - np.asarray(expected, dtype=int)).max())
+        return f"pixels are {away} away, the first is {found[0, 0].tolist()}" if away > 1 else ""
+
+    return _folder(row, name, {file: data}, ("final", *words), 0, after=off)
+
+
+# --- 23: broken; 24: sizes ---
+
+
+def _broken() -> Iterator[Case]:
+    png, jpeg, webp, bmp = (picture(50, kind, (64, 64)) for kind in ("PNG", "JPEG", "WEBP", "BMP"))
+    flipped = bytearray(png)
+    flipped[len(png) // 2] ^= 1
+    spoilt = {
+        "an empty file": (".png", b"", "an empty file"),
+        "text": (".png", b"hello", "none, or one cut in its header"),
+        "half a PNG": (".png", png[: len(png) // 2], "broken"),
+        "a PNG without its end": (".png", png[:-12], "broken"),
+        "a PNG without its last byte": (".png", png[:-1], "broken"),
+        "a flipped bit in a PNG": (".png", bytes(flipped), "broken"),
+        "half a JPEG": (".jpg", jpeg[: len(jpeg) // 2], "found"),
+        "a JPEG without its end": (".jpg", jpeg[:-2], "broken"),
+        "half a WebP": (".webp", webp[: len(webp) // 2], "found"),
+        "half a BMP": (".bmp", bmp[: len(bmp) // 2], "broken"),
+        "a header of a JPEG": (".jpg", jpeg[:20], "found"),
+        "zeros": (".jpg", bytes(5000), "none"),
+    }
+    for name, (suffix, data, word) in spoilt.items():
+        yield _folder("C23", name, {HERE + suffix: data}, (f"9{suffix}", word))
+    many = {f"train/b/bad{i}.png": b"" for i in range(9)}
+    yield _folder("C23", "nine broken files", many, ("bad0.png", "bad8.png", "Replace or remove them"))
+
+
+def _sizes() -> Iterator[Case]:
+    flat = {
+        size: encoded(Image.new("RGB", size, (10, 200, 90)))
+        for size in ((1, 1), (33, 32), (31, 40), (5000, 3000), (1, 5000))
+    }
+    for (width, height), data in flat.items():
+        yield _becomes(
+            "C24", f"{width} x {height}", HERE + ".png", data, (10, 200, 90), ("1 of 11 images were resized",)
+        )
+    yield _folder(
+        "C24",
+        "sizes of all kinds",
+        {f"train/a/s{i}.png": d for i, d in enumerate(flat.values())},
+        ("5 of 15 images were resized",),
+        0,
+    )
+
+
+# --- 25, 26: modes; 27: other formats; 29: turned, misnamed ---
+
+
+def _modes() -> Iterator[Case]:
+    def of(mode: str, colour: object) -> Image.Image:
+        return Image.new(mode, (32, 32), colour)  # type: ignore[arg-type]
+
+    palette = of("P", 0)
+    palette.putpalette([7, 8, 9] * 256)
+    odd = {
+        "CMYK": (".jpg", encoded(of("CMYK", (0, 255, 255, 0)), "JPEG", quality=100), (255, 0, 0)),
+        "P": (".png", encoded(palette), (7, 8, 9)),
+        "L": (".png", encoded(of("L", 77)), (77, 77, 77)),
+        "1": (".png", encoded(of("1", 1)), (255, 255, 255)),
+        "LA, transparent": (".png", encoded(of("LA", (9, 0))), (255, 255, 255)),
+        "RGBA, transparent red": (".png", encoded(of("RGBA", (255, 0, 0, 0))), (255, 255, 255)),
+        "RGBA, half of blue": (".png", encoded(of("RGBA", (0, 0, 255, 128))), (127, 127, 255)),
+        "RGBA WebP": (".webp", encoded(of("RGBA", (255, 0, 0, 0)), "WEBP", lossless=True), (255, 255, 255)),
+    }
+    for name, (suffix, data, colour) in odd.items():
+        yield _becomes("C25", name, HERE + suffix, data, colour)
+    deep = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    ramp = np.repeat(np.rint(deep / 257)[..., None], 3, axis=2)
+    yield _becomes("C26", "16-bit grey", HERE + ".png", encoded(Image.fromarray(deep)), ramp)
+    tiff = encoded(Image.fromarray(np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)), "TIFF")
+    yield _folder("C26", "a float TIFF called .png", {HERE + ".png": tiff}, ("a TIFF",))
+
+
+def _formats() -> Iterator[Case]:
+    frames = [Image.new("RGB", (32, 32), (i, i, i)) for i in range(1000)]
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:9])
+    pages = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    eps, svg, pdf = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg onload='x()'/>", b"%PDF-1.7\n"
+    others = {".gif": gif, ".tif": pages, ".eps": eps, ".svg": svg, ".pdf": pdf}
+    for suffix, data in others.items():
+        words = ("1 files that are not JPEG, PNG, BMP, WEBP were skipped", f"9{suffix}")
+        yield _folder("C27", f"a {suffix} is passed over and named", {HERE + suffix: data}, words, 0)
+        yield _folder("C27", f"a {suffix} called .png", {HERE + ".png": data}, (f" {suffix[1:4].upper()}",))
+    moving = encoded(
+        Image.new("RGB", (32, 32), (9, 9, 9)), "WEBP", save_all=True, append_images=frames[200:300], lossless=True
+    )
+    yield _becomes("C27", "an animated WebP's first frame", HERE + ".webp", moving, (9, 9, 9))
+    yield _becomes("C29", "a JPEG called .png", HERE + ".png", encoded(frames[99], "JPEG", quality=100), (99, 99, 99))
+    halves = np.zeros((32, 32, 3), np.uint8)
+    halves[:16] = 255  # white above; to be turned clockwise, so that white is on the right
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(halves), "PNG", exif=exif)
+    yield _becomes("C29", "turned by its EXIF", HERE + ".png", turned, halves.transpose(1, 0, 2)[:, ::-1])
+    for name, value in (("9", 9), ("65535", 65535)):
+        exif[0x0112] = value
+        yield _becomes(
+            "C29", f"an orientation of {name}", HERE + ".png", encoded(Image.fromarray(halves), exif=exif), halves
+        )
+    yield _becomes(
+        "C29",
+        "EXIF of junk",
+        HERE + ".png",
+        encoded(Image.fromarray(halves), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+        halves,
+    )
+    yield _becomes("C29", "letter case of its suffix", HERE + ".PnG", encoded(frames[5]), (5, 5, 5))
+
+
+# --- 28: bombs ---
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, *chunks: bytes, grey: bool = True) -> bytes:
+    """https://www.w3.org/TR/png-3/: signature, header, these chunks, end."""
+    head = struct.pack(">LL5B", width, height, 8, 0 if grey else 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + b"".join(chunks) + _chunk(b"IEND", b"")
+
+
+def _bombs() -> Iterator[Case]:
+    for side in (4097, 10_000, 20_000, 2**31 - 1):
+        yield _folder(
+            "C28",
+            f"a header of {side} x {side}",
+            {HERE + ".png": _png(side, side)},
+            (f"{side} x {side}" if side < 12_000 else "more than 16,777,216 pixels",),
+        )
+    wide = _chunk(b"IDAT", zlib.compress(bytes(9001 * 9000), 1))
+    yield _folder("C28", "81 megapixels of grey", {HERE + ".png": _png(9000, 9000, wide)}, ("9000 x 9000",))
+    huge = zlib.compress(bytes(10 * MB))
+    row = _chunk(b"IDAT", zlib.compress(bytes(33 * 32)))
+    for kind, data in ((b"iCCP", b"x\0\0" + huge), (b"zTXt", b"x\0\0" + huge), (b"iTXt", b"x\0\1\0\0\0" + huge)):
+        yield _folder(
+            "C28", f"10 MB in {kind.decode()}", {HERE + ".png": _png(32, 32, _chunk(kind, data), row)}, ("broken",)
+        )
+    text = _chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(MB - 9))) * 2000
+    yield _folder("C28", "2,000 texts of 1 MB", {HERE + ".png": _png(32, 32, text, row)}, ("broken",))
+    yield _folder(
+        "C28", "a BMP of 30,000 x 30,000", {HERE + ".bmp": _bmp(30_000, 30_000)}, ("more than 16,777,216 pixels",)
+    )
+    yield Case("C28", "ten files of 64 MB", lambda box: _large(box, 64 * MB), 3, ("none, or one cut",))
+    yield Case("C28", "a file of 65 MB", lambda box: _large(box, 65 * MB), 3, ("at most 64 MB",))
+    full = _chunk(b"IDAT", zlib.compress(bytes(4096 * (4096 * 4 + 1)), 1))
+    largest = {f"train/a/{i}9.png": _png(4096, 4096, full, grey=False) for i in range(3)}
+    yield _folder("C28", "the largest allowed, and one broken", {**largest, "train/b/z.png": b""}, ("an empty file",))
+    yield _folder("C28", "a JPEG of 3,000 scans", {HERE + ".jpg": _scans(3000)}, ("scans",))
+
+
+def _bmp(width: int, height: int) -> bytes:
+    return b"BM" + struct.pack("<LLLLllHHLLllLL", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+def _large(box: Box, size: int) -> list[object]:
+    """Files of zeros that take no room on the disk."""
+    write_tree(box.inputs, classes())
+    for number in range(10):
+        path = box.inputs / f"train/a/big{number}.png"
+        path.touch()
+        os.truncate(path, size)
+    return train_on(box.inputs)
+
+
+def _scans(count: int) -> bytes:
+    """A progressive JPEG of 4096 x 4096 whose last scan is there many times: each is a pass over all of the image."""
+    whole = encoded(Image.new("L", (4096, 4096), 128), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    tables = whole.rindex(b"\xff\xc4", 0, last)
+    return whole[:-2] + whole[tables:-2] * count + b"\xff\xd9"
+
+
+# --- 30: layouts; 31: what is no file; 32: names; 33: the same image twice ---
+
+
+def _layouts() -> Iterator[Case]:
+    good = classes()
+    one = {name: data for name, data in good.items() if "/a/" in name}
+    yield _bare("C30", "nothing", {}, ("found none",))
+    yield _bare("C30", "no class folders", {f"{i}.png": picture(i) for i in range(4)}, ("beside the class folders",))
+    yield _bare("C30", "one class", one, ("at least 2 classes", "only a"))
+    yield _bare("C30", "an empty class", {**good, "train/c/note.txt": b""}, ("none in c",))
+    yield _bare("C30", "a picture in the root", {**good, "x.png": picture(60)}, ("final",), 0)
+    yield _bare("C30", "a picture beside the classes", {**good, "train/x.png": picture(60)}, ("train/x.png",))
+    yield _bare("C30", "a class that only training has", {**good, "train/c/0.png": picture(60)}, ("c only in train/",))
+    yield _bare("C30", "a class that only the test has", {**good, "test/c/0.png": picture(60)}, ("c only in test/",))
+    yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("test alone",))
+    many = {f"{c:04}/{i}.png": picture(c % 256) for c in range(1001) for i in (0, 1)}
+    few = ("--limit-train", 8, "--limit-test", 8)
+    yield Case("C30", "1001 classes", lambda box: train_on(write_tree(box.inputs, many), *few), 0, ("1001 classes",))
+    yield _bare("C30", "text files alone", {"a/x.txt": b"", "b/y.txt": b""}, ("none, and 2 other files",))
+    yield Case("C30", "a missing folder", lambda box: train_on(box.inputs / "none"), 3, ("found none",))
+
+
+def _link(target: str) -> Callable[[Box], None]:
+    return lambda box: (box.inputs / "train/a/9.png").symlink_to(target)
+
+
+def _special() -> Iterator[Case]:
+    def with_(name: str, spoil: Callable[[Box], object], words: tuple[str, ...], code: int = 3) -> Case:
+        def make(box: Box) -> list[object]:
+            write_tree(box.inputs, classes())
+            spoil(box)
+            return train_on(box.inputs)
+
+        return Case("C31", name, make, code, words)
+
+    yield with_("a link out", _link("/etc/passwd"), ("a link out of it",))
+    yield with_("a link to a device", _link("/dev/zero"), ("9.png",))
+    yield with_("a link to itself", _link("9.png"), ("Too many levels",))
+    yield with_("a link to nothing", _link("none.png"), ("No such file",))
+    yield with_("a link to a folder", _link(".."), ("a link to a folder",))
+    yield with_("a link within", _link("0.png"), ("7 training",), 0)
+    yield with_("a class that is a link", lambda box: (box.inputs / "train/c").symlink_to("a"), ("a link to a folder",))
+    yield with_("a pipe", lambda box: os.mkfifo(box.inputs / "train/a/9.png"), ("a pipe, socket or device",))
+    yield with_(
+        "a device", lambda box: os.mknod(box.inputs / "train/a/9.png", 0o20644, 0x105), ("a pipe, socket or device",)
+    )
+    yield with_("a folder called .png", lambda box: (box.inputs / "train/a/9.png").mkdir(), ("6 training",), 0)
+    hidden = (
+        ".DS_Store",
+        "train/a/.hidden.png",
+        "__MACOSX/a/._0.png",
+        "train/a/Thumbs.db",
+        "train/a/._0.png",
+        ".git/x/y.png",
+    )
+    yield with_("hidden files", lambda box: write_tree(box.inputs, dict.fromkeys(hidden, b"junk")), ("6 training",), 0)
+    yield Case("C31", "an unreadable folder", _unreadable, 3, ("Permission denied",), before=_nobody)
+
+
+def _unreadable(box: Box) -> list[object]:
+    write_tree(box.inputs, classes())
+    for path in (box.path.parent, box.path):
+        path.chmod(0o777)
+    (box.inputs / "train/a").chmod(0)
+    return train_on(box.inputs)
+
+
+def _nobody() -> None:
+    """Root reads everything: be somebody else."""
+    os.setuid(65534)
+
+
+def _names() -> Iterator[Case]:
+    odd = {
+        "a newline": "x\ny",
+        "an escape sequence": "\x1b[2J\x1b]0;owned\x07",
+        "no UTF-8": "\udcff\udcfe",
+        "255 bytes": "n" * 251,
+        "a formula": "=cmd()",
+        "markup": "[red]x[/]",
+        "right to left": "\u202etxt",
+        "a quote": "'\"`$(x)",
+    }
+    for name, stem in odd.items():
+        shown = stem if stem.isprintable() else stem.encode("unicode_escape").decode()
+        yield _folder("C32", f"{name}, broken", {f"train/a/{stem}.png": b""}, (f"{shown}.png", "an empty file"))
+        yield _folder(
+            "C32",
+            f"{name}, skipped",
+            {f"train/a/{stem}.txt": b""},
+            (f"{stem if name == 'markup' else ''}",),
+            0,
+            after=_no_controls,
+        )
+        both = {f"{split}/{stem}/0.png": picture(70 + len(split)) for split in ("train", "test")}
+        yield _folder("C32", f"{name}, a class", both, ("3 classes",), 0, after=_no_controls)
+
+
+def _no_controls(box: Box) -> str:
+    """Whether anything in a report would move a terminal's cursor, or break a line of a table."""
+    for path in box.path.parent.glob("*.out"), box.path.parent.glob("*.err"), box.runs.rglob("log.txt"):
+        for file in path:
+            text = file.read_text(errors="surrogateescape")
+            if bad := {
+                c for c in text if c != "\n" and (ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 or c in "\x7f\u202e")
+            }:
+                return f"{file.name} has {sorted(bad)!a}"
+    return ""
+
+
+def _twins() -> Iterator[Case]:
+    same = {"test/a/twin.png": picture(0), "test/b/twin.jpg": picture(0)}
+    yield _folder("C33", "the same images in both", same, ("2 of 6 test images are also among the training",), 0)
+    again = encoded(Image.open(io.BytesIO(picture(0))), pnginfo=_note())
+    yield _folder(
+        "C33", "the same pixels in another file", {"test/a/t.png": again}, ("1 of 5 test images are also",), 0
+    )
+    loose = {f"{kind}/{i}.png": picture(3) for kind in "ab" for i in range(9)}
+    yield _bare(
+        "C33", "the same images where the test is held out", loose, ("test images are also among the training",), 0
+    )
+
+
+def _note() -> PngImagePlugin.PngInfo:
+    note = PngImagePlugin.PngInfo()
+    note.add_text("note", "another file")
+    return note
 
 
 def rows(quick: bool) -> list[Row]:
     """One row: the cases of C."""
-    return [check_cases("C image folders", CASES)]
+    parts = (_broken(), _sizes(), _modes(), _formats(), _bombs(), _layouts(), _special(), _names(), _twins())
+    cases = [case for part in parts for case in part]
+    return [check_cases("C image folders", cases[::4] if quick else cases)]

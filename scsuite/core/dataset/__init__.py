@@ -21,6 +21,7 @@ from scsuite.core.dataset.base import (
     Split,
     balanced_indices,
     hold_out,
+    shared_note,
 )
 from scsuite.core.errors import InputError
 
@@ -139,4 +140,4 @@ def _finished(name: str, decoded: Decoded, digest: str, test_split: float, spec:
     train, test = everything.take(np.flatnonzero(~chosen_N)), everything.take(np.flatnonzero(chosen_N))
     note = f"{len(test):,} of {len(everything):,} images, {test_split:g} of each class, were held out as test images"
     own = hashlib.sha256(f"{digest} {test_split!r}".encode()).hexdigest()
-    return Dataset(name, decoded.class_names, train, test, own, (*decoded.notes, note))
+    return Dataset(name, decoded.class_names, train, test, own, (*decoded.notes, note, *shared_note(train, test)))

@@ -3,6 +3,7 @@
 Shapes: N images, H x W = 32 x 32, C = 3 (RGB), K classes.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -78,6 +79,17 @@ def _limit(split: Split, limit: int | None) -> Split:
     if limit is None or limit >= len(split):
         return split
     return split.take(np.sort(balanced_indices(split.labels_N, limit, "limit")))
+
+
+def shared_note(train: Split, test: Split) -> list[str]:
+    """A note of how many test images are, pixel for pixel, training images too; none where none is."""
+    seen = set(map(_digest, train.images_NHWC))
+    count = sum(_digest(image_HWC) in seen for image_HWC in test.images_NHWC)
+    return [f"{count:,} of {len(test):,} test images are also among the training images"] if count else []
+
+
+def _digest(image_HWC: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image_HWC.tobytes(), digest_size=16).digest()
 
 
 def balanced_indices(labels_N: NDArray[np.int64], num_images: int, purpose: str) -> NDArray[np.int64]:

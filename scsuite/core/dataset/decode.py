@@ -28,6 +28,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", 
 PIXELS_MAX = 4096 * 4096  # width times height, looked at in the header
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
 _DRAFT = 4 * SIZE  # pixels; a large JPEG is decoded at 1/2, 1/4 or 1/8 while its sides stay at least this long
+_SCANS_MAX = 100  # of a JPEG; encoders write 10, and one has two or three pictures in it at times
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _THREADS = 2  # Pillow lets other threads run while it decodes; small pictures gain little, photographs much
 _BATCH = 64  # pictures a thread takes at a time
@@ -76,6 +77,8 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], bool]:
     try:
         picture = _open(data)
         resized = picture.size != (SIZE, SIZE)
+        if picture.format in ("JPEG", "MPO"):
+            _check_scans(data)
         if resized and picture.format in ("JPEG", "MPO"):
             picture.draft(None, (_DRAFT, _DRAFT))
         picture.load()
@@ -111,6 +114,12 @@ def _open(data: bytes) -> Image.Image:
         picture.verify()  # checksums of all chunks and the end chunk, which decoding alone passes over
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     return picture
+
+
+def _check_scans(data: bytes) -> None:
+    """A progressive JPEG is decoded once for each of its scans: thousands of them would take minutes."""
+    if (count := data.count(b"\xff\xda")) > _SCANS_MAX:
+        raise BrokenPictureError(f"a JPEG of {count:,} scans")
 
 
 def _check_end(picture: Image.Image, data: bytes) -> None:

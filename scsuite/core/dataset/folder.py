@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.dataset import archive, decode
-from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
+from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split, shared_note
 from scsuite.core.dataset.layout import Layout, arrange
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular, read_regular
@@ -204,8 +204,8 @@ def _assemble(found: _Pictures, names: list[str], layout: Layout) -> Decoded:
             f"{len(found.others):,} files that are not {', '.join(decode.FORMATS)} were skipped"
             f" ({listed}; the first is {found.others[0]})"
         )
-    if test is not None and (num_shared := count_shared(train, test)):
-        notes.append(f"{num_shared:,} of {len(test):,} test images are also among the training images")
+    if test is not None:
+        notes += shared_note(train, test)
     return Decoded(layout.class_names, train, test, tuple(notes))
 
 
@@ -215,13 +215,3 @@ def _split(found: _Pictures, names: list[str], part: list[tuple[int, int]]) -> S
         images_NHWC[row] = found.images.pop(names[i])  # let go of one by one: the pictures are in memory once
     labels_N = np.array([label for _, label in part], dtype=np.int64)
     return Split(images_NHWC, labels_N, tuple(names[i] for i, _ in part))
-
-
-def count_shared(train: Split, test: Split) -> int:
-    """How many test images are, pixel for pixel, training images too."""
-    seen = set(map(_digest, train.images_NHWC))
-    return sum(_digest(image_HWC) in seen for image_HWC in test.images_NHWC)
-
-
-def _digest(image_HWC: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(image_HWC.tobytes(), digest_size=16).digest()
