@@ -1,5 +1,6 @@
 """`scsuite train`: One Cycle training, from nothing or from where a run stopped."""
 
+import math
 import reprlib
 import signal
 import time
@@ -345,7 +346,7 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
 def guessing(num_classes: int, num_images: int) -> float:
     """The accuracy that a guess among equally frequent classes stays below, 98 times in 100: mean and 2 deviations."""
     chance = 1 / num_classes
-    return chance + 2 * (chance * (1 - chance) / num_images) ** 0.5
+    return chance + 2 * math.sqrt(chance * (1 - chance) / num_images)
 
 
 def draw_training(run: "RunDir", trainer: "Trainer") -> Path:
