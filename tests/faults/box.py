@@ -32,6 +32,7 @@ class Outcome:
     out: str
     err: str
     seconds: float
+    cpu_seconds: float
     megabytes: float  # its peak of resident memory, above what the parent held when it was forked
 
 
@@ -118,7 +119,8 @@ class Process:
         seconds = time.monotonic() - self.begin
         code = os.waitstatus_to_exitcode(status)
         out, err = (path.read_text(errors="backslashreplace") for path in (self.out, self.err))
-        return Outcome(code, out, err, seconds, usage.ru_maxrss / 1024 - self.baseline)
+        busy = usage.ru_utime + usage.ru_stime
+        return Outcome(code, out, err, seconds, busy, usage.ru_maxrss / 1024 - self.baseline)
 
     def has_orphans(self, patience: float = 6.0) -> bool:
         """Whether anything of its process group outlives it; torch's workers look for their parent every 5 seconds."""
