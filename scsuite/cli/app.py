@@ -32,6 +32,12 @@ app.command("gradcam", context_settings={"allow_extra_args": True})(gradcam)  # 
 
 COMMANDS = ("zigzag", "lr-range", "train", "evaluate", "gradcam")
 
+# What torch, oneDNN, the thread library and the loader say where memory ends; each in an error type of its own.
+NO_ROOM = (
+    "out of memory", "allocate memory", "bad_alloc", "could not create a memory", "start new thread",
+    "failed to map segment",
+)  # fmt: skip
+
 # The usage errors of the parser under Typer: click's, or in newer versions Typer's own copy of it.
 _ParserError = typer.BadParameter.__mro__[2]
 
@@ -58,7 +64,16 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _mend_streams()
     arguments = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in arguments
+    debug, hook = "--debug" in arguments, sys.unraisablehook
+    if not debug:
+        sys.unraisablehook = lambda _unraisable: None  # a library's clean-up that fails after the error that we tell
+    try:
+        return _run(arguments, debug)
+    finally:
+        sys.unraisablehook = hook
+
+
+def _run(arguments: Sequence[str], debug: bool) -> int:
     try:
         with _polite_signals(), warnings.catch_warnings():
             if not debug:
@@ -122,8 +137,8 @@ def _as_ours(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | N
         return error
     if isinstance(error, _ParserError):
         return _usage_error(error, arguments)
-    no_room = "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_room):
+    no_room = isinstance(error, RuntimeError | ImportError) and any(text in str(error).lower() for text in NO_ROOM)
+    if no_room or isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return OutputError(
             "out of memory", "this machine", expected="room for the batch", found=_one_line(error)[:120],
             hint="Try a smaller --bs or --width.",

@@ -120,13 +120,16 @@ class TrainLoader:
         self.batches.epoch, self.batches.first = epoch, first_batch
         with _sigterm_held():  # the workers start here, and inherit it
             batches = iter(self._loader)
-        for batch in batches:
-            if isinstance(batch, InputError):
-                try:
-                    raise batch
-                finally:
-                    del batch  # else the error holds on to this frame and it to the error, and the workers live on
-            yield batch
+        try:
+            for batch in batches:
+                if isinstance(batch, InputError):
+                    try:
+                        raise batch
+                    finally:
+                        del batch  # else the error holds on to this frame and it to the error, and the workers live on
+                yield batch
+        except (ConnectionError, EOFError) as error:  # the pipe to a worker that was killed as it wrote
+            raise RuntimeError(f"DataLoader worker is gone: {error}") from None
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
