@@ -21,6 +21,7 @@ from scsuite.cli.lr_range import lr_range
 from scsuite.cli.terminal import drop, quiet_pipe
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
+from scsuite.core.distributed import first_to_fail, one_process
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
 
 app = typer.Typer(name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -50,11 +51,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def scsuite(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Super-convergence for small image classifiers: find the rates, draw the cycle, train, evaluate, explain."""
+    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
+        one_process(context.invoked_subcommand)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -124,12 +128,13 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, _ParserError) and not str(error):
         return ExitCode.USAGE  # no command at all: the help was printed
     known = _as_ours(error, arguments)
-    if known is None:
-        _say(f"error: bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "
-             "Run it again with --debug and report what it prints.")  # fmt: skip
-        return ExitCode.BUG
-    _say(f"error: {known}")
-    return known.exit_code
+    bug = (
+        f"bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "
+        "Run it again with --debug and report what it prints."
+    )
+    if first_to_fail():  # else another rank has named the cause
+        _say(f"error: {known or bug}")
+    return known.exit_code if known else ExitCode.BUG
 
 
 def _as_ours(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from scsuite import __version__
 from scsuite.cli.options import Output
 from scsuite.cli.terminal import Terminal
 from scsuite.core.config import SOURCES, Config, DataConfig
+from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import UsageError
 
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
@@ -19,11 +21,28 @@ if TYPE_CHECKING:
     from scsuite.core.rundir import RunDir
 
 
-def load_data(config: DataConfig, terminal: Terminal) -> "Dataset":
-    """The images that the configuration names, limits applied; says how many there are, and what was done to them."""
+HARMLESS = frozenset({"workers", "data_dir", "cache_dir"})  # options that no number depends on
+
+
+def output_of(output: Output, world: World) -> Output:
+    """What was asked for of the rank that leads; nothing of the others."""
+    return output if world.leads else replace(output, json=False, quiet=True)
+
+
+def check_ranks(world: World, config: Config, data: "Dataset", **more: Any) -> None:
+    """Raises InputError unless all ranks were given the same settings, data and whatever more they stand on."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in HARMLESS}
+    world.check_same({"version": __version__, "data": data.fingerprint, **settings, **more})
+
+
+def load_data(config: DataConfig, terminal: Terminal, world: World = ALONE) -> "Dataset":
+    """The images that the configuration names, limits applied; says how many there are, and what was done to them.
+
+    The rank that leads fetches and decodes them, the others find them in the cache.
+    """
     from scsuite.core.dataset import load_dataset
 
-    with terminal.counting() as progress:
+    with world.leader_first(), terminal.counting() as progress:
         data = load_dataset(
             config.data,
             data_dir=config.data_dir,
@@ -67,8 +86,8 @@ def _check_apart(runs_dir: Path, data: str | None) -> None:
         )  # fmt: skip
 
 
-def machine_facts(arithmetic: "Arithmetic") -> dict[str, Any]:
-    """Device, precision and threads, for environment.json."""
+def machine_facts(arithmetic: "Arithmetic", world: World = ALONE) -> dict[str, Any]:
+    """Device, precision, threads and number of ranks, for environment.json."""
     import torch
 
     on_cuda = arithmetic.device.type == "cuda"
@@ -78,6 +97,7 @@ def machine_facts(arithmetic: "Arithmetic") -> dict[str, Any]:
         "cuda": torch.version.cuda if on_cuda else None,
         "precision": arithmetic.precision,
         "threads": torch.get_num_threads(),
+        "world_size": world.size,
     }
 
 

@@ -4,10 +4,20 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scsuite.cli.begin import create_run, data_facts, finish, load_data, machine_facts, say_figures
+from scsuite.cli.begin import (
+    check_ranks,
+    create_run,
+    data_facts,
+    finish,
+    load_data,
+    machine_facts,
+    output_of,
+    say_figures,
+)
 from scsuite.cli.options import Output, options
 from scsuite.cli.terminal import PLAIN_EVERY, Terminal
 from scsuite.core.config import LrRangeConfig
+from scsuite.core.distributed import ALONE, World, join
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -18,20 +28,29 @@ if TYPE_CHECKING:
 @options(LrRangeConfig)
 def lr_range(config: LrRangeConfig, output: Output) -> None:
     """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
+    begin = time.perf_counter()
+    with join() as world:
+        _lr_range(config, output_of(output, world), begin, world)
+
+
+def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World) -> None:
     from scsuite.core.augment import check_policy
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.report import tables
 
-    begin = time.perf_counter()
     terminal = Terminal(output)
-    facts = machine_facts(resolve_arithmetic(config.device, config.precision))
+    facts = machine_facts(resolve_arithmetic(config.device, config.precision, world), world)
     remarks = check_policy(config.augment)
-    data = load_data(config, terminal)
+    data = load_data(config, terminal, world)
     for remark in remarks:
         terminal.warn(remark)
-    check_range_test(data, config)
+    check_range_test(data, config, world)
+    check_ranks(world, config, data)
+    if not world.leads:
+        run_range_test(data, config, terminal, world=world)
+        return
     with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
-        found = run_range_test(data, config, terminal)
+        found = run_range_test(data, config, terminal, world=world)
         write_history(run, found)
         figure = draw_range_test(run, found, config)
         terminal.print(
@@ -57,16 +76,20 @@ def lr_range(config: LrRangeConfig, output: Output) -> None:
         terminal.line(f"next      scsuite train --lr-from {run.path} ...")
 
 
-def check_range_test(data: "Dataset", config: LrRangeConfig) -> None:
+def check_range_test(data: "Dataset", config: LrRangeConfig, world: World) -> None:
     """What can be wrong with the settings for this data, found before anything is written."""
     from scsuite.core.loop import check_batches, split_off_val
 
     train, _ = split_off_val(data.train, config.val_split)
-    check_batches(len(train), config.batch_size)
+    check_batches(len(train), config.batch_size, world)
 
 
 def run_range_test(
-    data: "Dataset", config: LrRangeConfig, terminal: Terminal, check_stop: Callable[[], None] | None = None
+    data: "Dataset",
+    config: LrRangeConfig,
+    terminal: Terminal,
+    check_stop: Callable[[], None] | None = None,
+    world: World = ALONE,
 ) -> "RangeTest":
     """The test under a display: a bar on a terminal, a line now and then elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -92,7 +115,7 @@ def run_range_test(
                 last = time.monotonic()
                 terminal.line(f"range test {repeat + 1} of {config.repeats}, step {step.step + 1} of {total}: {text}")
 
-        return range_test(data, config, on_step=on_step)
+        return range_test(data, config, on_step=on_step, world=world)
 
 
 def write_history(run: "RunDir", found: "RangeTest") -> None:

@@ -4,7 +4,7 @@ import math
 import reprlib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import FrameType
@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scsuite.cli.begin import create_run, data_facts, finish, load_data, machine_facts, say_figures
+from scsuite.cli.begin import (
+    HARMLESS,
+    check_ranks,
+    create_run,
+    data_facts,
+    finish,
+    load_data,
+    machine_facts,
+    output_of,
+    say_figures,
+)
 from scsuite.cli.lr_range import check_range_test, draw_range_test, run_range_test, write_history
 from scsuite.cli.options import Output, options
 from scsuite.cli.terminal import Terminal
 from scsuite.core.config import RANGE_STEPS_MIN, LrRangeConfig, TrainConfig, flag_of
+from scsuite.core.distributed import World, join
 from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +36,6 @@ if TYPE_CHECKING:
     from scsuite.core.loop import EpochResult, StepResult, Trainer
     from scsuite.core.rundir import RunDir
 
-HARMLESS = frozenset({"workers", "data_dir", "cache_dir"})  # what may change on resume: no number depends on them
 COMMIT_SHARE = 0.02  # of the time, at most, goes into commits (design.md)
 GRID = 64  # augmented images to look at
 ROOM = 8  # lines of a screen that are not for epochs
@@ -36,45 +46,57 @@ ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", hel
 @options(TrainConfig, resume=ResumeOption)
 def train(config: TrainConfig, output: Output, resume: str | None) -> None:
     """Train with the One Cycle Policy: one cycle over all epochs, no annihilation."""
+    begin = time.perf_counter()
+    with join() as world:
+        _begin(config, output_of(output, world), resume, begin, world)
+
+
+def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float, world: World) -> None:
+    """On every rank: a new run, or the rest of one."""
     from scsuite.core.rundir import RunDir, read_result
 
-    begin = time.perf_counter()
     terminal = Terminal(output)
     if resume is None:
-        _train_anew(config, output, terminal, begin)
+        _train_anew(config, output, terminal, begin, world)
         return
-    with RunDir.open(Path(resume)) as run:
+    with RunDir.open(Path(resume), hold=world.leads) as run:
         if run.result() is not None:
             result = read_result(str(run.path), "train")
             _same_settings(run.config(), config, output.given, run.path)
             terminal.say(f"finished  {run.path} is complete: nothing to do")
             terminal.result(result)
             return
-        _go_on(run, config, output, terminal, begin)
+        _go_on(run, config, output, terminal, begin, world)
 
 
-def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
+def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
     from scsuite.core.augment import check_policy
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.core.rundir import read_result
 
     make_deterministic(config.deterministic)
-    arithmetic = resolve_arithmetic(config.device, config.precision)
+    arithmetic = resolve_arithmetic(config.device, config.precision, world)
     if config.lr_from is not None:
         read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
     remarks = check_policy(config.augment)
-    data = load_data(config, terminal)
+    data = load_data(config, terminal, world)
     for remark in remarks:
         terminal.warn(remark)
-    check_range_test(data, range_config(config, data))
+    check_range_test(data, range_config(config, data), world)
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
-    facts = {**machine_facts(arithmetic), "data": data_facts(data)}
-    with StopRequest(terminal) as stop, create_run(output, "train", data.name, config, terminal, **facts) as run:
-        config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
-        _train(run, config, data, terminal, stop, begin, None)
+    check_ranks(world, config, data, rates=found)
+    facts = {**machine_facts(arithmetic, world), "data": data_facts(data)}
+    asked = config
+    config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
+    with StopRequest(world) as stop:
+        if not world.leads:
+            _follow(config, data, terminal, stop, None)
+            return
+        with create_run(output, "train", data.name, asked, terminal, **facts) as run:
+            _train(run, config, data, terminal, stop, begin, None)
 
 
-def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float) -> None:
+def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
     """Continue a run in its own directory, under its own settings."""
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.core.rundir import newest_checkpoint
@@ -83,15 +105,20 @@ def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Termina
     saved = run.config() if checkpoint is None else _agreed(run, checkpoint)
     config = _same_settings(saved, config, output.given, run.path)
     make_deterministic(config.deterministic)
-    resolve_arithmetic(config.device, config.precision)  # a device that is not here is said before the data is read
-    data = load_data(config, terminal)
+    resolve_arithmetic(config.device, config.precision, world)  # a device that is not here: before the data is read
+    data = load_data(config, terminal, world)
+    check_ranks(world, config, data, state=None if checkpoint is None else checkpoint.path.name)
+    if not world.leads:
+        with StopRequest(world) as stop:
+            _follow(config, data, terminal, stop, checkpoint)
+        return
     for problem in problems:
         terminal.warn(f"passed over: {problem}")
     if checkpoint is None:
         terminal.log_to(run)
         terminal.warn(f"{run.path} has no checkpoint yet: starting again from step 0")
         run.cut_back(0, 0)
-    with StopRequest(terminal) as stop:
+    with StopRequest(world) as stop:
         _train(run, config, data, terminal, stop, begin, checkpoint)
 
 
@@ -138,7 +165,7 @@ def _train(
         config = _find_rates(run, config, data, terminal, stop)
     elif config.lr_min is None:
         terminal.line(f"rates     LRMIN is LRMAX / {config.div_factor:g}")
-    trainer = Trainer(data, config)
+    trainer = Trainer(data, config, stop.world)
     run.check_room((KEPT + 1) * trainer.state_bytes)  # one more while it is written
     if checkpoint is not None:
         trainer.restore(checkpoint)
@@ -154,26 +181,44 @@ def _train(
     _finish(run, trainer, terminal, begin)
 
 
+def _follow(
+    config: TrainConfig, data: "Dataset", terminal: Terminal, stop: "StopRequest", checkpoint: "Checkpoint | None"
+) -> None:
+    """What a rank does that does not lead: the same steps as `_train`, and nothing to say or to write."""
+    from scsuite.core.loop import Trainer, fit
+
+    if config.lr_max is None:
+        found = run_range_test(data, range_config(config, data), terminal, stop.check, stop.world)
+        config = replace(config, lr_min=found.lr_min, lr_max=found.lr_max)
+    trainer = Trainer(data, config, stop.world)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    for _ in fit(trainer, should_stop=stop.asked):
+        pass
+    with stop.world.leader_first():  # which commits: torchrun ends all when the first rank has left
+        pass
+    if not trainer.finished:
+        stop.leave()
+
+
 def _find_rates(
     run: "RunDir", config: TrainConfig, data: "Dataset", terminal: Terminal, stop: "StopRequest"
 ) -> TrainConfig:
     """`--lr-max auto`: the range test first, its figure and history in this run."""
+
+    def say() -> None:
+        terminal.line("stopped   in the range test; begin again in the same directory with:")
+        terminal.line(f"          scsuite train --resume {run.path}")
+
     terminal.line("rates     not given: finding them by a range test")
     test = range_config(config, data)
-    found = run_range_test(data, test, terminal, lambda: _check_stop(stop, run, terminal))
+    found = run_range_test(data, test, terminal, lambda: stop.check(say), stop.world)
     write_history(run, found)
     figure = draw_range_test(run, found, test)
     for warning in found.warnings:
         terminal.warn(warning)
     say_figures(terminal, figure)
     return replace(config, lr_min=found.lr_min, lr_max=found.lr_max)
-
-
-def _check_stop(stop: "StopRequest", run: "RunDir", terminal: Terminal) -> None:
-    if stop.signum is not None:
-        terminal.line("stopped   in the range test; begin again in the same directory with:")
-        terminal.line(f"          scsuite train --resume {run.path}")
-        stop.leave()
 
 
 def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
@@ -256,19 +301,19 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
                 shown = rows[-max(1, terminal.console.height - ROOM) :]
                 show(Group(tables.epochs(shown, held_out), "", _live_table(trainer, step)))
 
-        for last in fit(trainer, on_step=on_step, should_stop=lambda: stop.signum is not None):
+        for last in fit(trainer, on_step=on_step, should_stop=stop.asked):
             run.append_epoch(last)
             rows.append(asdict(last))
             terminal.note(_epoch_line(trainer, last))
             commits.after_epoch()
     if terminal.is_live and rows:
         terminal.console.print(tables.epochs(rows, held_out))
-    if not trainer.finished:
+    with stop.world.leader_first():
         commits.now()
+    if not trainer.finished:
         terminal.line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
         terminal.line(f"          scsuite train --resume {run.path}")
         stop.leave()
-    commits.now()
 
 
 class Commits:
@@ -443,8 +488,8 @@ def make_deterministic(wanted: bool) -> None:
 class StopRequest:
     """While entered, SIGINT, SIGTERM and SIGHUP only note their number; a second SIGINT interrupts at once."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -468,6 +513,17 @@ class StopRequest:
         if signum == signal.SIGINT and self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
+
+    def asked(self) -> bool:
+        """Whether any rank got a signal: they ask each other at the same step, and leave by the same code."""
+        self.signum = self.world.most(self.signum or 0) or None
+        return self.signum is not None
+
+    def check(self, say: Callable[[], None] = lambda: None) -> None:
+        """Say so and leave, if that was asked for."""
+        if self.asked():
+            say()
+            self.leave()
 
     def leave(self) -> None:
         """End the process with the signal's exit code."""

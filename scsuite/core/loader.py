@@ -25,6 +25,7 @@ from scsuite.core.errors import InputError
 if TYPE_CHECKING:
     from albumentations import Compose
 
+WHOLE = slice(None)  # of a batch
 SENDERS_KNOWN = hasattr(signal, "sigwaitinfo")  # who sent a signal; elsewhere torch's own handling of SIGTERM stays
 
 
@@ -65,14 +66,14 @@ class _Augmented(TorchDataset[Batch | InputError]):
 class _EpochBatches:
     """The batch sampler: one epoch's shuffled (epoch, index) batches, from batch `first` on."""
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+    def __init__(self, num_images: int, batch_size: int, seed: int, part: slice) -> None:
+        self.num_images, self.batch_size, self.seed, self.part = num_images, batch_size, seed, part
         self.epoch, self.first = 0, 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng(keyed_seed(self.seed, "shuffle", self.epoch)).permutation(self.num_images)
         for start in range(self.first * self.batch_size, self.num_images, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size][self.part]]
 
     def __len__(self) -> int:
         return math.ceil(self.num_images / self.batch_size) - self.first
@@ -81,7 +82,8 @@ class _EpochBatches:
 class TrainLoader:
     """The training images, augmented, batch by batch; worker processes, if any, live from epoch to epoch.
 
-    The last batch of an epoch holds what is left: ceil(N / batch_size) steps an epoch, each image once.
+    The last batch of an epoch holds what is left: ceil(N / batch_size) steps an epoch, each image once. `part` is the
+    share of every batch that is wanted here, of none an empty one: `World.part`.
     """
 
     def __init__(
@@ -93,8 +95,9 @@ class TrainLoader:
         seed: int,
         workers: int | None = None,
         pin_memory: bool = False,
+        part: slice = WHOLE,
     ) -> None:
-        self.batches = _EpochBatches(len(split), batch_size, seed)
+        self.batches = _EpochBatches(len(split), batch_size, seed, part)
         num_workers = default_workers() if workers is None else workers
         self._loader = DataLoader(
             _Augmented(split, policy, seed),
@@ -111,6 +114,11 @@ class TrainLoader:
     def steps_per_epoch(self) -> int:
         """Batches in a whole epoch."""
         return math.ceil(self.batches.num_images / self.batches.batch_size)
+
+    def images_in(self, step: int) -> int:
+        """Images in the whole batch of a step of the run, of which this loader gives a part."""
+        first = step % self.steps_per_epoch * self.batches.batch_size
+        return min(self.batches.batch_size, self.batches.num_images - first)
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of epoch `epoch` (from 0), from `first_batch` on.

@@ -31,6 +31,7 @@ from scsuite.core.checkpoint import (
 )
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MAX, MOMENTUM_MIN, RecipeConfig, TrainConfig, keyed_seed
 from scsuite.core.dataset import Dataset, Split, hold_out
+from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.metrics import Evaluation, evaluation_of
@@ -72,21 +73,28 @@ class Arithmetic:
         return self.device.type == "cuda"
 
 
-def resolve_arithmetic(device: str, precision: str) -> Arithmetic:
+def resolve_arithmetic(device: str, precision: str, world: World = ALONE) -> Arithmetic:
     """What `--device` and `--precision` come to on this machine.
 
     auto: CUDA, else MPS, else the CPU; bf16 where the hardware multiplies in it, fp16 on older CUDA devices, else fp32.
+    Each rank on a machine takes a CUDA device of its own.
     Raises UsageError for a device that is not here or a format that it does not have.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     available += ["mps"] if torch.backends.mps.is_available() else []
-    best = "cuda:0" if "cuda:0" in available else available[-1]
-    name = {"auto": best, "cuda": "cuda:0"}.get(device, device)
+    cuda = f"cuda:{world.local_rank}"
+    best = cuda if "cuda:0" in available else available[-1]
+    name = {"auto": best, "cuda": cuda}.get(device, device)
     if name not in available:
+        alone = world.size == 1
         raise UsageError(
-            "option", "--device", expected=f"one of auto, {', '.join(available)}", found=repr(device), hint="Use auto."
-        )
+            "option", "--device", expected=f"one of auto, {', '.join(available)}",
+            found=repr(device if alone else name),
+            hint="Use auto." if alone else "Start a process for each CUDA device, or give --device cpu.",
+        )  # fmt: skip
     resolved = torch.device(name)
+    if resolved.type == "cuda" and world.size > 1:
+        torch.cuda.set_device(resolved)  # what is pinned is pinned for the current device
     formats = {"fp32": torch.float32} | _short_formats(resolved)
     best_format = (
         "bf16" if "bf16" in formats and _multiplies_bf16(resolved) else "fp16" if "fp16" in formats else "fp32"
@@ -249,8 +257,13 @@ def train_step(
     arithmetic: Arithmetic,
     label_smoothing: float,
     l1: float,
+    world: World = ALONE,
+    num_images: int = 0,
 ) -> Outcome:
     """One forward pass, backward pass and update, without waiting for the device.
+
+    Over several ranks `batch` is this one's part of a batch of `num_images` in all: loss, right answers and gradients
+    are those of the whole batch, and the same bits on every rank; so each then does the same update.
 
     From the first step on whose loss or gradients are not finite, no update reaches weights or momentum: the mask is
     the optimizer's own `found_inf`, which lives on the device.
@@ -261,10 +274,13 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with arithmetic.autocast():
         logits_NK = model(images_NCHW).float()
-    loss = functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
-    penalty = l1 * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
+    loss = _mean_loss(logits_NK, labels_N, label_smoothing, world, num_images)
+    penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
-    broken = (~loss.detach().isfinite()).float()
+    loss, correct = loss.detach(), (logits_NK.detach().argmax(dim=1) == labels_N).sum()
+    if world.size > 1:
+        loss, correct = _add_up(model, world, len(labels_N) / num_images, loss, correct)
+    broken = (~loss.isfinite()).float()
     if scaler.is_enabled():
         # It skips the updates that overflow fp16 and lowers its scale: there only the loss tells of divergence.
         scaler.step(optimizer)
@@ -275,7 +291,30 @@ def train_step(
         broken = torch.stack([broken, (~norm.isfinite()).float(), before]).amax()
         optimizer.found_inf = broken  # type: ignore[attr-defined]
         optimizer.step()
-    return Outcome(loss.detach(), (logits_NK.detach().argmax(dim=1) == labels_N).sum(), broken)
+    return Outcome(loss, correct, broken)
+
+
+def _mean_loss(logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, world: World, num_images: int) -> Tensor:
+    """The batch's mean cross entropy; over several ranks this part's share in it, 0 of no images."""
+    if world.size == 1:
+        return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
+    return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing, reduction="sum") / num_images
+
+
+def _add_up(model: nn.Module, world: World, share: float, loss: Tensor, correct: Tensor) -> list[Tensor]:
+    """Sum gradients, loss and right answers over the ranks, in one message; returns the last two.
+
+    `share` is this rank's of the batch's images: it weighs the running statistics of batch norm, which each rank takes
+    over its own images, as in torch's DistributedDataParallel; afterwards they too are the same on all ranks.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    statistics_ = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    sent = [*gradients, *torch._foreach_mul(statistics_, share), loss, correct.float()]  # exact up to 2^24 images
+    flat = world.sum_(torch.cat([tensor.flatten() for tensor in sent]))
+    chunks = torch.split(flat, [tensor.numel() for tensor in sent])
+    got = [part.view(old.shape) for part, old in zip(chunks, sent, strict=True)]
+    torch._foreach_copy_([*gradients, *statistics_], got[:-2])
+    return got[-2:]
 
 
 def read_outcomes(outcomes: Sequence[Outcome]) -> list[tuple[float, int] | None]:
@@ -292,7 +331,7 @@ class Trainer:
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
     """
 
-    def __init__(self, data: Dataset, config: TrainConfig) -> None:
+    def __init__(self, data: Dataset, config: TrainConfig, world: World = ALONE) -> None:
         if config.lr_max is None:
             raise UsageError(
                 "option",
@@ -301,10 +340,10 @@ class Trainer:
                 found="none",
                 hint="Run the range test: scsuite lr-range.",
             )
-        self.data, self.lr_max = data, config.lr_max
+        self.data, self.lr_max, self.world = data, config.lr_max, world
         self.lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
         self.config = replace(config, lr_min=self.lr_min)
-        self.arithmetic = resolve_arithmetic(config.device, config.precision)
+        self.arithmetic = resolve_arithmetic(config.device, config.precision, world)
         self.train, self.val = split_off_val(data.train, config.val_split)
         policy = load_policy(config.augment, *self.train.mean_std())
         self.mean, self.std = normalisation_of(policy)
@@ -316,6 +355,7 @@ class Trainer:
             seed=config.seed,
             workers=config.workers,
             pin_memory=self.arithmetic.is_cuda,
+            part=world.part,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
@@ -386,6 +426,7 @@ class Trainer:
             "std": list(self.std),
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
             "precision": self.arithmetic.precision,
+            "world_size": self.world.size,
             "policy": self.policy,
             "config": self.config.to_dict(),
             "state": self.state.to_dict(),
@@ -421,8 +462,8 @@ class Trainer:
                 found="weights alone",
                 hint="Resume from a run directory with checkpoints/.",
             )
-        mine, theirs = self.facts(), checkpoint.facts
-        for name in ("data", "class_names", "network", "policy", "precision"):
+        mine, theirs = self.facts(), {"world_size": 1, **checkpoint.facts}
+        for name in ("data", "class_names", "network", "policy", "precision", "world_size"):
             if mine[name] != theirs.get(name):
                 raise InputError(
                     "cannot resume",
@@ -493,6 +534,7 @@ class Trainer:
             class_names=self.data.class_names,
             arithmetic=self.arithmetic,
             on_batch=on_batch,
+            world=self.world,
         )
 
 
@@ -501,8 +543,13 @@ def split_off_val(train: Split, num_images: int) -> tuple[Split, Split | None]:
     return hold_out(train, num_images) if num_images else (train, None)
 
 
-def check_batches(num_images: int, batch_size: int) -> None:
-    """Raises InputError where not even one batch is whole."""
+def check_batches(num_images: int, batch_size: int, world: World = ALONE) -> None:
+    """Raises InputError where not even one batch is whole, UsageError where it has not an image for every rank."""
+    if batch_size < world.size:
+        raise UsageError(
+            "option", "--bs", expected=f"an image or more for each of {world.size} ranks", found=batch_size,
+            hint="Raise --bs or start fewer processes.",
+        )  # fmt: skip
     if batch_size > num_images:
         raise InputError(
             "too few images", "--bs", expected=f"at least one batch of {batch_size}", found=f"{num_images} images",
@@ -525,7 +572,7 @@ def fit(
     """Train from where the trainer stands to the end; yields after each epoch, its evaluation done.
 
     `should_stop` is asked after each step, every few on an accelerator, and in evaluation after each batch: True ends
-    the iteration there, inside an epoch perhaps, the state complete.
+    the iteration there, inside an epoch perhaps, the state complete. Over several ranks it must say the same on all.
     Raises DivergedError when loss or gradients stop being finite; the weights are those of the step before.
     """
     while not trainer.finished:
@@ -550,7 +597,8 @@ def _train_epoch(
     tick = time.perf_counter()
     ahead: list[tuple[Outcome, int]] = []  # steps that the device was given and nobody waited for, and their images
     for batch in trainer.loader.epoch(epoch, first_batch):
-        ahead.append((_advance(trainer, batch, trainer.state.step + len(ahead)), len(batch.labels_N)))
+        step = trainer.state.step + len(ahead)
+        ahead.append((_advance(trainer, batch, step), trainer.loader.images_in(step)))
         ends = trainer.state.step + len(ahead) == (epoch + 1) * trainer.steps_per_epoch
         if len(ahead) < trainer.arithmetic.steps_ahead and not ends:
             continue
@@ -568,7 +616,7 @@ def _advance(trainer: Trainer, batch: Batch, step: int) -> Outcome:
     """Give the device one step of the trainer."""
     config = trainer.config
     set_rates(trainer.optimizer, trainer.lr_at(step), trainer.momentum_at(step))
-    reseed_dropout(trainer.model, config.seed, step, trainer.arithmetic.device)
+    reseed_dropout(trainer.model, config.seed, step, trainer.arithmetic.device, trainer.world)
     return train_step(
         trainer.model,
         trainer.optimizer,
@@ -577,6 +625,8 @@ def _advance(trainer: Trainer, batch: Batch, step: int) -> Outcome:
         arithmetic=trainer.arithmetic,
         label_smoothing=config.label_smoothing,
         l1=config.l1,
+        world=trainer.world,
+        num_images=trainer.loader.images_in(step),
     )
 
 
@@ -602,11 +652,11 @@ def _read(trainer: Trainer, ahead: list[tuple[Outcome, int]], tick: float) -> It
         yield result
 
 
-def reseed_dropout(model: ResNet3, seed: int, step: int, device: torch.device) -> None:
-    """Fix the dropout mask of a step."""
+def reseed_dropout(model: ResNet3, seed: int, step: int, device: torch.device, world: World = ALONE) -> None:
+    """Fix the dropout mask of a step: another on each rank."""
     for module in model.modules():
         if isinstance(module, Dropout) and module.share:
-            module.reseed(keyed_seed(seed, "dropout", step), device)
+            module.reseed(keyed_seed(seed, "dropout", step * world.size + world.rank), device)
 
 
 def _end_epoch(trainer: Trainer, should_stop: Callable[[], bool] | None) -> EpochResult:
@@ -651,29 +701,34 @@ def evaluate(
     arithmetic: Arithmetic | None = None,
     tta: str = "none",
     on_batch: Callable[[], None] | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
     """The network's answers to all images of a split, without gradients; its training mode is given back.
 
     `tta` averages the logits over views: flip is the image and its mirror image; flip-shift has these in place, shifted
     one pixel up and left, and one down and right. `on_batch` is called before each batch; what it raises ends this.
+    The ranks of a world take turns by whole batches, those of one process, so that all get its logits, bit for bit.
     """
     arithmetic = arithmetic or Arithmetic(next(model.parameters()).device, torch.float32)
     was_training = model.training
     model.eval()
-    logits = []
+    logits_NK = torch.zeros(len(split), len(class_names))
     try:
         with torch.inference_mode():
-            for start in range(0, len(split), EVAL_BATCH):
+            for first in range(0, len(split), EVAL_BATCH * world.size):
                 if on_batch is not None:
                     on_batch()
-                images_NCHW = normalise(split.images_NHWC[start : start + EVAL_BATCH], mean, std)
-                images_NCHW = arithmetic.to_device(images_NCHW)
+                mine = slice(start := first + EVAL_BATCH * world.rank, start + EVAL_BATCH)
+                if start >= len(split):
+                    break  # the last turn was another rank's
+                images_NCHW = arithmetic.to_device(normalise(split.images_NHWC[mine], mean, std))
                 with arithmetic.autocast():
                     views = [model(view).float() for view in _views(images_NCHW, tta)]
-                logits.append(torch.stack(views).mean(dim=0).cpu())
+                logits_NK[mine] = torch.stack(views).mean(dim=0).cpu()
     finally:
         model.train(was_training)
-    return evaluation_of(torch.cat(logits), torch.from_numpy(split.labels_N), class_names)
+    world.sum_(logits_NK)  # each row is one rank's, and 0 on the others
+    return evaluation_of(logits_NK, torch.from_numpy(split.labels_N), class_names)
 
 
 def _views(images_NCHW: Tensor, tta: str) -> list[Tensor]:

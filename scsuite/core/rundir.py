@@ -44,11 +44,16 @@ KEPT = 2  # checkpoints; while one is written, the one before is whole
 
 
 class RunDir:
-    """A run directory that this process holds: a lock keeps others out until `close`."""
+    """A run directory that this process holds: a lock keeps others out until `close`.
 
-    def __init__(self, path: Path) -> None:
+    Without `hold` it is another's, to read in alone: that of the rank that leads.
+    """
+
+    def __init__(self, path: Path, hold: bool = True) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock")
+        if not hold:
+            return
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
@@ -83,14 +88,14 @@ class RunDir:
         raise cannot_write(runs_dir, FileExistsError(f"a thousand runs called {stem}"))
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, hold: bool = True) -> Self:
         """Hold the directory of an earlier training; InputError for another path, InUseError while one is at work."""
         if not os.path.isfile(path / "config.yaml"):  # noqa: PTH113 - which says no to a name too long, and raises nothing
             raise InputError(
                 "run", path, expected="a run directory with config.yaml", found="none",
                 hint="Give a directory that scsuite train made.",
             )  # fmt: skip
-        return cls(path.resolve())
+        return cls(path.resolve(), hold)
 
     def config(self) -> dict[str, Any]:
         """What config.yaml says."""

@@ -19,6 +19,7 @@ from scsuite.core import schedule
 from scsuite.core.augment import load_policy, normalisation_of, policy_facts
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
 from scsuite.core.dataset import Dataset
+from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import DivergedError
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.loop import (
@@ -76,14 +77,19 @@ class RangeTest:
 
 
 def range_test(
-    data: Dataset, config: LrRangeConfig, *, on_step: Callable[[StepResult, int], None] | None = None
+    data: Dataset,
+    config: LrRangeConfig,
+    *,
+    on_step: Callable[[StepResult, int], None] | None = None,
+    world: World = ALONE,
 ) -> RangeTest:
     """Sweep the rate `config.repeats` times, each with fresh weights, and choose the pair.
 
     `on_step` hears each step and the number of its repeat. Nothing of the caller's is touched: networks, optimizers and
     random generators are the sweep's own. Raises DivergedError where the loss is not finite before ten steps are done.
     """
-    sweeps = tuple(_sweep(data, replace(config, seed=config.seed + i), i, on_step) for i in range(config.repeats))
+    configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
+    sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
     pairs = [choose(sweep.lrs_L, sweep.smooth_loss_L, sweep.noise) for sweep in sweeps]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
@@ -144,9 +150,9 @@ def mean_curves(sweeps: Sequence[Sweep]) -> tuple[Curve, Curve, Curve]:
 
 
 def _sweep(
-    data: Dataset, config: LrRangeConfig, repeat: int, on_step: Callable[[StepResult, int], None] | None
+    data: Dataset, config: LrRangeConfig, repeat: int, on_step: Callable[[StepResult, int], None] | None, world: World
 ) -> Sweep:
-    arithmetic = resolve_arithmetic(config.device, config.precision)
+    arithmetic = resolve_arithmetic(config.device, config.precision, world)
     train, val = split_off_val(data.train, config.val_split)
     policy = load_policy(config.augment, *train.mean_std())
     mean, std = normalisation_of(policy)
@@ -157,6 +163,7 @@ def _sweep(
         seed=config.seed,
         workers=config.workers,
         pin_memory=arithmetic.is_cuda,
+        part=world.part,
     )
     model = fresh_model(len(data.class_names), config, arithmetic)
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
@@ -168,10 +175,12 @@ def _sweep(
     tick = time.perf_counter()
     for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _endless(loader), strict=False)):
         set_rates(optimizer, lr, momentum)
-        reseed_dropout(model, config.seed, step, arithmetic.device)
+        reseed_dropout(model, config.seed, step, arithmetic.device, world)
+        num_images = loader.images_in(step)
         outcome = train_step(
             model, optimizer, scaler, batch,
-            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1,
+            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1, world=world,
+            num_images=num_images,
         )  # fmt: skip
         (values,) = read_outcomes([outcome])
         if values is None:
@@ -180,10 +189,12 @@ def _sweep(
         loss, correct = values
         if on_step is not None:
             seconds = time.perf_counter() - tick
-            on_step(StepResult(step, lr, momentum, loss, correct, len(batch.labels_N), seconds), repeat)
-        accuracy = correct / len(batch.labels_N)
+            on_step(StepResult(step, lr, momentum, loss, correct, num_images, seconds), repeat)
+        accuracy = correct / num_images
         if val is not None:
-            seen = evaluate(model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic)
+            seen = evaluate(
+                model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic, world=world
+            )
             loss, accuracy = seen.loss, seen.accuracy
         if not math.isfinite(loss):  # of held-out images, after an update that was finite itself
             diverged = True

@@ -1,0 +1,184 @@
+"""One job over the processes that torchrun started: who is who, and what they tell each other.
+
+In: torchrun's environment. Out: a World. Outside torchrun it is ALONE, whose methods do nothing and import nothing;
+RANK and its like without torchrun, left over in a shell, mean nothing. Tensors on the CPU go by gloo, on CUDA by nccl.
+"""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from scsuite.core.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch._C._distributed_c10d import Store
+
+TIMEOUT = 60.0  # seconds that an answer may take; a rank that is stopped or hangs is found out after that
+START = 300.0  # seconds between the first rank's start and the last one's: a cold disk may take long to give torch
+PATIENCE = 0.02  # seconds between two looks at the store
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_turns = itertools.count()  # every rank takes them in the same order
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all: `rank` of `size`, the `local_rank`-th on its machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that prints, writes and draws."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> slice:
+        """This rank's share of anything in order: parts differ by one at most, the leader's is never the smaller."""
+        return slice(self.rank, None, self.size)
+
+    def sum_(self, tensor: "Tensor") -> "Tensor":
+        """The sum over all ranks, in place; every rank gets the same bits. Raises OutputError where one is gone."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with self._listening():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def most(self, value: int) -> int:
+        """The largest of the ranks' values. Raises OutputError where one is gone."""
+        if self.size == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(value)
+        with self._listening():
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def check_same(self, values: Mapping[str, Any]) -> None:
+        """Raises InputError, on every rank, unless all have equal values under these names."""
+        if self.size == 1:
+            return
+        import torch
+
+        # A row a rank and zeros elsewhere: their sum is all rows, and nothing of another process is unpickled.
+        digests = [hashlib.sha256(json.dumps(value, default=str).encode()).digest() for value in values.values()]
+        rows = torch.zeros(self.size, len(digests), 32, dtype=torch.uint8)
+        rows[self.rank] = torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
+        different = (self.sum_(rows) != rows[0]).any(dim=2).nonzero().tolist()
+        for rank, index in different[:1]:
+            name = list(values)[index]
+            raise InputError(
+                "ranks differ", f"rank {rank} of {self.size}", expected=f"the same {name} on all of them",
+                found="another than on rank 0", hint="Start all nodes with the same command, data and version.",
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The others enter when the leader is through, however long that takes; where it fails, torchrun ends them."""
+        key = f"turn {next(_turns)}"
+        if not self.leads:
+            with self._listening():
+                _wait_until(lambda: _store().check([key]))
+        yield
+        if self.leads and self.size > 1:
+            with self._listening():
+                _store().set(key, "")
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise OutputError(
+                "another rank is gone", f"rank {self.rank} of {self.size}", expected="an answer from all of them",
+                found=" ".join(str(error).split())[:160], hint="See what ended it, and go on with --resume.",
+            ) from error  # fmt: skip
+
+
+ALONE = World()
+
+
+def launched() -> bool:
+    """Whether torchrun started this process, and others beside it."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" not in env or not all(name in env for name in _VARIABLES):
+        return False
+    return env["WORLD_SIZE"] != "1"
+
+
+@contextlib.contextmanager
+def join() -> Iterator[World]:
+    """The world that torchrun made, joined with all others; ALONE outside it. Raises OutputError where one fails."""
+    if not launched():
+        yield ALONE
+        return
+    import torch
+    import torch.distributed as dist
+
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    world = World(rank, size, local_rank)
+    try:
+        with world._listening():
+            _store().add("here", 1)
+            _wait_until(lambda: _store().add("here", 0) >= size, START)  # a signal ends this, not what follows
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                store=_store(), rank=rank, world_size=size, timeout=timedelta(seconds=TIMEOUT),
+            )  # fmt: skip
+        yield world
+    except BaseException:
+        first_to_fail()  # before the others see this one's connections end, and take that for the cause
+        raise
+    dist.destroy_process_group()
+
+
+def one_process(command: str) -> None:
+    """Raises UsageError under torchrun: a command that has nothing for several processes to share."""
+    if launched():
+        raise UsageError(
+            "command line", f"scsuite {command}", expected="one process", found=f"{os.environ['WORLD_SIZE']}",
+            hint="Start it without torchrun, which is for train and lr-range.",
+        )  # fmt: skip
+
+
+@functools.cache
+def first_to_fail() -> bool:
+    """Whether no other rank has failed before this one: it names the cause, and they keep silent."""
+    if not launched():
+        return True
+    try:
+        return _store().add("failed", 1) == 1
+    except Exception:  # torchrun itself is gone: better named twice than never
+        return True
+
+
+@functools.cache
+def _store() -> "Store":
+    """The small table that torchrun keeps for its processes: it outlives any of them."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store: Store = next(rendezvous("env://", timeout=timedelta(seconds=TIMEOUT)))[0]
+    return store
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
+    """Asks again and again: torch's own waiting is deaf to signals."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not all came within {seconds:g} s")
+        time.sleep(PATIENCE)
