@@ -66,6 +66,8 @@ def main(args: Sequence[str] | None = None) -> int:
     # A thread that waits for the others gives its core up: else a loader's worker, or any other process, makes the
     # network several times slower where cores are few. On two busy ones 162 images/s became 455. Read as torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Of a rank that is gone torch's C++ part prints a stack trace; the error's line says it. Read as torch loads, too.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     _mend_streams()
     arguments = list(sys.argv[1:] if args is None else args)
     debug, hook = "--debug" in arguments, sys.unraisablehook

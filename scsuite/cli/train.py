@@ -195,8 +195,7 @@ def _follow(
         trainer.restore(checkpoint)
     for _ in fit(trainer, should_stop=stop.asked):
         pass
-    with stop.world.leader_first():  # which commits: torchrun ends all when the first rank has left
-        pass
+    stop.world.meet()  # the leader commits before: torchrun ends all when the first rank has left
     if not trainer.finished:
         stop.leave()
 
@@ -308,8 +307,8 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
             commits.after_epoch()
     if terminal.is_live and rows:
         terminal.console.print(tables.epochs(rows, held_out))
-    with stop.world.leader_first():
-        commits.now()
+    commits.now()
+    stop.world.meet()
     if not trainer.finished:
         terminal.line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
         terminal.line(f"          scsuite train --resume {run.path}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch._C._distributed_c10d import Store
 
+MEETING = 20.0  # seconds for torchrun's own answer, which is there before its processes are
 TIMEOUT = 60.0  # seconds that an answer may take; a rank that is stopped or hangs is found out after that
 START = 300.0  # seconds between the first rank's start and the last one's: a cold disk may take long to give torch
 PATIENCE = 0.02  # seconds between two looks at the store
@@ -68,6 +69,10 @@ class World:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
+    def meet(self) -> None:
+        """Wait until all are here. Raises OutputError where one is gone."""
+        self.most(0)
+
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises InputError, on every rank, unless all have equal values under these names."""
         if self.size == 1:
@@ -88,7 +93,10 @@ class World:
 
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The others enter when the leader is through, however long that takes; where it fails, torchrun ends them."""
+        """The others enter when the leader is through, however long that takes; where it fails, torchrun ends them.
+
+        By SIGTERM, which must still end a process at once: for before there is a run to save.
+        """
         key = f"turn {next(_turns)}"
         if not self.leads:
             with self._listening():
@@ -171,7 +179,7 @@ def _store() -> "Store":
     """The small table that torchrun keeps for its processes: it outlives any of them."""
     from torch.distributed.rendezvous import rendezvous
 
-    store: Store = next(rendezvous("env://", timeout=timedelta(seconds=TIMEOUT)))[0]
+    store: Store = next(rendezvous("env://", timeout=timedelta(seconds=MEETING)))[0]
     return store
 
 

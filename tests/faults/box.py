@@ -79,6 +79,7 @@ def import_heavy() -> None:
     import albumentations  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import torch
+    import torch.distributed
 
     import scsuite.cli.app
     import scsuite.core.cam
@@ -139,6 +140,7 @@ def start(box: Box, arguments: Sequence[object], before: Callable[[], None] = la
     """Fork, and run the program in the child, in the box's folder; `before` is called there first."""
     number = len(list(box.path.parent.glob("*.out")))
     out, err = (box.path.parent / f"{number}.{name}" for name in ("out", "err"))
+    out.touch()  # another may be started before this one has come so far
     sys.stdout.flush()
     sys.stderr.flush()
     baseline, begin = resident_megabytes(), time.monotonic()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, running, silent, sweeps, words
+from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, ranks, running, silent, sweeps, words
 from tests.faults.case import Row
 
 GROUPS: dict[str, Callable[[bool], list[Row]]] = {
@@ -13,6 +13,7 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "policies": policies.rows,
     "words": words.rows,
     "running": running.rows,
+    "ranks": ranks.rows,
     "sweeps": sweeps.rows,
     "soak": sweeps.soak_rows,
     "fuzz": fuzz.rows,
