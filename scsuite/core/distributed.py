@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch._C._distributed_c10d import Store
 
-MEETING = 20.0  # seconds for torchrun's own answer, which is there before its processes are
+MEETING = 10.0  # seconds for torchrun's own answer, which is there before its processes are
 TIMEOUT = 60.0  # seconds that an answer may take; a rank that is stopped or hangs is found out after that
 START = 300.0  # seconds between the first rank's start and the last one's: a cold disk may take long to give torch
 PATIENCE = 0.02  # seconds between two looks at the store
@@ -113,7 +114,7 @@ class World:
         except RuntimeError as error:
             raise OutputError(
                 "another rank is gone", f"rank {self.rank} of {self.size}", expected="an answer from all of them",
-                found=" ".join(str(error).split())[:160], hint="See what ended it, and go on with --resume.",
+                found=_reason(error), hint="See what ended it, and go on with --resume.",
             ) from error  # fmt: skip
 
 
@@ -179,8 +180,20 @@ def _store() -> "Store":
     """The small table that torchrun keeps for its processes: it outlives any of them."""
     from torch.distributed.rendezvous import rendezvous
 
-    store: Store = next(rendezvous("env://", timeout=timedelta(seconds=MEETING)))[0]
+    try:
+        store: Store = next(rendezvous("env://", timeout=timedelta(seconds=MEETING)))[0]
+    except RuntimeError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise OutputError(
+            "torchrun is gone", where, expected="its answer", found=_reason(error), hint="Start it again, or mend that."
+        ) from error
     return store
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of what torch says, without the place in its source."""
+    text = re.sub(r"^\[\S+\] *", "", " ".join(str(error).split()))
+    return text.split(". ")[0].rstrip(".")[:160]
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float = float("inf")) -> None:

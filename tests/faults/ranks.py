@@ -295,7 +295,10 @@ def nobody_there(box: Box, _reference: Path) -> list[str]:
         distributed.MEETING = 2.0
 
     outcomes = run_ranks(box, *RUN, fate={0: impatient, 1: impatient}, port=1)
-    problems = [f"exit {outcome.code}" for outcome in outcomes if outcome.code not in (4, 143)]
+    problems = [f"exit {outcome.code}" for outcome in outcomes if outcome.code not in (4, *TERMINATED)]
+    problems += (
+        [] if any("torchrun is gone: 127.0.0.1:1" in outcome.err for outcome in outcomes) else ["nobody says so"]
+    )
     problems += [f"it said: {o.err!r}" for o in outcomes if o.err and not LINE.fullmatch(o.err)]
     return problems + [f"left: {path}" for path in box.run_dirs]
 
