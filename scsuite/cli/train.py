@@ -27,7 +27,7 @@ from scsuite.cli.lr_range import check_range_test, draw_range_test, run_range_te
 from scsuite.cli.options import Output, options
 from scsuite.cli.terminal import Terminal
 from scsuite.core.config import RANGE_STEPS_MIN, LrRangeConfig, TrainConfig, flag_of
-from scsuite.core.distributed import World, join
+from scsuite.core.distributed import World, join, launcher, restarted
 from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def train(config: TrainConfig, output: Output, resume: str | None) -> None:
 
 def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float, world: World) -> None:
     """On every rank: a new run, or the rest of one."""
-    from scsuite.core.rundir import RunDir, read_result
+    from scsuite.core.rundir import RunDir, left_unfinished, read_result
 
     terminal = Terminal(output)
+    if resume is None and restarted():
+        resume = world.from_leader(lambda: str(left_unfinished(output.runs_dir, launcher()) or "")) or None
     if resume is None:
         _train_anew(config, output, terminal, begin, world)
         return
@@ -86,6 +88,7 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
     found = None if config.lr_from is None else _rates_of(config, data, terminal)
     check_ranks(world, config, data, rates=found)
     facts = {**machine_facts(arithmetic, world), "data": data_facts(data)}
+    facts |= {} if world.size == 1 else {"launcher": launcher()}
     asked = config
     config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
     with StopRequest(world) as stop:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,6 +93,17 @@ class World:
                 found="another than on rank 0", hint="Start all nodes with the same command, data and version.",
             )  # fmt: skip
 
+    def from_leader(self, say: Callable[[], str]) -> str:
+        """The leader's word, on every rank."""
+        if self.size == 1:
+            return say()
+        key = f"turn {next(_turns)}"
+        with self._listening():
+            if self.leads:
+                _store().set(key, say())
+            _wait_until(lambda: _store().check([key]))
+            return _store().get(key).decode()
+
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
         """The others enter when the leader is through, however long that takes; where it fails, torchrun ends them.
@@ -127,6 +139,16 @@ def launched() -> bool:
     if "TORCHELASTIC_RUN_ID" not in env or not all(name in env for name in _VARIABLES):
         return False
     return env["WORLD_SIZE"] != "1"
+
+
+def launcher() -> str:
+    """Names the torchrun that started this process: the same when it starts the process again."""
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID')}, process {os.getppid()} on {platform.node()}"
+
+
+def restarted() -> bool:
+    """Whether torchrun has started its processes before, and one of them failed (`--max-restarts`)."""
+    return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 @contextlib.contextmanager

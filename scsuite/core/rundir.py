@@ -273,6 +273,14 @@ def newest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
     return None, problems
 
 
+def left_unfinished(runs_dir: Path, launcher: str) -> Path | None:
+    """The newest training in a runs directory that this torchrun began, if it has not ended."""
+    for path in sorted(runs_dir.glob("*Z-train-*"), reverse=True):
+        if _text(path / "environment.json").get("launcher") == launcher and not (path / "result.json").exists():
+            return path
+    return None
+
+
 def weights_file(spec: str) -> Path:
     """The file that `--ckpt RUN|FILE` means: a run's model.safetensors, or its newest state while it has not ended.
 
