@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from scsuite.core.distributed import ALONE, join, launched
-from tests.cli.program import DATA, child_environment, scsuite_process
+from tests.cli.program import DATA, child_environment
 from tests.conftest import REPOSITORY
 from tests.core import ranks
 from tests.faults.same import rows_of
@@ -23,7 +23,7 @@ from tests.faults.same import rows_of
 # 100 images in batches of 15: 7 steps an epoch, the last on ten images; enough of them to be stopped in.
 RUN = (
     "train", *DATA, "--limit-train", "100", "--width", "0.05", "--bs", "15", "--workers", "0", "--device", "cpu",
-    "--epochs", "40", "--lr-max", "0.1", "--dropout", "0.1",
+    "--epochs", "24", "--lr-max", "0.1", "--dropout", "0.1",
 )  # fmt: skip
 
 
@@ -128,14 +128,10 @@ def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_run_goes_on_as
     assert "error: " not in err
     assert not (run / "result.json").exists()
 
-    refused = scsuite_process("train", "--resume", run)  # by one process: other sums, other bits
-    assert refused.code == 3
-    assert "the same world_size: 2, found 1" in refused.err
-
     process = torchrun("scsuite", "train", "--resume", run, "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert Path(json.loads(out)["run_dir"]) == run  # one object, of one rank
     assert list(tmp_path.iterdir()) == [run]
-    assert len(rows_of(run / "steps.csv")) == 280
+    assert len(rows_of(run / "steps.csv")) == 168
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2

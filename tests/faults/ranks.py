@@ -23,7 +23,7 @@ RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1")
 AUTO = (*TINY, "--epochs", str(EPOCHS))  # its range test comes first
 SECONDS_MAX = 60.0  # from a fault to the end of all ranks
 TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-PATIENCE = 30.0  # seconds that torchrun gives a rank after SIGTERM
+PATIENCE = 10.0  # seconds that a rank is given after SIGTERM; torchrun gives it 30
 Luck = dict[int, Callable[[], None]]  # what befalls which rank
 Check = Callable[[Box, Path], list[str]]
 
