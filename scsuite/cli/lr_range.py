@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options(LrRangeConfig)
 def lr_range(config: LrRangeConfig, output: Output) -> None:
     """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
-    from scsuite.core.augment import check_policy
+    from scsuite.core.augment import check_policy, planned_engine
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.report import tables
 
@@ -26,11 +26,14 @@ def lr_range(config: LrRangeConfig, output: Output) -> None:
     terminal = Terminal(output)
     facts = machine_facts(resolve_arithmetic(config.device, config.precision))
     remarks = check_policy(config.augment)
+    engine = planned_engine(config.augment_engine, config.augment)
+    facts["augment_engine"] = engine.facts()
     data = load_data(config, terminal)
     for remark in remarks:
         terminal.warn(remark)
     check_range_test(data, config)
     with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
+        terminal.line(f"augments  {engine.name}: {engine.reason}")
         found = run_range_test(data, config, terminal)
         write_history(run, found)
         figure = draw_range_test(run, found, config)

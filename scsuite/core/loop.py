@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from scsuite import __version__
 from scsuite.core import schedule
-from scsuite.core.augment import load_policy, normalisation_of, normalise, policy_facts
+from scsuite.core.augment import choose_engine, load_policy, normalisation_of, normalise, policy_facts
 from scsuite.core.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -309,13 +309,15 @@ class Trainer:
         policy = load_policy(config.augment, *self.train.mean_std())
         self.mean, self.std = normalisation_of(policy)
         self.policy = policy_facts(policy)
+        self.engine = choose_engine(config.augment_engine, policy)
         self.loader = TrainLoader(
             self.train,
             policy,
             batch_size=config.batch_size,
             seed=config.seed,
+            twin=self.engine.twin,
+            device=self.arithmetic.device,
             workers=config.workers,
-            pin_memory=self.arithmetic.is_cuda,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
@@ -387,6 +389,7 @@ class Trainer:
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
             "precision": self.arithmetic.precision,
             "policy": self.policy,
+            "augment_engine": self.engine.name,
             "config": self.config.to_dict(),
             "state": self.state.to_dict(),
         }
@@ -422,7 +425,7 @@ class Trainer:
                 hint="Resume from a run directory with checkpoints/.",
             )
         mine, theirs = self.facts(), checkpoint.facts
-        for name in ("data", "class_names", "network", "policy", "precision"):
+        for name in ("data", "class_names", "network", "policy", "augment_engine", "precision"):
             if mine[name] != theirs.get(name):
                 raise InputError(
                     "cannot resume",
