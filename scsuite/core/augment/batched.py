@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Parameters = Mapping[str, NDArray[Any]]  # by albumentations' own names, a row an image
 Shape = tuple[int, int]  # height, width
 CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # cv2's border modes
-NEAREST, LINEAR = range(2)  # cv2's interpolations
+NEAREST, LINEAR = range(2)  # cv2's interpolations; the first rounds coordinates of a precision that we do not follow
 GRAY_WEIGHTS = (9798, 19235, 3735)  # of 2^15: cv2's whole-number 0.299, 0.587, 0.114
 STILL = 1e-8 + 1e-5 * np.eye(3)  # numpy.allclose's tolerances: so near the identity albumentations does nothing
 SCALE_MIN, SHEAR_MAX = 0.1, 60.0  # a factor, degrees; beyond these float32 coordinates lose part of a grey level
@@ -267,7 +267,6 @@ class Affine:
     shear: Mapping[str, tuple[float, float]]  # degrees
     keep_ratio: bool
     balanced: bool
-    interpolation: int
     border: int
     colour: Colour
 
@@ -306,9 +305,6 @@ class Affine:
         """As cv2.warpAffine of OpenCV 5, which interpolates between float32 coordinates."""
         images_NHWC = canvas.pixels()
         x_NHW, y_NHW = self._sources(images_NHWC.shape, parameters["matrix"], canvas.device)
-        if self.interpolation == NEAREST:
-            canvas.paint(self._read(images_NHWC, x_NHW.round().int(), y_NHW.round().int()))
-            return
         left_NHW, top_NHW = x_NHW.floor(), y_NHW.floor()
         x_share, y_share = ((x_NHW - left_NHW)[..., None], (y_NHW - top_NHW)[..., None])
         left, top = left_NHW.int(), top_NHW.int()
@@ -422,7 +418,8 @@ def _crop(transform: Any, shape: Shape) -> Compiled:
         pads, shape = _padded(transform, sides, transform.pad_position, shape)
     if size[0] > shape[0] or size[1] > shape[1]:
         raise NoTwinError(f"{type(transform).__name__} is larger than the image")
-    return [*pads, Crop(size, type(transform).__name__ == "RandomCrop")], size
+    crops = [Crop(size, type(transform).__name__ == "RandomCrop")] if size != shape else []
+    return [*pads, *crops], size
 
 
 def _flip(transform: Any, shape: Shape) -> Compiled:
@@ -465,7 +462,7 @@ def _affine(transform: Any, shape: Shape) -> Compiled:
     from albumentations.augmentations.geometric import functional
 
     reasons = {
-        f"interpolation={transform.interpolation}": transform.interpolation not in (NEAREST, LINEAR),
+        f"interpolation={transform.interpolation}": transform.interpolation != LINEAR,
         "fit_output=True": transform.fit_output,
         f"scale below {SCALE_MIN:g}": min(low for low, _ in transform.scale.values()) < SCALE_MIN,
         f"shear beyond {SHEAR_MAX:g}": max(abs(end) for span in transform.shear.values() for end in span) > SHEAR_MAX,
@@ -478,7 +475,7 @@ def _affine(transform: Any, shape: Shape) -> Compiled:
     step = Affine(
         p=transform.p, scale=transform.scale, translate=transform.translate_px or transform.translate_percent,
         is_share=transform.translate_px is None, rotate=transform.rotate, shear=transform.shear,
-        keep_ratio=transform.keep_ratio, balanced=transform.balanced_scale, interpolation=transform.interpolation,
+        keep_ratio=transform.keep_ratio, balanced=transform.balanced_scale,
         border=transform.border_mode, colour=colour,
     )  # fmt: skip
     return [step], shape
