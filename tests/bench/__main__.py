@@ -84,6 +84,13 @@ def pipeline(size: Size) -> Figures:
     return loops.pipeline(size.width, size.num_images)
 
 
+def augmentation(_size: Size) -> Figures:
+    """The policy's batched twin over albumentations."""
+    from tests.bench import augmentation
+
+    return augmentation.augmentation()
+
+
 def memory(size: Size) -> Figures:
     """Our peak of memory over a bare loop's."""
     from tests.bench import loops
@@ -110,6 +117,7 @@ PARTS: dict[str, Callable[[Size], Figures]] = {
     "starts": starts,
     "step": step,
     "pipeline": pipeline,
+    "augmentation": augmentation,
     "memory": memory,
     "gradcam": gradcam,
     "gpu": gpu,
