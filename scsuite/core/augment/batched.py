@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scsuite.core.augment.canvas import OUTSIDE, Canvas, Colour, on_device, take
+from scsuite.core.augment.canvas import OUTSIDE, Canvas, Colour, on_device
 from scsuite.core.augment.draws import Draws
 from scsuite.core.augment.policy import load_policy
 from scsuite.core.dataset import SIZE
@@ -28,6 +28,7 @@ Shape = tuple[int, int]  # height, width
 CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # cv2's border modes
 NEAREST, LINEAR = range(2)  # cv2's interpolations; the first rounds coordinates of a precision that we do not follow
 GRAY_WEIGHTS = (9798, 19235, 3735)  # of 2^15: cv2's whole-number 0.299, 0.587, 0.114
+FAR = -(2**30)  # in an int32 index: two of them still fit
 STILL = 1e-8 + 1e-5 * np.eye(3)  # numpy.allclose's tolerances: so near the identity albumentations does nothing
 SCALE_MIN, SHEAR_MAX = 0.1, 60.0  # a factor, degrees; beyond these float32 coordinates lose part of a grey level
 
@@ -205,9 +206,11 @@ class ToGray:
     def apply(self, canvas: Canvas, parameters: Parameters) -> None:
         """Grey these."""
         images_NHWC = canvas.pixels()
-        grey_NHW1 = GRAYS[self.method](images_NHWC).unsqueeze(3).to(torch.uint8)
+        grey_NHW = GRAYS[self.method](images_NHWC).to(torch.uint8)
+        grey_NP = grey_NHW[..., None].expand_as(images_NHWC).flatten(1)
         applied_N = on_device(parameters["applied"], canvas.device)
-        canvas.paint(torch.where(applied_N[:, None, None, None], grey_NHW1, images_NHWC))
+        shown_NP = torch.where(applied_N[:, None], grey_NP, images_NHWC.flatten(1))
+        canvas.paint(shown_NP.view(images_NHWC.shape))
 
 
 def _weighted(images_NHWC: Tensor) -> Tensor:
@@ -304,16 +307,34 @@ class Affine:
     def apply(self, canvas: Canvas, parameters: Parameters) -> None:
         """As cv2.warpAffine of OpenCV 5, which interpolates between float32 coordinates."""
         images_NHWC = canvas.pixels()
+        height, width, channels = images_NHWC.shape[1:]
         x_NHW, y_NHW = self._sources(images_NHWC.shape, parameters["matrix"], canvas.device)
         left_NHW, top_NHW = x_NHW.floor(), y_NHW.floor()
-        x_share, y_share = ((x_NHW - left_NHW)[..., None], (y_NHW - top_NHW)[..., None])
-        left, top = left_NHW.int(), top_NHW.int()
-        lines = []
-        for y in (top, top + 1):
-            first, second = (self._read(images_NHWC, x, y).float() for x in (left, left + 1))
-            lines.append(first + (second - first) * x_share)
-        mixed = lines[0] + (lines[1] - lines[0]) * y_share
-        canvas.paint(mixed.round_().to(torch.uint8))
+        # Repeated for each channel in memory: broadcast over a last axis of three, arithmetic is slow on the CPU.
+        x_share, y_share = (
+            (place - first)[..., None].expand(-1, -1, -1, channels).contiguous()
+            for place, first in ((x_NHW, left_NHW), (y_NHW, top_NHW))
+        )
+        colour_13 = on_device(np.array([self.colour], np.uint8), canvas.device)
+        pixels_P3 = torch.cat([colour_13, images_NHWC.reshape(-1, channels)])
+        firsts_N = torch.arange(1, len(pixels_P3), height * width, dtype=torch.int32, device=canvas.device)
+        rows = [self._flat(top_NHW + i, height, width).add_(firsts_N[:, None, None]) for i in (0, 1)]
+        columns = [self._flat(left_NHW + i, width, 1) for i in (0, 1)]
+
+        def mixed(row_NHW: Tensor) -> Tensor:
+            places = [(row_NHW + column_NHW).clamp_(min=0).flatten() for column_NHW in columns]
+            first, second = (pixels_P3.index_select(0, place).float().view(x_share.shape) for place in places)
+            return second.sub_(first).mul_(x_share).add_(first)
+
+        above, below = map(mixed, rows)
+        canvas.paint(below.sub_(above).mul_(y_share).add_(above).round_().to(torch.uint8))
+
+    def _flat(self, places_NHW: Tensor, size: int, stride: int) -> Tensor:
+        """Where rows or columns begin among an image's pixels; far below 0 for those of the colour around it."""
+        places = places_NHW.int()
+        inside = bordered(places, size, self.border)
+        flat: Tensor = inside * stride
+        return flat.masked_fill_(inside != places, FAR) if self.border == CONSTANT else flat
 
     def _sources(
         self, shape: torch.Size, matrix_N33: NDArray[np.float64], device: torch.device
@@ -328,15 +349,6 @@ class Affine:
             coefficients[:, i, 0] * x + (coefficients[:, i, 1] * y[:, None] + coefficients[:, i, 2]) for i in (0, 1)
         )
         return columns, rows
-
-    def _read(self, images_NHWC: Tensor, x_NHW: Tensor, y_NHW: Tensor) -> Tensor:
-        num, height, width, _ = images_NHWC.shape
-        firsts_N = torch.arange(0, num * height * width, height * width, dtype=torch.int32, device=x_NHW.device)
-        rows, cols = bordered(y_NHW, height, self.border), bordered(x_NHW, width, self.border)
-        flat_NHW = firsts_N[:, None, None] + rows * width + cols
-        if self.border == CONSTANT:
-            flat_NHW = torch.where((rows == y_NHW) & (cols == x_NHW), flat_NHW, num * height * width)
-        return take(images_NHWC, [self.colour], flat_NHW)
 
 
 def _matrices(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> NDArray[np.float64]:
