@@ -363,6 +363,7 @@ NONE: dict[str, tuple[str, dict[str, Any]]] = {
     "RandomCrop with p=0.5 changes the size": ("RandomCrop", {"height": 20, "width": 32, "p": 0.5}),
     "RandomCrop is larger than the image": ("RandomCrop", {"height": 33, "width": 32}),
     "Pad with p=0.9 changes the size": ("Pad", {"padding": 1, "p": 0.9}),
+    "Pad makes images of 132 x 132": ("Pad", {"padding": 50}),
 }
 
 

@@ -28,6 +28,7 @@ Shape = tuple[int, int]  # height, width
 CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # cv2's border modes
 NEAREST, LINEAR = range(2)  # cv2's interpolations; the first rounds coordinates of a precision that we do not follow
 GRAY_WEIGHTS = (9798, 19235, 3735)  # of 2^15: cv2's whole-number 0.299, 0.587, 0.114
+GROWTH_MAX = 4  # times its side, on the way: a batch of larger images would fill the memory
 FAR = -(2**30)  # in an int32 index: two of them still fit
 STILL = 1e-8 + 1e-5 * np.eye(3)  # numpy.allclose's tolerances: so near the identity albumentations does nothing
 SCALE_MIN, SHEAR_MAX = 0.1, 60.0  # a factor, degrees; beyond these float32 coordinates lose part of a grey level
@@ -379,6 +380,8 @@ def compile_policy(policy: "Compose", size: int = SIZE) -> Twin:
             more, new_shape = COMPILERS[name](transform, shape)
             if new_shape != shape and transform.p < 1:
                 raise NoTwinError(f"{name} with p={transform.p:g} changes the size of some images only")
+            if max(new_shape) > GROWTH_MAX * size:
+                raise NoTwinError(f"{name} makes images of {new_shape[0]} x {new_shape[1]}: many for a whole batch")
             steps += more
             shape = new_shape
     mean_3, factors_3 = (
