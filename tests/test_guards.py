@@ -38,7 +38,7 @@ CONFIGS = {
     "gradcam": GradcamConfig,
 }  # fmt: skip
 COMMON = "--data --data-dir --cache-dir --runs-dir --name --seed --device --precision --config --json --quiet --debug"
-RECIPE = f"{COMMON} --workers --width --limit-train --limit-test --bs --batch-size --val-split"
+RECIPE = f"{COMMON} --workers --width --limit-train --limit-test --bs --batch-size --val-split --augment-engine"
 CONTRACT = {  # design.md, "Commands"; --ema, --recipe, --seeds and --target come with later issues
     "zigzag": "--lr-min --lr-max --step-size --cycles --policy --epochs --peak-epoch --steps-per-epoch --run --out "
     "--csv --runs-dir --name --config --json --quiet --debug",

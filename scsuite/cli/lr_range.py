@@ -34,13 +34,15 @@ def lr_range(config: LrRangeConfig, output: Output) -> None:
 
 
 def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World) -> None:
-    from scsuite.core.augment import check_policy
+    from scsuite.core.augment import check_policy, planned_engine
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.report import tables
 
     terminal = Terminal(output)
     facts = machine_facts(resolve_arithmetic(config.device, config.precision, world), world)
     remarks = check_policy(config.augment)
+    engine = planned_engine(config.augment_engine, config.augment)
+    facts["augment_engine"] = engine.facts()
     data = load_data(config, terminal, world)
     for remark in remarks:
         terminal.warn(remark)
@@ -50,6 +52,7 @@ def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World)
         run_range_test(data, config, terminal, world=world)
         return
     with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
+        terminal.line(f"augments  {engine.name}: {engine.reason}")
         found = run_range_test(data, config, terminal, world=world)
         write_history(run, found)
         figure = draw_range_test(run, found, config)

@@ -72,7 +72,7 @@ def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float
 
 
 def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
-    from scsuite.core.augment import check_policy
+    from scsuite.core.augment import check_policy, planned_engine
     from scsuite.core.loop import resolve_arithmetic
     from scsuite.core.rundir import read_result
 
@@ -81,6 +81,7 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
     if config.lr_from is not None:
         read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
     remarks = check_policy(config.augment)
+    planned_engine(config.augment_engine, config.augment)  # refused before the data is read
     data = load_data(config, terminal, world)
     for remark in remarks:
         terminal.warn(remark)
@@ -178,7 +179,7 @@ def _train(
     else:
         run.write_config(trainer.config)
         _draw_augmented(run, trainer)
-    run.update_environment(schedule=trainer.plan())
+    run.update_environment(schedule=trainer.plan(), augment_engine=trainer.engine.facts())
     _introduce(trainer, terminal, run)
     _fit(run, trainer, terminal, stop)
     _finish(run, trainer, terminal, begin)
@@ -274,6 +275,7 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
                 "LRMAX": f"{trainer.lr_max:.4g} at the end of epoch {config.peak:.3g} of {config.epochs}",
                 "momentum": f"{trainer.momentum_at(0):g}, {at_peak:g} at the peak",
                 "steps": f"{trainer.num_steps:,}: {trainer.steps_per_epoch} an epoch, batch {config.batch_size}",
+                "augments": f"{trainer.engine.name}: {trainer.engine.reason}",
                 "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}",
                 "run": str(run.path),
             }
@@ -422,19 +424,16 @@ def draw_training(run: "RunDir", trainer: "Trainer") -> Path:
 def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
     """A grid of training images as the network will see them in its first epoch."""
     import numpy as np
-    import torch
 
-    from scsuite.core.augment import augment, denormalise, load_policy
+    from scsuite.core.augment import denormalise
     from scsuite.report import figures
 
-    config, train = trainer.config, trainer.train
-    policy = load_policy(config.augment, trainer.mean, trainer.std)
-    picked = range(0, len(train), max(1, len(train) // GRID))[:GRID]
-    shown = np.stack([augment(policy, train.images_NHWC[i], config.seed, 0, i) for i in picked])
+    num_images = len(trainer.train)
+    shown = trainer.loader.fetch(0, np.arange(0, num_images, max(1, num_images // GRID))[:GRID])
     figures.image_grid(
-        denormalise(torch.from_numpy(shown).permute(0, 3, 1, 2), trainer.mean, trainer.std),
+        denormalise(shown.images_NCHW, trainer.mean, trainer.std),
         run.figure("augmented"),
-        titles=[trainer.data.class_names[train.labels_N[i]] for i in picked],
+        titles=[trainer.data.class_names[label] for label in shown.labels_N.tolist()],
         title="Training images, augmented",
     )
 

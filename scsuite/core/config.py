@@ -20,6 +20,7 @@ PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 
 RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
 STEPS_DRAWN_MAX = 1_000_000  # steps; a curve of more takes memory and time that no reader sees
 
+ENGINES = ("auto", "batched", "albumentations")
 METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
 POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -167,6 +168,9 @@ class RecipeConfig(RunConfig):
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
         None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
+    )
+    augment_engine: str = option(
+        "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
     cycle_momentum: bool = option(True, "Momentum 0.95 > 0.85 > 0.95 against the rate, or 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")

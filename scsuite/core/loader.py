@@ -1,23 +1,26 @@
 """Batches of augmented training images, the same for any number of workers.
 
-In: a split, a policy, a seed. Out: Batch after batch of one epoch, from any batch of it on.
+In: a split, a policy or its twin, a seed. Out: Batch after batch of one epoch, from any batch of it on.
 """
 
+import itertools
 import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from scsuite.core.augment import augment
+from scsuite.core.augment import Twin, augment
+from scsuite.core.augment.canvas import on_device
 from scsuite.core.config import keyed_seed
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from albumentations import Compose
 
 WHOLE = slice(None)  # of a batch
+CPU = torch.device("cpu")
+IMAGES_AT_ONCE = 4096  # that an accelerator augments ahead: their kernels are then worth starting
 SENDERS_KNOWN = hasattr(signal, "sigwaitinfo")  # who sent a signal; elsewhere torch's own handling of SIGTERM stays
 
 
@@ -62,6 +67,10 @@ class _Augmented(TorchDataset[Batch | InputError]):
     def __getitem__(self, item: tuple[int, int]) -> Batch | InputError:
         return self.__getitems__([item])
 
+    def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch | InputError:
+        """These images as an epoch shows them."""
+        return self.__getitems__([(epoch, index) for index in indices_N.tolist()])
+
 
 class _EpochBatches:
     """The batch sampler: one epoch's shuffled (epoch, index) batches, from batch `first` on."""
@@ -70,18 +79,49 @@ class _EpochBatches:
         self.num_images, self.batch_size, self.seed, self.part = num_images, batch_size, seed, part
         self.epoch, self.first = 0, 0
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def indices(self) -> Iterator[NDArray[np.int64]]:
+        """The images of each batch that is left of the epoch: this part of it."""
         order = np.random.default_rng(keyed_seed(self.seed, "shuffle", self.epoch)).permutation(self.num_images)
         for start in range(self.first * self.batch_size, self.num_images, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size][self.part]]
+            yield order[start : start + self.batch_size][self.part]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for indices_N in self.indices():
+            yield [(self.epoch, index) for index in indices_N.tolist()]
 
     def __len__(self) -> int:
         return math.ceil(self.num_images / self.batch_size) - self.first
 
 
-class TrainLoader:
-    """The training images, augmented, batch by batch; worker processes, if any, live from epoch to epoch.
+class _Resident:
+    """The images as uint8 on the device, where whole batches of them are gathered and augmented by this process."""
 
+    def __init__(self, split: Split, twin: Twin, batches: _EpochBatches, device: torch.device) -> None:
+        self.twin, self.batches = twin, batches
+        self.images_NHWC = torch.from_numpy(split.images_NHWC).to(device)
+        self.labels_N = torch.from_numpy(split.labels_N).to(device)
+        self.batches_at_once = 1 if device.type == "cpu" else math.ceil(IMAGES_AT_ONCE / batches.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self.batches.indices()
+        while some := list(itertools.islice(batches, self.batches_at_once)):
+            whole = self.fetch(self.batches.epoch, np.concatenate(some))
+            for parts in zip(*(torch.split(tensor, list(map(len, some))) for tensor in whole), strict=True):
+                yield Batch(*parts)
+
+    def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch:
+        """These images as an epoch shows them."""
+        chosen_N = on_device(indices_N, self.images_NHWC.device)
+        images_NHWC = self.images_NHWC.index_select(0, chosen_N)
+        images_NCHW = self.twin(images_NHWC, indices_N, seed=self.batches.seed, epoch=epoch)
+        return Batch(images_NCHW, self.labels_N.index_select(0, chosen_N))
+
+
+class TrainLoader:
+    """The training images, augmented, batch by batch.
+
+    With the policy's `twin` they lie on `device` and are augmented there. Without, the policy goes over them one by
+    one, in worker processes that live from epoch to epoch, if there are any.
     The last batch of an epoch holds what is left: ceil(N / batch_size) steps an epoch, each image once. `part` is the
     share of every batch that is wanted here, of none an empty one: `World.part`.
     """
@@ -93,20 +133,27 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
+        twin: Twin | None = None,
+        device: torch.device = CPU,
         workers: int | None = None,
-        pin_memory: bool = False,
         part: slice = WHOLE,
     ) -> None:
         self.batches = _EpochBatches(len(split), batch_size, seed, part)
+        self._source: _Resident | _Augmented
+        self._loader: Iterable[Batch | InputError]
+        if twin is not None:
+            self._loader = self._source = _Resident(split, twin, self.batches, device)
+            return
         num_workers = default_workers() if workers is None else workers
+        self._source = _Augmented(split, policy, seed)
         self._loader = DataLoader(
-            _Augmented(split, policy, seed),
+            self._source,
             batch_sampler=self.batches,
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # what `__getitems__` returns: a batch, not a list
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=_leave_signals_to_the_parent,
-            pin_memory=pin_memory,
+            pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else each epoch would draw from torch's global state
         )
 
@@ -119,6 +166,13 @@ class TrainLoader:
         """Images in the whole batch of a step of the run, of which this loader gives a part."""
         first = step % self.steps_per_epoch * self.batches.batch_size
         return min(self.batches.batch_size, self.batches.num_images - first)
+
+    def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch:
+        """These images as epoch `epoch` shows them. Raises InputError where the policy fails on one."""
+        batch = self._source.fetch(epoch, indices_N)
+        if isinstance(batch, InputError):
+            raise batch
+        return batch
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of epoch `epoch` (from 0), from `first_batch` on.

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from scsuite import __version__
 from scsuite.core import schedule
-from scsuite.core.augment import load_policy, normalisation_of, normalise, policy_facts
+from scsuite.core.augment import choose_engine, load_policy, normalisation_of, normalise, policy_facts
 from scsuite.core.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -348,13 +348,15 @@ class Trainer:
         policy = load_policy(config.augment, *self.train.mean_std())
         self.mean, self.std = normalisation_of(policy)
         self.policy = policy_facts(policy)
+        self.engine = choose_engine(config.augment_engine, policy)
         self.loader = TrainLoader(
             self.train,
             policy,
             batch_size=config.batch_size,
             seed=config.seed,
+            twin=self.engine.twin,
+            device=self.arithmetic.device,
             workers=config.workers,
-            pin_memory=self.arithmetic.is_cuda,
             part=world.part,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
@@ -428,6 +430,7 @@ class Trainer:
             "precision": self.arithmetic.precision,
             "world_size": self.world.size,
             "policy": self.policy,
+            "augment_engine": self.engine.name,
             "config": self.config.to_dict(),
             "state": self.state.to_dict(),
         }
@@ -463,7 +466,7 @@ class Trainer:
                 hint="Resume from a run directory with checkpoints/.",
             )
         mine, theirs = self.facts(), {"world_size": 1, **checkpoint.facts}
-        for name in ("data", "class_names", "network", "policy", "precision", "world_size"):
+        for name in ("data", "class_names", "network", "policy", "augment_engine", "precision", "world_size"):
             if mine[name] != theirs.get(name):
                 raise InputError(
                     "cannot resume",

@@ -83,6 +83,8 @@ class RunDir:
                     continue  # another run of the same second
                 raise cannot_write(runs_dir, NotADirectoryError("not a directory")) from None
             except OSError as error:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
                 raise cannot_write(path, error) from None
             return cls(path.resolve())
         raise cannot_write(runs_dir, FileExistsError(f"a thousand runs called {stem}"))

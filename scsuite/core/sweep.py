@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from scsuite.core import schedule
-from scsuite.core.augment import load_policy, normalisation_of, policy_facts
+from scsuite.core.augment import choose_engine, load_policy, normalisation_of, policy_facts
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import ALONE, World
@@ -161,8 +161,9 @@ def _sweep(
         policy,
         batch_size=config.batch_size,
         seed=config.seed,
+        twin=choose_engine(config.augment_engine, policy).twin,
+        device=arithmetic.device,
         workers=config.workers,
-        pin_memory=arithmetic.is_cuda,
         part=world.part,
     )
     model = fresh_model(len(data.class_names), config, arithmetic)

@@ -1,25 +1,22 @@
-"""`make bench`: start-up and speed as ratios, both sides measured in turn within one run; medians.
+"""`make bench`: start-up, speed and memory as ratios, both sides measured in turn within one run; medians.
 
-In: nothing (SCSUITE_BENCH_WIDTH scales the network, 1 by default). Out: a table, and one JSON object as the last line.
+    python -m tests.bench [--width W] [--images N] [--data ARCHIVE] [--json FILE] [PART ...]
+
+Out: a table, and the JSON of it. Parts that this machine cannot do (a GPU, an archive) say so.
 """
 
+import argparse
 import json
-import os
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from scsuite.core.config import TrainConfig
-from scsuite.core.dataset import load_dataset
-from scsuite.core.loader import Batch
-from scsuite.core.loop import fresh_model, make_optimizer, resolve_arithmetic, set_rates, train_step
-from tests.bench.reference import bare_step
+from tests.bench.timing import alternating
 
 BARE_TYPER = """
 import typer
@@ -30,22 +27,20 @@ def one() -> None: "One."
 def two() -> None: "Two."
 app()
 """
-BATCH = 128  # images
+ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+Figures = dict[str, Any]
 
 
-def alternating(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of both, called in turn so that a noisy machine troubles them alike; one warm-up each."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):
-        for function, kept in zip((first, second), seconds, strict=True):
-            begin = time.perf_counter()
-            function()
-            if repeat:
-                kept.append(time.perf_counter() - begin)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: the network's width, the images of a timed epoch, the archive of the start-up times."""
+
+    width: float
+    num_images: int
+    data: Path
 
 
-def start_up() -> dict[str, float]:
+def start_up(_size: Size) -> Figures:
     """Seconds of `scsuite --help` and of the bare program's; design.md: at most 0.15 s apart."""
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
@@ -55,52 +50,121 @@ def start_up() -> dict[str, float]:
             subprocess.run([sys.executable, *arguments, "--help"], check=True, stdout=subprocess.DEVNULL)
 
         ours, theirs = alternating(lambda: run("-m", "scsuite"), lambda: run(str(bare)), 9)
-    return {"help_seconds": ours, "bare_typer_seconds": theirs, "difference_seconds": ours - theirs}
+    return {"help_s": ours, "bare_typer_s": theirs, "difference_s": ours - theirs, "target_s_at_most": 0.15}
 
 
-def step() -> dict[str, float]:
-    """Our training step over a bare one of the same network, precision and format; design.md: at least 0.97."""
-    width = float(os.environ.get("SCSUITE_BENCH_WIDTH", "1"))
-    config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH)
-    arithmetic = resolve_arithmetic(config.device, config.precision)
-    batch = Batch(
-        torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last),
-        torch.arange(BATCH, device=arithmetic.device) % 10,
+def starts(size: Size) -> Figures:
+    """Seconds of the first and the second loading of the real images; design.md: the second under 2 s."""
+    if not size.data.is_file():
+        return {"skipped": f"no archive {size.data}"}
+    code = (
+        "import sys, time; from scsuite.core.dataset import load_dataset; begin = time.perf_counter(); "
+        "load_dataset(sys.argv[1], cache_dir=sys.argv[2]); print(time.perf_counter() - begin)"
     )
-    models = [fresh_model(10, config, arithmetic) for _ in range(2)]
-    optimizers = [make_optimizer(model, config, 0.9) for model in models]
-    scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=False)
-
-    def ours() -> None:
-        set_rates(optimizers[0], 0.01, 0.9)
-        train_step(models[0], optimizers[0], scaler, batch, arithmetic=arithmetic, label_smoothing=0.0, l1=0.0)
-
-    theirs = bare_step(models[1], optimizers[1], batch.images_NCHW, batch.labels_N, arithmetic.dtype)
-    our_seconds, their_seconds = alternating(ours, theirs, 12)
-    return {
-        "images_per_second": BATCH / our_seconds,
-        "bare_images_per_second": BATCH / their_seconds,
-        "ratio": their_seconds / our_seconds,
-    }
-
-
-def load() -> dict[str, float]:
-    """Seconds of the first and the second loading of the 12,000 embedded images."""
+    seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        seconds = []
         for _ in range(2):
-            begin = time.perf_counter()
-            load_dataset("shapes", cache_dir=folder)
-            seconds.append(time.perf_counter() - begin)
-    return {"first_seconds": seconds[0], "second_seconds": seconds[1]}
+            command = [sys.executable, "-c", code, str(size.data), folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            seconds.append(float(done.stdout))
+    return {"first_s": seconds[0], "second_s": seconds[1], "target_second_s_at_most": 2.0}
+
+
+def step(size: Size) -> Figures:
+    """Our training step over a bare one; see `tests.bench.loops`."""
+    from tests.bench import loops
+
+    return loops.step(size.width)
+
+
+def pipeline(size: Size) -> Figures:
+    """Our epoch over the usual pipeline's."""
+    from tests.bench import loops
+
+    return loops.pipeline(size.width, size.num_images)
+
+
+def augmentation(_size: Size) -> Figures:
+    """The policy's batched twin over albumentations."""
+    from tests.bench import augmentation
+
+    return augmentation.augmentation()
+
+
+def memory(size: Size) -> Figures:
+    """Our peak of memory over a bare loop's."""
+    from tests.bench import loops
+
+    return loops.memory(size.width, size.num_images)
+
+
+def gradcam(size: Size) -> Figures:
+    """Grad-CAM's images a second."""
+    from tests.bench import loops
+
+    return loops.gradcam(size.width)
+
+
+def gpu(_size: Size) -> Figures:
+    """Whole trainings on an accelerator."""
+    from tests.bench import loops
+
+    return loops.gpu()
+
+
+PARTS: dict[str, Callable[[Size], Figures]] = {
+    "start_up": start_up,
+    "starts": starts,
+    "step": step,
+    "pipeline": pipeline,
+    "augmentation": augmentation,
+    "memory": memory,
+    "gradcam": gradcam,
+    "gpu": gpu,
+}
+
+
+def machine() -> Figures:
+    """Where this was measured."""
+    import torch
+
+    from scsuite.core.rundir import environment
+
+    facts = environment()
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "cpu": facts["cpu"], "cores": facts["cores"], "gpu": device, "threads": torch.get_num_threads(),
+        "platform": platform.platform(), "versions": facts["versions"], "git_commit": facts["git_commit"],
+    }  # fmt: skip
+
+
+def show(name: str, figures: Figures) -> None:
+    """One part's lines."""
+    for key, value in figures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        print(f"{name:13}{key:34}{shown}", flush=True)
 
 
 def main() -> None:
     """Measure, print."""
-    measured = {"start_up": start_up(), "step": step(), "load_shapes": load()}
-    for name, figures in measured.items():
-        print(f"{name:12}" + "  ".join(f"{key} {value:.3f}" for key, value in figures.items()))
-    print(json.dumps({**measured, "torch": torch.__version__, "threads": torch.get_num_threads()}))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--images", type=int, default=1024, help="images of a timed epoch")
+    parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the start-up times")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}")
+    measured = {}
+    for name in options.parts or PARTS:
+        measured[name] = PARTS[name](Size(options.width, options.images, options.data))
+        show(name, measured[name])
+    text = json.dumps({"width": options.width, "images": options.images, **machine(), "measured": measured}, indent=1)
+    if options.json:
+        options.json.write_text(text + "\n")
+    else:
+        print(text)
 
 
 if __name__ == "__main__":

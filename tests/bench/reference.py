@@ -1,9 +1,16 @@
-"""The loops that ours is measured against."""
+"""The loops that ours is measured against, written as people write them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from albumentations import Compose
 
 
 def bare_step(
@@ -23,3 +30,37 @@ def bare_step(
         loss.item()
 
     return step
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Images one by one through albumentations, as its documentation shows."""
+
+    def __init__(self, images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.int64], policy: "Compose") -> None:
+        self.images_NHWC, self.labels_N, self.policy = images_NHWC, labels_N, policy
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.policy(image=self.images_NHWC[index])["image"]
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous(), int(self.labels_N[index])
+
+
+def usual_epoch(
+    model: nn.Module, data: Dataset[Any], *, batch_size: int, workers: int, device: torch.device, lrs: Sequence[float]
+) -> Callable[[], None]:
+    """An epoch of the assignment's usual pipeline: a DataLoader over albumentations, fp32, contiguous, torch's SGD."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lrs[0], momentum=0.9, nesterov=True, weight_decay=5e-4)
+    loader = DataLoader(data, batch_size=batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+    def epoch() -> None:
+        model.train()
+        for (images, labels), lr in zip(loader, lrs, strict=False):
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+
+    return epoch

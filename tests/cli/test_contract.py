@@ -286,11 +286,38 @@ def test_a_file_names_options_as_the_command_line_or_config_yaml_does(name: str,
     assert "at least one batch of 201, found 200 images" in answer.err
 
 
-def test_any_number_of_workers_gives_the_same_run(trained: Answer, tmp_path: Path) -> None:
-    for workers in (1, 2):
-        other = scsuite(*TINY, "--workers", workers, "--runs-dir", tmp_path, "--json")
-        assert_same_weights(other.run_dir, trained.run_dir)
-        assert other.result["final"] == trained.result["final"]
+def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
+    none, one, two = (
+        scsuite(*TINY, "--augment-engine", "albumentations", "--workers", workers, "--runs-dir", tmp_path, "--json")
+        for workers in (0, 1, 2)
+    )
+    for other in (one, two):
+        assert_same_weights(other.run_dir, none.run_dir)
+        assert other.result["final"] == none.result["final"]
+
+
+@pytest.mark.parametrize("command", ["train", "lr-range"])
+def test_what_augments_is_said_and_written_down(command: str, tmp_path: Path) -> None:
+    words = TINY if command == "train" else ("lr-range", *RECIPE, "--steps", 10)
+    policy = tmp_path / "noise.yaml"
+    policy.write_text(
+        "transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n"
+    )
+    for more, name, reason in (
+        ((), "batched", "every transform of the policy has its batched twin"),
+        (("--augment-engine", "albumentations"), "albumentations", "as asked for"),
+        (("--augment", policy), "albumentations", "GaussNoise has no batched twin"),
+    ):
+        answer = scsuite(*words, *more, "--runs-dir", tmp_path / "runs", "--json")
+        facts = json.loads((answer.run_dir / "environment.json").read_text())
+        assert facts["augment_engine"] == {"name": name, "reason": reason}
+        assert [line for line in answer.err.splitlines() if f"{name}: {reason}" in line and "augments" in line]
+
+
+def test_a_resume_with_another_engine_is_refused(trained: Answer) -> None:
+    answer = scsuite("train", "--resume", trained.run_dir, "--augment-engine", "albumentations")
+    assert answer.code == 2
+    assert "--augment-engine: expected auto" in answer.err
 
 
 def test_another_seed_gives_another_run(trained: Answer, tmp_path: Path) -> None:

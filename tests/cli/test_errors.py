@@ -259,6 +259,16 @@ def test_a_bad_policy_file_is_refused(
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("command", [TRAIN, SWEEP])
+def test_a_batched_twin_that_a_policy_has_not_is_refused(
+    command: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n")
+    words = ("--augment-engine", "GaussNoise has no batched twin", "Use auto.")
+    refuse((*command, "--augment", path, "--augment-engine", "batched"), 2, *words)
+
+
 # --- checkpoints and runs ---
 
 

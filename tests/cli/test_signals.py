@@ -20,6 +20,7 @@ LONG = (
     "train", *DATA, "--limit-train", "100", "--width", "0.05", "--bs", "16", "--workers", "0", "--device", "cpu",
     "--epochs", "4", "--lr-max", "0.1", "--dropout", "0.1",
 )  # fmt: skip
+BY_IMAGE = ("--augment-engine", "albumentations")  # in worker processes, if there are any
 CLOCKS = ("images_per_second", "seconds")
 
 
@@ -27,6 +28,12 @@ CLOCKS = ("images_per_second", "seconds")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     """The run that nobody stopped."""
     return scsuite(*LONG, "--runs-dir", tmp_path_factory.mktemp("whole"), "--json")
+
+
+@pytest.fixture(scope="module")
+def whole_by_image(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """The same, augmented image by image."""
+    return scsuite(*LONG, *BY_IMAGE, "--runs-dir", tmp_path_factory.mktemp("whole"), "--json")
 
 
 def numbers(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -113,10 +120,11 @@ def test_a_run_whose_signal_came_in_the_range_test_leaves_with_the_signals_code(
 
 @pytest.mark.parametrize(("name", "code", "workers"), [("SIGINT", 130, 1), ("SIGTERM", 143, 1)])
 def test_a_signal_to_the_whole_process_group_stops_the_program_in_order(
-    name: str, code: int, workers: int, whole: Answer, tmp_path: Path
+    name: str, code: int, workers: int, whole_by_image: Answer, tmp_path: Path
 ) -> None:
     # As a terminal's Ctrl-C or a container's stop does it: worker processes get the signal too.
-    command = [sys.executable, "-m", "scsuite", *LONG, "--workers", str(workers), "--runs-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "scsuite", *LONG, *BY_IMAGE, "--workers", str(workers)]
+    command += ["--runs-dir", str(tmp_path)]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(),
         start_new_session=True,
@@ -134,4 +142,4 @@ def test_a_signal_to_the_whole_process_group_stops_the_program_in_order(
     assert not (run / "result.json").exists()
 
     assert scsuite("train", "--resume", run, "--workers", 0, "--json").run_dir == run
-    assert_same_run(run, whole.run_dir)
+    assert_same_run(run, whole_by_image.run_dir)

@@ -129,7 +129,8 @@ def test_an_epoch_has_a_last_smaller_batch_and_counts_every_image(tiny_data: Dat
 
 
 def test_training_learns_the_tints(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
-    epochs, _ = run(Trainer(tiny_data, replace(tiny_config, epochs=6)))
+    # With 3 of 40 seeds so narrow a network takes two of the classes for one, whatever augments.
+    epochs, _ = run(Trainer(tiny_data, replace(tiny_config, epochs=6, seed=1)))
     assert epochs[-1].test_accuracy is not None
     assert epochs[-1].test_accuracy > 0.9  # chance is a third
     assert epochs[-1].train_loss < 0.7 * math.log(3)
@@ -224,6 +225,15 @@ def test_a_state_of_other_data_is_refused(tiny_data: Dataset, tiny_config: Train
     save_checkpoint(tmp_path / "state.safetensors", trainer.tensors(), trainer.facts())
     other = Trainer(replace(tiny_data, fingerprint="1" * 64), tiny_config)
     with pytest.raises(InputError, match="the same data"):
+        other.restore(read_checkpoint(tmp_path / "state.safetensors"))
+
+
+def test_a_state_of_the_other_engine_is_refused(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    list(fit(trainer, should_stop=lambda: True))
+    save_checkpoint(tmp_path / "state.safetensors", trainer.tensors(), trainer.facts())
+    other = Trainer(tiny_data, replace(tiny_config, augment_engine="albumentations"))
+    with pytest.raises(InputError, match="the same augment_engine: 'batched', found 'albumentations'"):
         other.restore(read_checkpoint(tmp_path / "state.safetensors"))
 
 
@@ -362,9 +372,9 @@ def test_evaluation_normalises_as_the_policy_of_the_training_does(
 # Recorded with torch 2.15.0, AVX-512, two threads, 2026-11-21. On AVX2 the first four came out within 1e-3, the
 # rest within 0.01: max pooling turns the last digit of a near tie into another path.
 GOLDEN_LOSSES = [
-    1.1399, 1.1021, 1.0595, 1.0535, 1.1554,  # epoch 1: shuffle, crops, weights and dropout of seed 0
-    1.0287, 0.9959, 0.9699, 0.9631, 0.9563,  # epoch 2
-    0.8920, 0.8975, 0.8882, 0.8878, 0.8999,  # epoch 3
+    1.1592, 1.1001, 1.0563, 1.0536, 1.1154,  # epoch 1: shuffle, crops, weights and dropout of seed 0
+    1.0219, 0.9876, 0.9391, 0.9243, 0.9359,  # epoch 2
+    0.8790, 0.8729, 0.8554, 0.8633, 0.8776,  # epoch 3
 ]  # fmt: skip
 
 

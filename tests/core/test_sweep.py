@@ -194,7 +194,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 
 
 def test_the_number_of_workers_changes_no_number() -> None:
-    none, two = (range_test(tiny.dataset(), config(workers=workers)) for workers in (0, 2))
+    by_image = {"augment_engine": "albumentations"}
+    none, two = (range_test(tiny.dataset(), config(workers=workers, **by_image)) for workers in (0, 2))
     assert none.sweeps[0].losses_L.tolist() == two.sweeps[0].losses_L.tolist()
 
 

@@ -154,6 +154,7 @@ def _child(box: Box, arguments: list[str], before: Callable[[], None], out: Path
     code = 99  # the harness's own failure
     try:
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, by the program too
         os.chdir(box.path)
         for descriptor, path in ((0, Path(os.devnull)), (1, out), (2, err)):
             opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

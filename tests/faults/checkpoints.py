@@ -403,6 +403,7 @@ BAD_STATES: dict[tuple[str, ...], list[Any]] = {
     ("config", "lr_min"): [None],
     ("data",): [..., None, {"name": "cifar10", "fingerprint": "0"}, {"name": "shapes"}],
     ("policy",): [..., None, {}, "x" * 100_000],
+    ("augment_engine",): [..., None, "albumentations", 5, []],
 }
 OTHER_RUNS: dict[tuple[str, ...], Any] = {  # facts that are sound and not this run's
     ("config", "epochs"): 3, ("config", "batch_size"): 32, ("config", "seed"): 5, ("config", "optimizer"): "adamw",

@@ -127,18 +127,30 @@ def _files(folder: _Folder, above: str, names_kept: bool) -> Iterator[tuple[str,
             yield above + name, item.safe
 
 
-def disks(journal: Path, root: Path) -> Iterator[tuple[str, Disk]]:
-    """The two disks after each operation, each different one once, with the operation's name."""
+def disks(journal: Path, root: Path) -> Iterator[tuple[str, str, Disk]]:
+    """The two disks after each operation, each different one once: the operation, the last state that was committed.
+
+    A state is committed when the run has gone on to something else.
+    """
     disk, seen = ForgetfulDisk(root), set[int]()
+    written = committed = ""
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
         disk.apply(entry)
+        if entry["do"] == "replace" and "/checkpoints/" in entry["new"]:
+            written = Path(entry["new"]).name
+        elif "checkpoints" not in entry["path"]:
+            committed = written
         for names_kept in (False, True):
             left = disk.after_a_power_cut(names_kept=names_kept)
             key = hash(tuple(sorted(left.items())))
             if key not in seen:
                 seen.add(key)
-                yield f"{entry['do']} {Path(entry['path']).name}, {'all' if names_kept else 'fsynced'} names", left
+                yield (
+                    f"{entry['do']} {Path(entry['path']).name}, {'all' if names_kept else 'fsynced'} names",
+                    committed,
+                    left,
+                )
 
 
 def power_cuts(quick: bool, reference: Path) -> Row:
@@ -147,9 +159,10 @@ def power_cuts(quick: bool, reference: Path) -> Row:
     with new_box() as whole:
         journal = whole.path.parent / "journal"
         run(whole, *RUN, before=lambda: keep_journal(journal, whole.runs))
-        for name, left in itertools.islice(disks(journal, whole.runs), 0, None, 8 if quick else 1):
+        for name, committed, left in itertools.islice(disks(journal, whole.runs), 0, None, 8 if quick else 1):
+            there = not committed or any(path.endswith(f"/{committed}") for path in left)
             with new_box() as box:
-                row.count(name, _goes_on_from(left, box, reference))
+                row.count(name, ([] if there else [f"{committed} is lost"]) + _goes_on_from(left, box, reference))
     return row
 
 

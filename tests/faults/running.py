@@ -19,6 +19,7 @@ from tests.faults.same import differences, rows_of
 EPOCHS, STEPS_PER_EPOCH = 3, 7
 RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1")
 AUTO = (*TINY, "--epochs", str(EPOCHS))  # its range test comes first
+IN_WORKERS = (*RUN, "--augment-engine", "albumentations", "--workers", "1")
 Check = Callable[[Box, Path], list[str]]
 
 
@@ -44,6 +45,16 @@ def goes_on(box: Box, reference: Path, *words: str) -> list[str]:
     if len(box.run_dirs) != 1:
         return [f"{len(box.run_dirs)} run directories"]
     return expect(run(box, "train", "--resume", box.run_dirs[0]), 0, *words) + differences(box.run_dirs[0], reference)
+
+
+def in_workers(check: Check) -> Check:
+    """The check of a run that augments in worker processes, against such a run that nothing happens to."""
+
+    def checked(box: Box, _reference: Path) -> list[str]:
+        with new_box() as other:
+            return expect(run(other, *IN_WORKERS), 0) or check(box, other.run_dirs[0])
+
+    return checked
 
 
 # --- signals: 57 to 60 ---
@@ -207,7 +218,7 @@ def read_only_directory(box: Box, _reference: Path) -> list[str]:
 
 def two_at_once(box: Box, reference: Path) -> list[str]:
     """68: the second is told who is there; when the first is killed, workers and all, its lock goes with it."""
-    first = start(box, [*RUN, "--workers", "1"], before=lambda: luck.after_step(9, lambda: time.sleep(30)))
+    first = start(box, IN_WORKERS, before=lambda: luck.after_step(9, lambda: time.sleep(30)))
     deadline = time.monotonic() + 30
     while not (box.run_dirs and _lines(box.run_dirs[0] / "steps.csv") > 10) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -286,7 +297,7 @@ def worker_killed(box: Box, reference: Path) -> list[str]:
         for worker in multiprocessing.active_children():
             os.kill(worker.pid or 0, signal.SIGKILL)
 
-    process = start(box, [*RUN, "--workers", "1"], before=lambda: luck.after_step(3, act))
+    process = start(box, IN_WORKERS, before=lambda: luck.after_step(3, act))
     outcome = process.end()
     problems = expect(outcome, 4, "worker") + (["a worker lives on"] if process.has_orphans() else [])
     return problems + goes_on(box, reference)
@@ -400,7 +411,7 @@ CHECKS: dict[str, Check] = {
     "G67 the run directory removed": run_directory_removed,
     "G67 checkpoints/ made a file": checkpoints_replaced_by_a_file,
     "G67 checkpoints/ removed": newest_checkpoint_removed,
-    "G68 two at once, and a dead one's lock": two_at_once,
+    "G68 two at once, and a dead one's lock": in_workers(two_at_once),
     "G69 memory short": memory_short,
     "G70 NaN in a batch": broken_numbers(lambda: luck.poison_batch(10, float("nan")), 10),
     "G70 infinity in a batch": broken_numbers(lambda: luck.poison_batch(11, float("inf")), 11),
@@ -408,7 +419,7 @@ CHECKS: dict[str, Check] = {
     "G70 resumed after NaN": poisoned_resume,
     "G70 lr-range meets NaN": range_test_meets_nan,
     "G71 nothing learned": nothing_learned,
-    "G72 a worker killed": worker_killed,
+    "G72 a worker killed": in_workers(worker_killed),
     "G73 data changed": data_changed,
     "G74 the clock steps back": clock_steps_back,
     "F54 a finished run": finished,

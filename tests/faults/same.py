@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.errors import InputError
 
 CLOCKS = ("images_per_second", "seconds")
 
@@ -28,6 +29,13 @@ def differences(run: Path, reference: Path) -> list[str]:
     """In what a finished run differs from the reference."""
     if not (run / "result.json").exists():
         return ["it has no result.json"]
+    try:
+        return _differences(run, reference)
+    except InputError as error:
+        return [str(error)]
+
+
+def _differences(run: Path, reference: Path) -> list[str]:
     found = []
     mine_model, their_model = (read_checkpoint(path / "model.safetensors") for path in (run, reference))
     if not _equal(mine_model.tensors, their_model.tensors) or _facts(mine_model.facts) != _facts(their_model.facts):

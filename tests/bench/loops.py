@@ -1,0 +1,211 @@
+"""Training measured: a step against a bare one, an epoch against the usual pipeline, memory, Grad-CAM, a GPU's runs."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scsuite.core.augment import default_policy
+from scsuite.core.cam import grad_cam
+from scsuite.core.config import TrainConfig
+from scsuite.core.dataset import Dataset, Split
+from scsuite.core.loader import Batch, default_workers
+from scsuite.core.loop import (
+    EpochSums,
+    Trainer,
+    fit,
+    fresh_model,
+    make_optimizer,
+    resolve_arithmetic,
+    set_rates,
+    train_step,
+)
+from scsuite.core.model import build_model
+from tests.bench.reference import Pictures, bare_step, usual_epoch
+from tests.bench.timing import alternating
+
+BATCH = 512  # images, as the assignment has it
+NUM_CLASSES = 10
+IMAGE_FLOP = 2.28e9  # forward and backward of one image at width 1: 114 TFLOP in an epoch of 50,000
+Figures = dict[str, Any]
+
+
+def data_of(num_images: int, num_test: int = BATCH) -> Dataset:
+    """Noise: for speed one picture is as good as another."""
+    rng = np.random.default_rng(0)
+
+    def split(number: int) -> Split:
+        images = rng.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8)
+        return Split(images, np.arange(number) % NUM_CLASSES, tuple(map(str, range(number))))
+
+    return Dataset("noise", tuple("abcdefghij"), split(num_images), split(num_test), "0" * 64)
+
+
+def step(width: float) -> Figures:
+    """A step of ours and a bare one: same network, precision and format, data in place; at least 0.97."""
+    config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH)
+    arithmetic = resolve_arithmetic(config.device, config.precision)
+    batch = Batch(
+        torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last),
+        torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES,
+    )
+    models = [fresh_model(NUM_CLASSES, config, arithmetic) for _ in range(2)]
+    ours_optimizer = make_optimizer(models[0], config, 0.9)
+    # torch's default for the bare loop: the same arithmetic, not fused.
+    bare_optimizer = torch.optim.SGD(models[1].parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=False)
+
+    def ours() -> None:
+        set_rates(ours_optimizer, 0.01, 0.9)
+        outcome = train_step(
+            models[0], ours_optimizer, scaler, batch, arithmetic=arithmetic, label_smoothing=0.0, l1=0.0
+        )
+        outcome.broken.item()
+
+    theirs = bare_step(models[1], bare_optimizer, batch.images_NCHW, batch.labels_N, arithmetic.dtype)
+    our_seconds, their_seconds = alternating(ours, theirs, 8)
+    return {
+        "precision": arithmetic.precision,
+        "images_per_s": BATCH / our_seconds,
+        "bare_images_per_s": BATCH / their_seconds,
+        "ratio": their_seconds / our_seconds,
+        "target_ratio_at_least": 0.97,
+    }
+
+
+def pipeline(width: float, num_images: int) -> Figures:
+    """An epoch from uint8 images to updated weights, ours as it comes, and the assignment's usual pipeline."""
+    data = data_of(num_images)
+    config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH, epochs=1000)
+    trainer = Trainer(data, config)
+    steps = -(-num_images // BATCH)
+
+    def ours() -> None:
+        goal = trainer.state.step + steps
+        for _ in fit(trainer, should_stop=lambda: trainer.state.step >= goal):  # ends before the epoch's evaluation
+            raise AssertionError
+        trainer.state.sums = EpochSums()  # as if it had been done
+
+    model = build_model(NUM_CLASSES, width).to(trainer.arithmetic.device)
+    policy = default_policy(trainer.mean, trainer.std)
+    pictures = Pictures(data.train.images_NHWC, data.train.labels_N, policy)
+    theirs = usual_epoch(
+        model, pictures, batch_size=BATCH, workers=default_workers(), device=trainer.arithmetic.device,
+        lrs=[0.01] * steps,
+    )  # fmt: skip
+    our_seconds, their_seconds = alternating(ours, theirs, 3)
+    return {
+        "precision": trainer.arithmetic.precision,
+        "images_per_s": num_images / our_seconds,
+        "usual_images_per_s": num_images / their_seconds,
+        "ratio": their_seconds / our_seconds,
+        "target_ratio_at_least": 2.4,
+    }
+
+
+def memory(width: float, num_images: int) -> Figures:
+    """Peak resident memory above the imports, each in a process of its own: ours, and a bare loop's plus the data."""
+    if not Path("/proc/self/status").exists():
+        return {"skipped": "the peak is read from Linux's /proc"}
+    ours, bare = (_peak_of(name, width, num_images) for name in ("ours", "bare"))
+    data_mb = num_images * 32 * 32 * 3 / 2**20
+    return {
+        "ours_mb": ours, "bare_mb": bare, "data_mb": data_mb, "ratio": (ours - data_mb) / bare,
+        "target_ratio_at_most": 1.25,
+    }  # fmt: skip
+
+
+def _peak_of(name: str, width: float, num_images: int) -> float:
+    code = f"from tests.bench.loops import peak; peak({name!r}, {width}, {num_images})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout))
+
+
+def peak(name: str, width: float, num_images: int) -> None:
+    """Print the peak of two epochs, in MB; run in a process of its own."""
+    config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH, epochs=2, workers=0)
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)  # imports half of torch
+    baseline = _peak_kb()
+    if name == "ours":
+        for _ in fit(Trainer(data_of(num_images), config)):
+            pass
+    else:
+        arithmetic = resolve_arithmetic(config.device, config.precision)
+        model = fresh_model(NUM_CLASSES, config, arithmetic)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        images = torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last)
+        labels = torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES
+        run = bare_step(model, optimizer, images, labels, arithmetic.dtype)
+        for _ in range(-(-2 * num_images // BATCH)):
+            run()
+    print((_peak_kb() - baseline) / 1024)
+
+
+def _peak_kb() -> int:
+    # getrusage would count the parent's pages, which a forked process had for a moment.
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def gradcam(width: float) -> Figures:
+    """Heatmaps a second, and how many forward and backward passes of the network the same images cost."""
+    arithmetic = resolve_arithmetic("auto", "fp32")
+    model = build_model(NUM_CLASSES, width).to(arithmetic.device).eval()
+    images, labels = torch.randn(64, 3, 32, 32, device=arithmetic.device), torch.arange(64) % NUM_CLASSES
+
+    def pass_alone() -> None:
+        model(images).sum().backward()
+
+    ours, theirs = alternating(lambda: grad_cam(model, images, labels), pass_alone, 5)
+    return {"images_per_s": 64 / ours, "times_a_forward_and_backward_pass": ours / theirs}
+
+
+def gpu() -> Figures:
+    """24 epochs of 50,000 images at width 1 on an accelerator, twice (the first warms up); shares of its time."""
+    if not torch.cuda.is_available():
+        return {"skipped": "no GPU here"}
+    for _ in range(2):
+        trainer = Trainer(data_of(50_000, 10_000), TrainConfig(lr_max=0.4, batch_size=BATCH, epochs=24))
+        training = sum(50_000 / epoch.images_per_second for epoch in fit(trainer))
+    peak_flops = _matmul_flops(trainer.arithmetic.dtype)
+    augmentation = _augmentation_seconds(trainer)
+    achieved = 24 * 50_000 * IMAGE_FLOP / training
+    return {
+        "training_s_of_24_epochs": training,
+        "target_s_at_most": 10.0,
+        "epoch_s": training / 24,
+        "images_per_s": 24 * 50_000 / training,
+        "tflops": achieved / 1e12,
+        "share_of_a_matrix_product": achieved / peak_flops,
+        "augmentation_share": augmentation / (training / 24),
+        "peak_mb": torch.cuda.max_memory_allocated() / 2**20,
+    }
+
+
+def _matmul_flops(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of one large matrix product."""
+    side = 8192
+    a, b = (torch.randn(side, side, device="cuda", dtype=dtype) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(10):
+        a @ b
+    torch.cuda.synchronize()
+    return 10 * 2 * side**3 / (time.perf_counter() - begin)
+
+
+def _augmentation_seconds(trainer: Trainer) -> float:
+    """An epoch's batches alone."""
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for batch in trainer.loader.epoch(0):
+        del batch
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
