@@ -475,9 +475,11 @@ def _brightness(transform: Any, shape: Shape) -> Compiled:
 
 
 def _affine(transform: Any, shape: Shape) -> Compiled:
+    import cv2
     from albumentations.augmentations.geometric import functional
 
     reasons = {
+        f"OpenCV {cv2.__version__}, which rounds coordinates,": int(cv2.__version__.partition(".")[0]) < 5,
         f"interpolation={transform.interpolation}": transform.interpolation != LINEAR,
         "fit_output=True": transform.fit_output,
         f"scale below {SCALE_MIN:g}": min(low for low, _ in transform.scale.values()) < SCALE_MIN,
