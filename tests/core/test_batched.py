@@ -315,7 +315,12 @@ def twin(*transforms: tuple[str, dict[str, Any]]) -> Twin:
     return compile_policy(compose(*transforms))
 
 
-@pytest.mark.parametrize("transforms", [CHAIN, None], ids=["a chain", "the default policy"])
+BY_MEAN = [("RandomBrightnessContrast", {"brightness_by_max": False, "p": 1.0})]
+
+
+@pytest.mark.parametrize(
+    "transforms", [CHAIN, BY_MEAN, None], ids=["a chain", "by the image's mean", "the default policy"]
+)
 def test_an_image_depends_on_its_index_the_seed_and_the_epoch_alone(transforms: Any) -> None:
     one = compile_policy(default_policy(tiny.MEAN, tiny.STD)) if transforms is None else twin(*transforms)
     images, indices = torch.from_numpy(IMAGES), np.random.default_rng(0).permutation(1000)[:NUM]

@@ -143,7 +143,7 @@ def disks(journal: Path, root: Path) -> Iterator[tuple[str, str, Disk]]:
             committed = written
         for names_kept in (False, True):
             left = disk.after_a_power_cut(names_kept=names_kept)
-            key = hash(tuple(sorted(left.items())))
+            key = hash((committed, *sorted(left.items())))
             if key not in seen:
                 seen.add(key)
                 yield (

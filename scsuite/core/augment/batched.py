@@ -250,8 +250,9 @@ class BrightnessContrast:
             on_device(parameters[name].astype(np.float32), canvas.device)[:, None] for name in ("alpha", "beta")
         )
         values_NP = images_NHWC.flatten(1).float()
-        if not self.by_max:
-            beta_N1 = beta_N1 * values_NP.mean(1, keepdim=True)
+        if not self.by_max:  # from a whole-number sum, which has no order to depend on
+            sums_N1 = images_NHWC.sum((1, 2, 3), dtype=torch.int32)[:, None]
+            beta_N1 = beta_N1 * (sums_N1 / values_NP.shape[1])
         values_NP = values_NP.mul_(alpha_N1).add_(beta_N1).clamp_(0, 255)
         canvas.paint(values_NP.to(torch.uint8).view(images_NHWC.shape))
 
@@ -474,9 +475,11 @@ def _brightness(transform: Any, shape: Shape) -> Compiled:
 
 
 def _affine(transform: Any, shape: Shape) -> Compiled:
+    import cv2
     from albumentations.augmentations.geometric import functional
 
     reasons = {
+        f"OpenCV {cv2.__version__}, which rounds coordinates,": int(cv2.__version__.partition(".")[0]) < 5,
         f"interpolation={transform.interpolation}": transform.interpolation != LINEAR,
         "fit_output=True": transform.fit_output,
         f"scale below {SCALE_MIN:g}": min(low for low, _ in transform.scale.values()) < SCALE_MIN,
