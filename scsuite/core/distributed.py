@@ -200,6 +200,7 @@ def first_to_fail() -> bool:
 @functools.cache
 def _store() -> "Store":
     """The small table that torchrun keeps for its processes: it outlives any of them."""
+    from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -209,7 +210,8 @@ def _store() -> "Store":
         raise OutputError(
             "torchrun is gone", where, expected="its answer", found=_reason(error), hint="Start it again, or mend that."
         ) from error
-    return store
+    # The table is the same after a restart, and what the ranks before it wrote there is not for these.
+    return PrefixStore(f"scsuite {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -29,7 +29,7 @@ Check = Callable[[Box, Path], list[str]]
 
 
 @contextlib.contextmanager
-def agent(*, port: int | None = None, restarts: int = 0) -> Iterator[dict[str, str]]:
+def agent(*, port: int | None = None) -> Iterator[dict[str, str]]:
     """The variables that torchrun gives its processes, and the store that it keeps for them."""
     from datetime import timedelta
 
@@ -42,7 +42,7 @@ def agent(*, port: int | None = None, restarts: int = 0) -> Iterator[dict[str, s
         "MASTER_PORT": str(port or store.port),
         "TORCHELASTIC_RUN_ID": "faults",
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": str(restarts),
+        "TORCHELASTIC_RESTART_COUNT": "0",
     }
 
 
@@ -87,9 +87,9 @@ def end_ranks(ranks: list[Process]) -> list[Outcome]:
     return [process.end() for process in ranks]
 
 
-def run_ranks(box: Box, *arguments: object, fate: Luck | None = None, **settings: Any) -> list[Outcome]:
-    """Start all ranks of a command and wait for their end; `settings` are the agent's."""
-    with agent(**settings) as variables:
+def run_ranks(box: Box, *arguments: object, fate: Luck | None = None, port: int | None = None) -> list[Outcome]:
+    """Start all ranks of a command and wait for their end."""
+    with agent(port=port) as variables:
         return end_ranks(start_ranks(box, variables, arguments, fate or {}))
 
 
@@ -159,8 +159,9 @@ def killed(rank: int, before: Callable[[], None]) -> Check:
 
 def killed_and_restarted(box: Box, reference: Path) -> list[str]:
     """With `--max-restarts 1` torchrun repeats the command as it was, and the run that it began goes on."""
-    outcomes = run_ranks(box, *RUN, fate={1: at_train_step(17, luck.kill)})
-    again = run_ranks(box, *RUN, restarts=1)
+    with agent() as variables:  # one store for both
+        outcomes = end_ranks(start_ranks(box, variables, RUN, {1: at_train_step(17, luck.kill)}))
+        again = end_ranks(start_ranks(box, variables | {"TORCHELASTIC_RESTART_COUNT": "1"}, RUN, {}))
     problems = expect(outcomes, (4, -signal.SIGKILL), "another rank is gone") + expect(again, (0, 0), "resumed")
     return problems + differences(box.run_dirs[0], reference) + [f"left: {path}" for path in box.run_dirs[1:]]
 
