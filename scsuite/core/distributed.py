@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 MEETING = 10.0  # seconds for torchrun's own answer, which is there before its processes are
-TIMEOUT = 60.0  # seconds that an answer may take; a rank that is stopped or hangs is found out after that
+TIMEOUT = 25.0  # seconds that an answer may take; torchrun gives a rank that hangs 30 more, so all ends in a minute
 START = 300.0  # seconds between the first rank's start and the last one's: a cold disk may take long to give torch
 PATIENCE = 0.02  # seconds between two looks at the store
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
