@@ -87,7 +87,7 @@ class ForgetfulDisk:
         folder, name = self._place(entry["path"])
         there = folder.now.get(name)
         match entry["do"]:
-            case "mkdir":
+            case "mkdir" if name:  # not the top itself
                 folder.now[name] = _Folder()
             case "create" if there is None or entry["truncate"]:
                 folder.now[name] = there = there if isinstance(there, _File) else _File()
