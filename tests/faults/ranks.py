@@ -352,7 +352,8 @@ CHECKS: dict[str, Check] = {
 
 LEFT_OUT = frozenset({  # of the quick scorecard: their like is in it
     "H the same again", "H75 SIGKILL of rank 1 in a step", "H77 rank 1 raises", "H77 an option that is none",
-    "H77 no such data", "H78 SIGTERM, the other way round", "H79 one rank, then two", "H80 nobody at the address",
+    "H77 no such data", "H77 a command for one", "H78 SIGTERM, the other way round", "H78 SIGTERM in an evaluation",
+    "H79 one rank, then two", "H80 nobody at the address",
 })  # fmt: skip
 
 
