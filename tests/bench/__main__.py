@@ -142,7 +142,7 @@ def show(name: str, figures: Figures) -> None:
     """One part's lines."""
     for key, value in figures.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        print(f"{name:13}{key:34}{shown}", flush=True)
+        print(f"{name:13}{key:45} {shown}", flush=True)
 
 
 def main() -> None:
