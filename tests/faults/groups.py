@@ -19,3 +19,4 @@ GROUPS: dict[str, Callable[[bool], list[Row]]] = {
     "fuzz": fuzz.rows,
     "silent": silent.rows,
 }
+FULL_ONLY = frozenset({"ranks"})  # not in the quick scorecard: processes that wait for each other want a quiet machine
