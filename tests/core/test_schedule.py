@@ -1,8 +1,9 @@
 """The curves against theory and against torch's own schedulers."""
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -29,9 +30,19 @@ def walk(scheduler: LRScheduler, num_steps: int) -> Iterator[tuple[float, float]
             scheduler.step()
 
 
-def cyclic(mode: Literal["triangular", "triangular2", "exp_range"], step_size: int, gamma: float = 1.0) -> list[float]:
-    torchs = CyclicLR(optimizer(), LR_MIN, LR_MAX, step_size_up=step_size, mode=mode, gamma=gamma, cycle_momentum=False)
-    return [lr for lr, _ in walk(torchs, 7 * step_size + 3)]
+Mode = Literal["triangular", "triangular2", "exp_range"]
+
+
+def assert_cyclic(curve: Callable[..., float], mode: Mode, step_size: int, gamma: float = 1.0) -> None:
+    """That a curve has torch's rates, and the other way round its momenta, over three cycles and a half."""
+    torchs = CyclicLR(
+        optimizer(), LR_MIN, LR_MAX, step_size_up=step_size, mode=mode, gamma=gamma, base_momentum=0.85,
+        max_momentum=0.95,
+    )  # fmt: skip
+    expected = list(walk(torchs, 7 * step_size + 3))
+    for low, high, values in zip((LR_MIN, 0.95), (LR_MAX, 0.85), zip(*expected, strict=True), strict=True):
+        ours = [curve(s, lr_min=low, lr_max=high, step_size=step_size) for s, _ in enumerate(values)]
+        assert ours == pytest.approx(values, abs=1e-9)
 
 
 def test_triangular_rises_to_lr_max_at_step_size_and_returns() -> None:
@@ -47,28 +58,19 @@ def test_triangular_rises_to_lr_max_at_step_size_and_returns() -> None:
 
 
 @pytest.mark.parametrize("step_size", [1, 2, 7, 490])
-def test_triangular_is_torchs_cyclic_lr(step_size: int) -> None:
-    expected = cyclic("triangular", step_size)
-    ours = [schedule.triangular(s, lr_min=LR_MIN, lr_max=LR_MAX, step_size=step_size) for s, _ in enumerate(expected)]
-    assert ours == pytest.approx(expected, abs=1e-9)
+def test_triangular_is_torchs_cyclic_lr_and_its_momentum(step_size: int) -> None:
+    assert_cyclic(schedule.triangular, "triangular", step_size)
 
 
 @pytest.mark.parametrize("step_size", [1, 2, 7, 490])
-def test_triangular2_is_torchs_cyclic_lr(step_size: int) -> None:
-    expected = cyclic("triangular2", step_size)
-    ours = [schedule.triangular2(s, lr_min=LR_MIN, lr_max=LR_MAX, step_size=step_size) for s, _ in enumerate(expected)]
-    assert ours == pytest.approx(expected, abs=1e-9)
+def test_triangular2_is_torchs_cyclic_lr_and_its_momentum(step_size: int) -> None:
+    assert_cyclic(schedule.triangular2, "triangular2", step_size)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.999, 0.9])
 @pytest.mark.parametrize("step_size", [1, 7, 98])
-def test_exp_range_is_torchs_cyclic_lr(step_size: int, gamma: float) -> None:
-    expected = cyclic("exp_range", step_size, gamma)
-    ours = [
-        schedule.exp_range(s, lr_min=LR_MIN, lr_max=LR_MAX, step_size=step_size, gamma=gamma)
-        for s, _ in enumerate(expected)
-    ]
-    assert ours == pytest.approx(expected, abs=1e-9)
+def test_exp_range_is_torchs_cyclic_lr_and_its_momentum(step_size: int, gamma: float) -> None:
+    assert_cyclic(functools.partial(schedule.exp_range, gamma=gamma), "exp_range", step_size, gamma)
 
 
 # Epochs, steps of an epoch, peak in epochs; the peak falls on a whole step, as torch has no other.
