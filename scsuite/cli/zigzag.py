@@ -58,7 +58,7 @@ def _planned(config: ZigzagConfig) -> dict[str, Any]:
         peak_step = schedule.peak_step_of(peak_epoch, config.steps_per_epoch, num_steps)
         cycle = functools.partial(schedule.one_cycle, lr_min=config.lr_min, lr_max=config.lr_max)
         lrs = [cycle(step, peak_step=peak_step, num_steps=num_steps) for step in range(num_steps)]
-        title = f"One cycle: {config.epochs} epochs, peak at the end of epoch {peak_epoch:g}, no annihilation"
+        title = f"One cycle: peak at the end of epoch {peak_epoch:.3g} of {config.epochs}, no annihilation"
     else:
         steps = range(2 * config.step_size * config.cycles + 1)  # the last one closes the last cycle
         size = config.step_size
@@ -68,7 +68,7 @@ def _planned(config: ZigzagConfig) -> dict[str, Any]:
         else:
             curve = {"triangular": schedule.triangular, "triangular2": schedule.triangular2}[config.policy]
             lrs = [curve(step, **limits, step_size=size) for step in steps]
-        title = f"{config.policy}: {config.cycles} cycles of 2 x {size} steps"
+        title = f"{config.policy}: {config.cycles} cycle{'s' * (config.cycles > 1)} of 2 x {size} steps"
     return {
         **limits, "policy": config.policy, "lrs": lrs, "planned": None, "title": title,
         "steps_per_epoch": config.steps_per_epoch,
@@ -88,7 +88,7 @@ def _recorded(spec: str) -> dict[str, Any]:
         "policy": "one-cycle",
         "lrs": plan.done,
         "planned": plan.lrs(),
-        "title": f"{Path(spec).resolve().name}: {len(plan.done):,} of {plan.num_steps:,} steps",
+        "title": f"{len(plan.done):,} of {plan.num_steps:,} steps: {Path(spec).resolve().name}",
         "steps_per_epoch": plan.steps_per_epoch,
     }
 
@@ -114,8 +114,9 @@ def _check_target(flag: str, target: str | None) -> None:
 
 
 def _write_csv(config: ZigzagConfig, path: Path, curve: dict[str, Any]) -> None:
-    from scsuite.core.files import write_csv
+    from scsuite.core.files import make_parent, write_csv
 
     rows = [(step, step / curve["steps_per_epoch"], lr) for step, lr in enumerate(curve["lrs"])]
     for target in [path, *([Path(config.csv)] if config.csv else [])]:
+        make_parent(target)
         write_csv(target, ("step", "epoch", "lr"), rows)

@@ -44,6 +44,14 @@ def commit(path: Path, data: bytes | bytearray) -> None:
         raise cannot_write(path, error, f"room and permission for {len(data):,} bytes") from None
 
 
+def make_parent(path: Path) -> None:
+    """Make the folder that a file will be written into. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error, "a folder to write it into") from None
+
+
 def append(path: Path, text: str) -> None:
     """Add to the end of a file, in one write. Raises OutputError."""
     try:

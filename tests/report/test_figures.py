@@ -188,7 +188,8 @@ def test_axes_say_what_they_show(name: str, labels: set[str], drawn: list[Figure
 
 
 def _schedule(drawn: list[Figure], lrs: list[float], **facts: Any) -> Axes:
-    figures.schedule(lrs, Path("x.png"), lr_min=0.04, lr_max=0.4, steps_per_epoch=2, title="$t$", **facts)
+    given = {"lr_min": 0.04, "lr_max": 0.4, "steps_per_epoch": 2, "title": "$t$", **facts}
+    figures.schedule(lrs, Path("x.png"), **given)
     return drawn[0].axes[0]
 
 
@@ -214,6 +215,32 @@ def test_what_was_done_is_drawn_over_what_was_planned(drawn: list[Figure]) -> No
     assert len(np.ravel(named["planned"].get_ydata())) == 40
     assert len(np.ravel(named["really done"].get_ydata())) == 7
     assert axes.lines.index(named["planned"]) < axes.lines.index(named["really done"])
+
+
+@pytest.mark.parametrize("lr_min", [0.001, 0.1, 0.22, 0.239, 0.241, 0.39])
+def test_the_names_beside_the_schedule_do_not_cover_each_other(lr_min: float, drawn: list[Figure]) -> None:
+    axes = _schedule(drawn, [lr_min, 0.4, lr_min], planned=[lr_min, 0.4, lr_min], lr_min=lr_min)
+    legend = axes.get_legend()
+    assert legend is not None
+    boxes = [legend.get_window_extent(), *(text.get_window_extent() for text in axes.texts)]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of the ticks that matplotlib tries beyond the largest
+@pytest.mark.parametrize("lr_max", [1e-8, 0.4, 1e4, 1.7e308])
+def test_rates_of_any_size_are_written_out(lr_max: float, drawn: list[Figure]) -> None:
+    axes = _schedule(drawn, [lr_max / 10, lr_max], lr_min=lr_max / 10, lr_max=lr_max)
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert "0" in {label.get_text() for label in axes.get_yticklabels()}
+
+
+def test_a_title_too_long_for_the_figure_gives_way_in_its_middle(drawn: list[Figure]) -> None:
+    _schedule(drawn, ONE_CYCLE, title=f"40 of 40 steps: {'W' * 200}-end")
+    (title,) = [text for text in _texts(drawn[0]) if text.startswith("40 of 40 steps: ")]
+    assert title.endswith("-end")
+    suptitle = next(text for text in drawn[0].texts if text.get_text() == title)
+    assert suptitle.get_window_extent().x1 <= drawn[0].bbox.x1
 
 
 def test_limits_that_lie_close_are_still_told_apart(drawn: list[Figure]) -> None:

@@ -5,6 +5,7 @@ Shapes: S steps, R repeats of the range test, E epochs.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,26 +55,30 @@ def schedule(
             axes.plot(_finite(planned), color=style.ORANGE, linewidth=5, alpha=0.45, label="planned")
         sparse = "o" if len(lrs) < 2 else None  # a single step is no line
         axes.plot(_finite(lrs), color=style.BLUE, marker=sparse, label="really done")
-        if planned is not None:
-            # In the margin, between the limits' names, where no curve of any shape runs.
-            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         plan = () if planned is None else planned
         num_steps = max(len(lrs), len(plan), 1)
-        axes.set(xlabel="step", ylabel="learning rate", ylim=_rate_limits([*lrs, *plan, lr_min, lr_max]))
+        bottom, top = _rate_limits([*lrs, *plan, lr_min, lr_max])
+        axes.set(xlabel="step", ylabel="learning rate", ylim=(bottom, top))
+        # Written out: a power of ten above the axis would stand in the epochs' numbers.
+        axes.yaxis.set_major_formatter(lambda lr, _: f"{lr:g}")
+        if planned is not None:
+            # In the margin, half way between the limits' names, where no curve of any shape runs.
+            middle = ((lr_min - bottom) + (lr_max - bottom)) / (top - bottom) / 2
+            axes.legend(loc="center left", bbox_to_anchor=(1, middle))
         # An epoch ends with its last step: step 489 of 98 a epoch is the end of epoch 5.
         axes.set_xlim(-1 - 0.01 * num_steps, num_steps - 1 + 0.01 * num_steps)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}" if step >= 0 else "")
-        top = axes.secondary_xaxis(
+        epochs = axes.secondary_xaxis(
             "top",
             functions=(
                 lambda step: (np.asarray(step) + 1) / steps_per_epoch,
                 lambda epoch: np.asarray(epoch) * steps_per_epoch - 1,
             ),
         )
-        top.set_xlabel("epoch")
-        top.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-        top.spines["top"].set_visible(True)
+        epochs.set_xlabel("epoch")
+        epochs.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+        epochs.spines["top"].set_visible(True)
 
 
 def lr_range(
@@ -160,7 +165,7 @@ def _rate_limits(rates: Sequence[float]) -> tuple[float, float]:
     values = [value for value in rates if math.isfinite(value)]
     low, high = min(values), max(values)
     room = 0.06 * (high - low or high or 1.0)
-    return 0.0 if low < 0.6 * high else low - room, high + room
+    return 0.0 if low < 0.6 * high else low - room, min(high + room, sys.float_info.max)
 
 
 def _rate_span(rates: Sequence[float]) -> tuple[float, float]:

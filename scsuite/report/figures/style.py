@@ -20,7 +20,8 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from scsuite.core.errors import UsageError
-from scsuite.core.files import cannot_write, commit
+from scsuite.core.files import commit, make_parent
+from scsuite.report import words
 
 DPI = 150  # pixels per inch of a PNG
 WIDTH = 9.0  # inches: 1350 pixels, so 10 points are 14 pixels where a README shows the figure 900 pixels wide
@@ -120,10 +121,7 @@ def write(figure: Figure, path: Path) -> None:
     undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     rendered = io.BytesIO()
     figure.savefig(rendered, format=kind, metadata=undated.get(kind, {}))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error, "a place for a figure") from None
+    make_parent(path)
     commit(path, rendered.getvalue())
 
 
@@ -154,8 +152,10 @@ def width_of(text: str, points: float) -> float:
 
 
 def title(figure: Figure, text: str) -> None:
-    """The figure's title, at its left edge."""
-    figure.suptitle(text, x=0.015, ha="left", fontsize=LARGE)
+    """The figure's title, at its left edge; a long name in it is shortened to the figure's width."""
+    room = 0.97 * figure.get_figwidth() * DPI
+    short = words.shorten(text, room, lambda part: width_of(part, LARGE))
+    figure.suptitle(short, x=0.015, ha="left", fontsize=LARGE)
 
 
 def percent_ticks(axis: Axis) -> None:
