@@ -3,9 +3,10 @@
 import math
 import reprlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,29 +75,28 @@ def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float
 def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
     from scsuite.core.augment import check_policy, planned_engine
     from scsuite.core.loop import resolve_arithmetic
-    from scsuite.core.rundir import read_result
 
     make_deterministic(config.deterministic)
     arithmetic = resolve_arithmetic(config.device, config.precision, world)
-    if config.lr_from is not None:
-        read_result(config.lr_from, "lr-range")  # refused before the data is read, or fetched even
+    found = None if config.lr_from is None else _rates_of(config.lr_from)  # before the data is read, or fetched even
     remarks = check_policy(config.augment)
     planned_engine(config.augment_engine, config.augment)  # refused before the data is read
     data = load_data(config, terminal, world)
     for remark in remarks:
         terminal.warn(remark)
     check_range_test(data, range_config(config, data), world)
-    found = None if config.lr_from is None else _rates_of(config, data, terminal)
-    check_ranks(world, config, data, rates=found)
+    if found is not None:
+        _warn_of_other_conditions(found.conditions, config, data, terminal)
+        terminal.line(f"rates     those of {config.lr_from}")
+        config = replace(config, lr_min=found.lr_min, lr_max=found.lr_max, lr_from=None)
+    check_ranks(world, config, data)
     facts = {**machine_facts(arithmetic, world), "data": data_facts(data)}
     facts |= {} if world.size == 1 else {"launcher": launcher()}
-    asked = config
-    config = config if found is None else replace(config, lr_min=found[0], lr_max=found[1], lr_from=None)
     with StopRequest(world) as stop:
         if not world.leads:
             _follow(config, data, terminal, stop, None)
             return
-        with create_run(output, "train", data.name, asked, terminal, **facts) as run:
+        with create_run(output, "train", data.name, config, terminal, **facts) as run:
             _train(run, config, data, terminal, stop, begin, None)
 
 
@@ -234,29 +234,48 @@ def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     return test
 
 
-def _rates_of(config: TrainConfig, data: "Dataset", terminal: Terminal) -> tuple[float, float]:
-    """The pair that an lr-range run found; warns where it was found under other conditions."""
+@dataclass(frozen=True)
+class FoundRates:
+    """The pair that an lr-range run found, and what it holds for."""
+
+    lr_min: float
+    lr_max: float
+    conditions: dict[str, Any]
+
+
+def _rates_of(spec: str) -> FoundRates:
+    """Raises InputError for what is not the whole result of an lr-range run."""
+    from scsuite.core.rundir import read_result
+
+    result = read_result(spec, "lr-range")
+    low, high, conditions = (result.get(name) for name in ("lr_min", "lr_max", "conditions"))
+    if not {type(low), type(high)} <= {int, float} or not 0 < low < high <= sys.float_info.max:
+        raise InputError(
+            "run", spec, expected="finite rates, 0 < lr_min < lr_max", found=f"{low!r:.40} and {high!r:.40}",
+            hint="Run scsuite lr-range again.",
+        )  # fmt: skip
+    if not isinstance(conditions, dict):
+        raise InputError(
+            "run", spec, expected="the conditions of its rates", found=f"{conditions!r:.40}",
+            hint="Run scsuite lr-range again.",
+        )  # fmt: skip
+    return FoundRates(low, high, conditions)
+
+
+def _warn_of_other_conditions(
+    theirs: Mapping[str, Any], config: TrainConfig, data: "Dataset", terminal: Terminal
+) -> None:
     from scsuite.core.augment import load_policy, policy_facts
     from scsuite.core.loop import split_off_val
-    from scsuite.core.rundir import read_result
     from scsuite.core.sweep import conditions_of
 
-    assert config.lr_from is not None
-    result = read_result(config.lr_from, "lr-range")
-    try:
-        pair = float(result["lr_min"]), float(result["lr_max"])
-        theirs = dict(result["conditions"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "run", config.lr_from, expected="lr_min, lr_max and conditions", found=f"{type(error).__name__}: {error}",
-            hint="Run scsuite lr-range again.",
-        ) from None  # fmt: skip
     train_images, _ = split_off_val(data.train, config.val_split)
     mine = conditions_of(data, config, policy_facts(load_policy(config.augment, *train_images.mean_std())))
     for name, value in mine.items():
         if theirs.get(name) != value:
-            terminal.warn(f"the rates of {config.lr_from} were found with {name} {theirs.get(name)}, not {value}")
-    return pair
+            # Of the data these are sha256 sums, which tell nobody anything.
+            other = "other data" if name == "data" else f"{name} {theirs.get(name)!s:.80}, not {value}"
+            terminal.warn(f"the rates of {config.lr_from} were found with {other}")
 
 
 def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:

@@ -167,6 +167,14 @@ def test_zigzag_writes_the_figure_where_it_is_told(suffix: str, magic: bytes, tm
     assert out.read_bytes().startswith(magic)
 
 
+def test_zigzag_makes_the_folders_of_what_it_is_told_to_write(tmp_path: Path) -> None:
+    out, table = tmp_path / "figures" / "new" / "curve.png", tmp_path / "tables" / "new" / "curve.csv"
+    where = ("--out", out, "--csv", table, "--runs-dir", tmp_path / "runs")
+    assert scsuite("zigzag", "--step-size", 4, *where).code == 0
+    assert out.is_file()
+    assert len(rows_of(table)) == 17
+
+
 def test_zigzag_draws_what_a_run_really_did(trained: Answer, tmp_path: Path) -> None:
     answer = scsuite("zigzag", "--run", trained.run_dir, "--runs-dir", tmp_path, "--json")
     real = [row["lr"] for row in rows_of(trained.run_dir / "steps.csv")]
@@ -187,6 +195,31 @@ def test_lr_range_leaves_its_curve_and_figure(swept: Answer) -> None:
     result = swept.result
     assert 1e-3 <= result["lr_min"] < result["lr_max"] <= 10
     assert any("only" in warning for warning in result["warnings"])  # 20 steps are few, and it says so
+
+
+def test_a_repeated_lr_range_gives_the_same_numbers(swept: Answer, tmp_path: Path) -> None:
+    again = scsuite("lr-range", *RECIPE, "--steps", 20, "--runs-dir", tmp_path, "--json")
+    differ = {name for name, value in again.result.items() if swept.result[name] != value}
+    assert differ <= {"run_dir", "figure", "seconds"}
+    for name in ("history.csv", "figures/lr-range.png"):
+        assert (again.run_dir / name).read_bytes() == (swept.run_dir / name).read_bytes()
+
+
+def test_the_rates_of_a_range_test_are_the_runs_own_before_its_first_step(
+    swept: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise SystemExit(143)
+
+    options = (*TINY[: TINY.index("--lr-max")], "--epochs", 1, "--lr-from", swept.run_dir, "--runs-dir", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("scsuite.cli.train._train", ended)
+        assert scsuite(*options).code == 143
+    (run,) = tmp_path.iterdir()
+    resumed = scsuite("train", "--resume", run, "--json")
+    assert not (run / "history.csv").exists()  # no range test of its own
+    for name in ("lr_min", "lr_max"):
+        assert resumed.result[name] == swept.result[name]
 
 
 def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swept: Answer, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What cannot be done: one line that says what, where, what was expected and found, and what to do; nothing written."""
 
+import json
+import math
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -93,6 +95,9 @@ def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, v
         ((*TRAIN, "--seed", str(2**64)), ("--seed",)),
         ((*TRAIN, "--width", "17"), ("--width", "16")),
         ((*SWEEP, "--steps", "1"), ("--steps", ">= 10")),
+        ((*SWEEP, "--steps", "9"), ("--steps", ">= 10")),
+        ((*SWEEP, "--lr-start", "1", "--lr-end", "1"), ("--lr-start", "--lr-end")),
+        ((*ZIGZAG, "--lr-min", "0.1", "--lr-max", "0.1"), ("--lr-min", "--lr-max")),
         ((*SWEEP, "--steps", "1000000000000"), ("--steps",)),
         ((*ZIGZAG, "--step-size", "1000000000000"), ("--step-size", "1,000,000")),
         ((*ZIGZAG, "--policy", "one-cycle", "--epochs", "90000", "--steps-per-epoch", "9000000"), ("--epochs",)),
@@ -420,6 +425,46 @@ def test_rates_come_from_a_range_test_or_not_at_all(trained: Answer, refuse: Cal
     refuse((*TRAIN[:at], "--lr-from", trained.run_dir), 3, "lr-range", "train")
     refuse((*TRAIN[:at], "--lr-from", "nowhere"), 3, "nowhere")
     refuse(("zigzag", "--run", "nowhere"), 3, "nowhere")
+
+
+def result_of_a_range_test(folder: Path, text: str | None) -> tuple[str, ...]:
+    """A training that is to take its rates from a folder with this result.json."""
+    (folder / "swept").mkdir()
+    if text is not None:
+        (folder / "swept" / "result.json").write_text(text)
+    return (*TRAIN[: TRAIN.index("--lr-max")], "--lr-from", str(folder / "swept"))
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", "\0", "[" * 100_000])
+def test_a_range_test_that_is_unfinished_or_damaged_is_refused(
+    text: str | None, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    refuse(result_of_a_range_test(tmp_path, text), 3, "swept", "lr-range" if text is not None else "No such file")
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        ({"lr_min": math.nan}, "nan"),
+        ({"lr_max": math.inf}, "inf"),
+        ({"lr_max": 10**400}, "1000000000"),
+        ({"lr_min": 0}, "0 and"),
+        ({"lr_min": -0.1}, "-0.1"),
+        ({"lr_min": 0.5, "lr_max": 0.1}, "0.5 and 0.1"),
+        ({"lr_min": 0.1, "lr_max": 0.1}, "0.1 and 0.1"),
+        ({"lr_max": "0.1"}, "'0.1'"),
+        ({"lr_max": None}, "None"),
+        ({"lr_min": True}, "True"),
+        ({"lr_max": [0.1]}, "[0.1]"),
+        ({"conditions": None}, "conditions"),
+    ],
+    ids=str,
+)
+def test_a_range_test_whose_pair_is_none_is_refused(
+    damage: dict[str, object], word: str, swept: Answer, refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    arguments = result_of_a_range_test(tmp_path, json.dumps({**swept.result, **damage}))
+    refuse(arguments, 3, "swept", word, "Run scsuite lr-range again.")
 
 
 def test_a_run_that_another_process_holds_is_left_alone(trained: Answer) -> None:
