@@ -248,10 +248,12 @@ def _rates_of(spec: str) -> FoundRates:
     from scsuite.core.rundir import read_result
 
     result = read_result(spec, "lr-range")
-    low, high, conditions = (result.get(name) for name in ("lr_min", "lr_max", "conditions"))
-    if not {type(low), type(high)} <= {int, float} or not 0 < low < high <= sys.float_info.max:
+    pair: list[Any] = [result.get("lr_min"), result.get("lr_max")]
+    conditions = result.get("conditions")
+    numbers = all(type(rate) in (int, float) for rate in pair)
+    if not numbers or not 0 < pair[0] < pair[1] <= sys.float_info.max:
         raise InputError(
-            "run", spec, expected="finite rates, 0 < lr_min < lr_max", found=f"{low!r:.40} and {high!r:.40}",
+            "run", spec, expected="finite rates, 0 < lr_min < lr_max", found=" and ".join(f"{r!r:.40}" for r in pair),
             hint="Run scsuite lr-range again.",
         )  # fmt: skip
     if not isinstance(conditions, dict):
@@ -259,7 +261,7 @@ def _rates_of(spec: str) -> FoundRates:
             "run", spec, expected="the conditions of its rates", found=f"{conditions!r:.40}",
             hint="Run scsuite lr-range again.",
         )  # fmt: skip
-    return FoundRates(low, high, conditions)
+    return FoundRates(pair[0], pair[1], conditions)
 
 
 def _warn_of_other_conditions(
