@@ -17,7 +17,7 @@ bs = $(if $(BS),--bs $(BS))
 ckpt = --ckpt $(or $(RUN),$(error no training run in $(RUNS)/: make train first, or give RUN=))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-quick lint type check smoke zigzag lr-range train evaluate gradcam bench clean
+.PHONY: help setup demo test faults faults-quick lint type check smoke zigzag lr-range train evaluate gradcam bench study clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ gradcam: $(READY) ## Show what the network of RUN looked at
 
 bench: $(READY) ## Measure start-up and speed, as ratios in one run
 	$(BIN)/python -m tests.bench
+
+study: $(READY) ## Hold the range test's rates against the best of a grid: what of it is missing (hours)
+	$(BIN)/python -m tests.studies
 
 clean: ## Remove .venv and what the tools left; runs/ stays
 	rm -rf $(VENV) build dist faults.json .pytest_cache .mypy_cache .ruff_cache *.egg-info

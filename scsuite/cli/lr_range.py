@@ -82,9 +82,11 @@ def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World)
 def check_range_test(data: "Dataset", config: LrRangeConfig, world: World) -> None:
     """What can be wrong with the settings for this data, found before anything is written."""
     from scsuite.core.loop import check_batches, split_off_val
+    from scsuite.core.sweep import num_steps_of
 
     train, _ = split_off_val(data.train, config.val_split)
     check_batches(len(train), config.batch_size, world)
+    num_steps_of(config, len(train))
 
 
 def run_range_test(

@@ -20,7 +20,7 @@ from scsuite.core.augment import choose_engine, load_policy, normalisation_of, p
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import ALONE, World
-from scsuite.core.errors import DivergedError
+from scsuite.core.errors import DivergedError, UsageError
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.loop import (
     StepResult,
@@ -38,7 +38,7 @@ from scsuite.core.loop import (
 Curve = NDArray[np.float64]
 
 WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
-LOW, HIGH = 0.1, 0.8  # of the loss's fall, where the pair is read off
+LOW = 0.1  # of the loss's fall, where LRMIN is read off
 RISE = 0.15  # of the loss's fall so far: a rise of so much is the turn
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
@@ -91,7 +91,7 @@ def range_test(
     configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    pairs = [choose(sweep.lrs_L, sweep.smooth_loss_L, sweep.noise) for sweep in sweeps]
+    pairs = [choose(sweep) for sweep in sweeps]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
@@ -100,7 +100,7 @@ def range_test(
         lr_min=lr_min,
         lr_max=lr_max,
         reason=REASON,
-        warnings=tuple(_warnings(sweeps, [high for _, high in pairs])),
+        warnings=tuple(_warnings(sweeps, [high for _, high in pairs], num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
         conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
     )
@@ -126,10 +126,20 @@ def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[st
 
 
 def num_steps_of(config: LrRangeConfig, num_images: int) -> int:
-    """Length of the sweep: `steps`, or `epochs` times the steps of an epoch."""
+    """Length of the sweep: `steps`, or `epochs` times the steps of an epoch.
+
+    Raises UsageError where the epochs come to fewer than WARM_STEPS.
+    """
     if config.epochs is None:
         return config.steps
-    return max(WARM_STEPS, round(config.epochs * math.ceil(num_images / config.batch_size)))
+    steps_per_epoch = math.ceil(num_images / config.batch_size)
+    num_steps = round(config.epochs * steps_per_epoch)
+    if num_steps < WARM_STEPS:
+        raise UsageError(
+            "option", "--epochs", expected=f"{WARM_STEPS} steps or more, at {steps_per_epoch} an epoch",
+            found=f"{config.epochs:g} epochs, {num_steps} steps", hint="Raise --epochs, lower --bs, or give --steps.",
+        )  # fmt: skip
+    return num_steps
 
 
 def sweep_lrs(config: LrRangeConfig, num_images: int) -> Curve:
@@ -207,10 +217,14 @@ def _sweep(
         if diverged:
             break
         tick = time.perf_counter()
-    return _finished_sweep(config.seed, lrs_L, rows, diverged)
+    return finished_sweep(config.seed, lrs_L, rows, diverged)
 
 
-def _finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], diverged: bool) -> Sweep:
+def finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], diverged: bool) -> Sweep:
+    """A sweep of its planned rates and the (loss, accuracy) of each step done.
+
+    Raises DivergedError where these are fewer than WARM_STEPS.
+    """
     if len(rows) < WARM_STEPS:
         raise DivergedError(
             "range test diverged", f"step {len(rows)}", expected=f"at least {WARM_STEPS} steps before that",
@@ -327,43 +341,43 @@ RULES: dict[str, Callable[[Sweep], float]] = {
     "edge of divergence": lambda s: edge(s.lrs_L, s.smooth_loss_L, s.noise),
 }
 REASON = (
-    "LRMIN is the rate at which the loss has made 10 % of its fall before it first turns, LRMAX the one at which it "
-    "has made 80 %: between them a higher rate learns faster, beyond them it gains little."
+    "LRMAX is half the rate at which the loss is lowest before it first turns, LRMIN the rate at which it has made "
+    "10 % of its fall to there: between them a higher rate learns faster, beyond them it gains nothing."
 )
 
 
-def choose(lrs_L: Curve, smooth_loss_L: Curve, noise: float) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss has made LOW, and HIGH, of its fall up to its first turning point.
+def choose(sweep: Sweep) -> tuple[float, float]:
+    """The pair (lr_min, lr_max): where the loss starts to fall, and half the rate at which it stops.
 
-    Smith's reading of the test (https://arxiv.org/abs/1506.01186, section 3.3: where the accuracy starts to rise, where
-    it slows), on the loss, which is less noisy. A curve that falls in one step gives a factor of three at least.
-    Where the fall is lost in the noise the only thing to see is where the loss rises: that rate, and a tenth of it.
+    It stops at its lowest before it first turns; the average lags behind the loss, and the cycle stays longer at its
+    peak than the sweep did: therefore half (`tests/studies` holds that against the other rules). It starts where LOW
+    of that fall is made, Smith's lower bound (https://arxiv.org/abs/1506.01186, section 3.3). Where the fall is lost
+    in the noise the only thing to see is where the loss rises: half of that rate, and a thirtieth of this.
     """
-    turn, rise = turning_point(smooth_loss_L, noise)
-    start, lowest = smooth_loss_L[WARM_STEPS - 1], smooth_loss_L[turn]
-    if start - lowest < FALL_MIN * noise:
-        edge_lr = float(lrs_L[-1 if rise is None else rise])
-        return edge_lr / 10, edge_lr
+    loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
+    turn, rise = turning_point(loss_L, sweep.noise)
     first = WARM_STEPS - 1  # before, the average is of too few steps
-    low, high = (
-        first + int((smooth_loss_L[first : turn + 1] <= start - share * (start - lowest)).argmax())
-        for share in (LOW, HIGH)
-    )
-    return min(float(lrs_L[low]), float(lrs_L[high]) / 3), float(lrs_L[high])
+    start, lowest = loss_L[first], loss_L[turn]
+    if start - lowest < FALL_MIN * sweep.noise:
+        lr_max = float(lrs_L[-1 if rise is None else rise]) / 2
+        return lr_max / 30, lr_max
+    low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
+    lr_max = float(lrs_L[turn]) / 2
+    return min(float(lrs_L[low]), lr_max / 3), lr_max
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float]) -> Iterator[str]:
-    if (fewest := min(len(sweep.lrs_L) for sweep in sweeps)) < RANGE_STEPS_MIN:
-        yield f"only {fewest} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
+def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float], num_steps: int) -> Iterator[str]:
+    if num_steps < RANGE_STEPS_MIN:  # as planned: one that divergence ends early is as fine as it was before
+        yield f"only {num_steps} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
     if any(fall_of(sweep) < FALL_MIN * sweep.noise for sweep in sweeps):
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
     if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] is not None for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    if any(high <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
-        yield "the upper limit lies at the first rates: lower --lr-start"
+    if any(2 * high <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
+        yield "the loss turned at the first rates: lower --lr-start"
     if max(lr_maxs) > 2 * min(lr_maxs):
         yield f"the repeats disagree by more than a factor of two: lr_max {min(lr_maxs):.3g} to {max(lr_maxs):.3g}"

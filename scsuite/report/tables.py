@@ -132,8 +132,12 @@ def range_test(
         table.add_section()
     for name, lr in {"LRMIN": lr_min, "LRMAX": lr_max}.items():
         table.add_row(name, words.rate(lr), style=CHOSEN)
-    notes = [_text(f"warning: {warning}", WARNING) for warning in warnings]
-    return Group(table, "", *([_text(reason, QUIET)] if reason else []), *notes)
+    notes = [_text(reason, QUIET)] if reason else []
+    if len(suggestions) > 1:
+        apart = max(suggestions.values()) / min(suggestions.values())
+        notes.append(_text(f"The rules lie apart by a factor of {words.number(apart)}.", QUIET))
+    notes += [_text(f"warning: {warning}", WARNING) for warning in warnings]
+    return Group(table, "", *notes)
 
 
 def evaluation(

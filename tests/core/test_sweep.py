@@ -13,7 +13,7 @@ import torch
 
 from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.errors import DivergedError
+from scsuite.core.errors import DivergedError, UsageError
 from scsuite.core.loop import Outcome, StepResult, fresh_model
 from scsuite.core.sweep import Curve, Sweep, choose, noise_of, range_test, smooth
 from tests.core import tiny
@@ -91,25 +91,30 @@ def test_a_rise_within_the_noise_is_no_turn() -> None:
     assert rule("edge of divergence", loss, noise=0.1) == pytest.approx(LRS[100])  # 0.3 is less than four of 0.1
 
 
-def test_the_pair_is_where_a_tenth_and_where_four_fifths_of_the_fall_are_made() -> None:
-    loss = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3))  # 101 steps of fall: 10.1 and 80.8 of them
-    low, high = choose(LRS[:151], loss, 0.0)
+def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_half_the_rate_of_the_lowest_loss() -> None:
+    loss = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3))  # 101 steps of fall, 10.1 of them a tenth
+    low, high = choose(made(loss))
     assert low == pytest.approx(LRS[20 + 11])
-    assert high == pytest.approx(LRS[20 + 81])
+    assert high == pytest.approx(LRS[121] / 2)
+
+
+def test_what_comes_after_the_first_turn_does_not_count() -> None:
+    again = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3), (200, 0.5))
+    assert choose(made(again)) == choose(made(again[:151]))
 
 
 def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
-    low, high = choose(LRS, pieces((0, 2.3), (99, 2.3), (100, 1.0), (200, 3.0)), 0.0)
-    assert high == pytest.approx(LRS[100])
-    assert low == pytest.approx(LRS[100] / 3)
+    low, high = choose(made(pieces((0, 2.3), (99, 2.3), (100, 1.0), (200, 3.0))))
+    assert high == pytest.approx(LRS[100] / 2)
+    assert low == pytest.approx(LRS[100] / 6)
 
 
 def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> None:
     # Falls by 0.05, rises by 0.1 from step 100 to 150: past four times a noise of 0.0101 above the low after step 120.
     loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
-    low, high = choose(LRS, loss, 0.0101)
-    assert high == pytest.approx(LRS[121])
-    assert low == pytest.approx(high / 10)
+    low, high = choose(made(loss, noise=0.0101))
+    assert high == pytest.approx(LRS[121] / 2)
+    assert low == pytest.approx(high / 30)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> N
 def test_every_rule_answers_for_every_finite_curve(loss: Curve) -> None:
     for name, suggest in sweep.RULES.items():
         assert LRS[0] / 10 <= suggest(made(loss)) <= LRS[-1], name
-    low, high = choose(LRS[: len(loss)], loss, 0.0)
+    low, high = choose(made(loss))
     assert 0 < low < high <= LRS[-1]
 
 
@@ -176,10 +181,15 @@ def test_the_sweep_walks_its_curve_from_end_to_end(curve: str, expected: Callabl
     assert {repeat for _, repeat in steps} == {0}
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(4.0, 16), (2.6, 10), (0.5, 10)])
+@pytest.mark.parametrize(("epochs", "expected"), [(4.0, 16), (2.6, 10)])
 def test_epochs_give_the_length_in_passes_over_the_images(epochs: float, expected: int) -> None:
-    # 60 images in batches of 15 are four steps an epoch; ten is the least.
+    # 60 images in batches of 15 are four steps an epoch.
     assert len(range_test(tiny.dataset(), config(epochs=epochs, lr_end=0.1)).sweeps[0].lrs_L) == expected
+
+
+def test_epochs_that_come_to_fewer_than_ten_steps_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"--epochs: expected 10 steps or more, at 4 an epoch, found 2.3 epochs, 9 st"):
+        range_test(tiny.dataset(), config(epochs=2.3))
 
 
 def test_the_first_loss_is_near_ln_3_for_three_classes() -> None:
@@ -328,7 +338,7 @@ CASES: dict[str, tuple[list[Any], set[str]]] = {
     "two that agree": ([GOOD, pieces((0, 2.3), (30, 2.3), (92, 1.1), (119, 2.3)).tolist()], set()),
     "a good curve that diverges": ([[2.3] * 20 + GOOD[:91] + [50.0] * 29], set()),
     "a short one": ([pieces((0, 2.3), (20, 2.3), (60, 1.0), (79, 2.3)).tolist()], {"only"}),
-    "one cut short": ([GOOD[:91] + [None] * 29], {"only"}),
+    "one cut short": ([GOOD[:91] + [None] * 29], set()),
     "lost in noise": (
         [(pieces((0, 2.3), (30, 2.3), (90, 2.25), (119, 2.3)) + 0.03 * (-1.0) ** np.arange(120)).tolist()],
         {"hardly fell", "had not turned"},

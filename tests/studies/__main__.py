@@ -1,0 +1,103 @@
+"""`make study`: does the range test find? The regret study, all of it or what is missing of it.
+
+    python -m tests.studies [--data ARCHIVE] [--out FOLDER] [--seeds N]
+
+Out, in FOLDER: sweeps.csv, trainings.csv, regret.json, regret.png, environment.json; a table on the terminal.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scsuite.core.rundir import environment
+from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, grid_cells, read_steps, read_trainings, run_all
+from tests.studies.regret import FOUND, Regret, found_cells, grid_of, regrets, sweeps_of
+from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
+
+ROOT = Path(__file__).parents[2]
+ARCHIVE = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
+OUT = ROOT / "runs" / "reference" / "regret"
+DESIGN_SEEDS = 3
+
+
+def table(found: Sequence[Regret]) -> Table:
+    """A line a setting and rule, in percentage points."""
+    out = Table("setting", "rule", "LRMAX", "accuracy (%)", "regret (points)", "behind the found pair")
+    for row in found:
+        rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"
+        out.add_row(
+            row.setting if row.rule == FOUND else "", row.rule, rates, f"{100 * row.accuracy:.2f}",
+            _points(row.regret, row.interval), _points(row.behind_found, row.behind_interval),
+            end_section=row is found[-1],
+        )  # fmt: skip
+    return out
+
+
+def _points(value: float, interval: tuple[float, float]) -> str:
+    return f"{100 * value:.2f} ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+
+
+def spread_table(found: Sequence[Spread]) -> Table:
+    """What ten seeds, and other batch sizes, find."""
+    out = Table("range tests", "batch", "seeds", "LRMIN", "LRMAX", "LRMAX, largest over smallest")
+    for row in found:
+        out.add_row(
+            row.name, str(row.batch_size), str(row.seeds), f"{row.lr_min:.3g}", f"{row.lr_max:.3g}", f"{row.ratio:.2f}"
+        )
+    return out
+
+
+def main() -> None:
+    """Run the cells that have no rows yet, then say what they come to."""
+    parser = argparse.ArgumentParser(prog="python -m tests.studies", description=__doc__)
+    parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--seeds", type=int, default=8, help="of the settings that the rule was not made on")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    seeds = {name: range(DESIGN_SEEDS if name in DESIGN else options.seeds) for name in (*DESIGN, *JUDGED)}
+
+    sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
+    run_all(sweeps, options.out, options.data)
+    steps = read_steps(options.out)
+    cells = [
+        cell
+        for seed in range(max(DESIGN_SEEDS, options.seeds))  # so that a study cut short has whole seeds
+        for name, of in seeds.items()
+        if seed in of
+        for cell in (*grid_cells(name, seed), *found_cells(name, sweeps_of(steps, name), [seed]))
+    ]
+    run_all([*cells, *spread_cells()], options.out, options.data)
+
+    steps, trainings = read_steps(options.out), read_trainings(options.out)
+    found = {name: regrets(steps, trainings, name, of) for name, of in seeds.items()}
+    spread = [spreads(steps, each) for each in SPREADS]
+    write(options.out, found, spread)
+    from tests.studies.figure import draw
+
+    draw(options.out / "regret.png", found, {name: grid_of(trainings, name, of) for name, of in seeds.items()})
+    console = Console(width=150)
+    for rows in found.values():
+        console.print(table(rows))
+    console.print(spread_table(spread))
+
+
+def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:
+    """The figures as JSON, and where they were measured."""
+    report = {
+        "settings": {name: asdict(SETTINGS[name]) for name in found},
+        "designed_on": DESIGN,
+        "regrets": [asdict(row) for rows in found.values() for row in rows],
+        "spread": [asdict(row) for row in spread],
+    }
+    (folder / "regret.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The study's settings and its cells: one range test, or one training at one pair of rates, each under a seed.
+
+In: settings and seeds. Out: rows in `sweeps.csv` (a row a step) and `trainings.csv` (a row a training), in one folder.
+A cell that has its rows is not run again, so a study that was cut short, or wants more seeds, goes on where it was.
+"""
+
+import contextlib
+import csv
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+NUM_RATES = 9
+GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX; LRMIN is a tenth
+GRID_DIV = 10.0
+NUM_WATCHED = 10  # images that `fit` evaluates after each epoch; the held-out images are read once, at the end
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training is, but for its rates; `real` are the archive's images, else `shapes`."""
+
+    name: str
+    real: bool
+    num_train: int
+    num_held_out: int
+    width: float
+    batch_size: int
+    epochs: int = 10
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("real-512", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=512),
+        Setting("shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128),
+        Setting("real-128", real=True, num_train=14_000, num_held_out=5_000, width=0.125, batch_size=128),
+        Setting("shapes-512", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=512, epochs=20),
+        # Range tests alone: what the batch size changes.
+        Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
+        Setting("real-1024", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=1024),
+    )
+}
+DESIGN = ("real-512", "shapes-128")  # the rule was made on these; it is judged on the others
+JUDGED = ("real-128", "shapes-512")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work; without rates a range test."""
+
+    setting: str
+    seed: int
+    lr_min: float | None = None
+    lr_max: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of sweeps.csv."""
+
+    setting: str
+    seed: int
+    step: int
+    lr: float
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """A row of trainings.csv: accuracy on the held-out images; a training that diverged counts as chance."""
+
+    setting: str
+    seed: int
+    lr_min: float
+    lr_max: float
+    accuracy: float
+    diverged: bool
+    precision: str
+    seconds: float
+
+
+def grid_cells(setting: str, seed: int) -> list[Cell]:
+    """The grid of one seed."""
+    return [Cell(setting, seed, lr / GRID_DIV, lr) for lr in GRID]
+
+
+@functools.cache
+def data_of(name: str, archive: str) -> tuple[Any, Any]:
+    """A dataset of the setting's training images, its held-out images apart; both are training images of the source."""
+    from scsuite.core.dataset import hold_out, load_dataset
+
+    setting = SETTINGS[name]
+    data = load_dataset(
+        archive if setting.real else "shapes", limit_train=setting.num_train + setting.num_held_out, limit_test=10
+    )
+    train, held_out = hold_out(data.train, setting.num_held_out)
+    return replace(data, train=train, test=held_out.take(range(NUM_WATCHED))), held_out
+
+
+def run_cell(cell: Cell, archive: str) -> list[Step] | list[Training]:
+    """Do it, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return _sweep(cell, archive) if cell.lr_max is None else [_train(cell, archive)]
+
+
+def _sweep(cell: Cell, archive: str) -> list[Step]:
+    from scsuite.core.config import LrRangeConfig
+    from scsuite.core.sweep import range_test
+
+    setting, (data, _) = SETTINGS[cell.setting], data_of(cell.setting, archive)
+    config = LrRangeConfig(seed=cell.seed, batch_size=setting.batch_size, width=setting.width, workers=0, device="cpu")
+    (done,) = range_test(data, config).sweeps
+    columns = zip(done.lrs_L.tolist(), done.losses_L.tolist(), done.accuracies_L.tolist(), strict=True)
+    return [Step(cell.setting, cell.seed, step, *values) for step, values in enumerate(columns)]
+
+
+def _train(cell: Cell, archive: str) -> Training:
+    from scsuite.core.config import TrainConfig
+    from scsuite.core.errors import DivergedError
+    from scsuite.core.loop import Trainer, evaluate, fit
+
+    assert cell.lr_min is not None
+    assert cell.lr_max is not None
+    setting, (data, held_out) = SETTINGS[cell.setting], data_of(cell.setting, archive)
+    begin = time.perf_counter()
+    trainer = Trainer(
+        data,
+        TrainConfig(
+            seed=cell.seed, batch_size=setting.batch_size, width=setting.width, epochs=setting.epochs,
+            lr_min=cell.lr_min, lr_max=cell.lr_max, workers=0, device="cpu",
+        ),
+    )  # fmt: skip
+    accuracy, diverged = 1 / len(data.class_names), True
+    with contextlib.suppress(DivergedError):
+        for _ in fit(trainer):
+            pass
+        seen = evaluate(
+            trainer.model, held_out, mean=trainer.mean, std=trainer.std, class_names=data.class_names,
+            arithmetic=trainer.arithmetic,
+        )  # fmt: skip
+        accuracy, diverged = seen.accuracy, False
+    seconds, precision = time.perf_counter() - begin, trainer.arithmetic.precision
+    return Training(cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, diverged, precision, seconds)
+
+
+# --- rows on disk ---
+
+
+def read_steps(folder: Path) -> list[Step]:
+    """sweeps.csv; none where there is none."""
+    return [Step(**row) for row in _read(folder / "sweeps.csv", Step)]
+
+
+def read_trainings(folder: Path) -> list[Training]:
+    """trainings.csv; none where there is none."""
+    return [Training(**row) for row in _read(folder / "trainings.csv", Training)]
+
+
+def _read(path: Path, row_type: type[Step] | type[Training]) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    kinds: dict[str, Any] = {f.name: f.type for f in fields(row_type)}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield {name: text == "True" if kinds[name] is bool else kinds[name](text) for name, text in row.items()}
+
+
+def append_rows(folder: Path, rows: Sequence[Step] | Sequence[Training]) -> None:
+    """Add one cell's rows to their file."""
+    path = folder / ("sweeps.csv" if isinstance(rows[0], Step) else "trainings.csv")
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Those without rows, each once. Rates are compared as written: a rule's own, to the last digit."""
+    done = {Cell(step.setting, step.seed) for step in read_steps(folder)}
+    done |= {Cell(row.setting, row.seed, row.lr_min, row.lr_max) for row in read_trainings(folder)}
+    return [cell for cell in dict.fromkeys(cells) if cell not in done]
+
+
+def _worker(work: tuple[Cell, str]) -> list[Step] | list[Training]:
+    return run_cell(*work)
+
+
+def run_all(cells: Sequence[Cell], folder: Path, archive: Path) -> None:
+    """Run the cells that have no rows, one process a core; each cell's rows are written when it is done."""
+    todo = missing(cells, folder)
+    if not todo:
+        return
+    begin = time.monotonic()
+    work = [(cell, str(archive)) for cell in todo]
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        for number, rows in enumerate(pool.imap_unordered(_worker, work), 1):
+            append_rows(folder, rows)
+            said = rows[-1]
+            minutes = (time.monotonic() - begin) / 60
+            print(f"{number} of {len(todo)}, {minutes:.1f} min: {said}", flush=True)

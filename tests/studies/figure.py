@@ -1,0 +1,84 @@
+"""The regret study drawn, a row a setting: accuracy over LRMAX, the rules' rates below it, their regrets beside."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scsuite.report.figures import style
+from tests.studies.cells import DESIGN, GRID, SETTINGS
+from tests.studies.regret import FOUND, RIVALS, Regret
+
+SHOWN = (FOUND, *RIVALS)
+REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
+ROW = 3.4  # inches
+
+
+def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, NDArray[np.float64]]) -> None:
+    """The figure, as a PNG."""
+    with style.sheet(path, height=0.5 + ROW * len(found)) as figure:
+        style.title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
+        grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.0] * len(found))
+        for index, (name, rows) in enumerate(found.items()):
+            shown = [row for rule in SHOWN for row in rows if row.rule == rule]
+            strip = figure.add_subplot(grid[2 * index + 1, 0])
+            regrets = figure.add_subplot(grid[2 * index : 2 * index + 2, 1])
+            _accuracy(figure.add_subplot(grid[2 * index, 0]), name, grids[name], shown[0])
+            _rates(strip, shown)
+            _regrets(regrets, shown)
+            if index == len(found) - 1:
+                strip.set_xlabel("LRMAX")
+                regrets.set_xlabel("regret (points of accuracy)")
+
+
+def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret) -> None:
+    setting = SETTINGS[name]
+    kind = "real images" if setting.real else "shapes"
+    role = ", designed on" if name in DESIGN else ""
+    axes.set_title(
+        f"{kind}, batch {setting.batch_size}, width {setting.width:g}, {len(grid_SR)} seeds{role}",
+        fontsize=style.NORMAL,
+    )
+    for row in grid_SR:
+        axes.plot(GRID, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
+    axes.plot(GRID, 100 * grid_SR.mean(axis=0), color=style.BLUE)
+    axes.plot(np.exp(np.mean(np.log(found.rates_S))), 100 * found.accuracy, "D", color=style.VERMILION, zorder=3)
+    axes.set_ylabel("accuracy (%)")
+    _log_axis(axes)
+    axes.tick_params(labelbottom=False)
+
+
+def _rates(axes: Any, shown: Sequence[Regret]) -> None:
+    for place, row in enumerate(shown):
+        color = style.VERMILION if row.rule == FOUND else style.INK
+        axes.plot(row.rates_S, [place] * len(row.rates_S), "d", color=color, markersize=3.5)
+    axes.set_yticks(range(len(shown)), [row.rule for row in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    _log_axis(axes)
+
+
+def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
+    for place, row in enumerate(shown):
+        color = style.VERMILION if row.rule == FOUND else style.INK
+        low, high = (100 * value for value in row.interval)
+        value = 100 * row.regret
+        if value <= REGRET_MAX:
+            axes.plot([low, min(high, REGRET_MAX)], [place, place], color=color)
+            axes.plot(value, place, "o", color=color, markersize=5)
+        label = f"{value:.1f}"
+        axes.annotate(
+            label, (min(high, REGRET_MAX), place), xytext=(6, 0), textcoords="offset points", va="center",
+            color=color, fontsize=style.SMALL,
+        )  # fmt: skip
+    axes.axvline(0, color=style.MUTED, linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [row.rule for row in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(min(-1.0, *(100 * row.interval[0] - 0.5 for row in shown)), REGRET_MAX * 1.15)
+
+
+def _log_axis(axes: Any) -> None:
+    low, high = GRID[0] / 1.3, GRID[-1] * 1.3
+    axes.set_xlim(low, high)
+    style.log_ticks(axes, low, high)

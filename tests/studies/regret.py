@@ -1,0 +1,134 @@
+"""How much accuracy a rule's learning rate costs: the regret study behind `lr-range`.
+
+In: the cells' rows (`tests.studies.cells`). Out: for each setting and rule the regret, the best mean accuracy of the
+grid minus the mean accuracy at the rule's rate, with a bootstrap interval over the seeds. S seeds, R rates of the grid.
+
+A rule's rate differs from seed to seed, as its range test does. The found pair is trained at; a rival's rate is not,
+its accuracy is read off the same seed's grid, linear in log rate. The found LRMAX is both trained at, with the grid's
+LRMIN, and read off, so that the two can be held against each other. The best of nine means is a little too high by its
+own luck, so every regret is too.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scsuite.core import sweep
+from scsuite.core.config import LrRangeConfig
+from scsuite.core.sweep import Sweep
+from tests.studies import rivals
+from tests.studies.cells import GRID, GRID_DIV, Cell, Step, Training
+
+Values = NDArray[np.float64]
+NUM_RESAMPLES = 10_000
+LEVEL = 0.95  # of the intervals
+FOUND = "found pair"
+TRAINED_DIVS = (10.0, 30.0)  # the found LRMIN is held against LRMAX over these
+
+RIVALS: dict[str, Callable[[Sweep], float]] = {
+    "steepest": lambda s: sweep.steepest(s.lrs_L, s.smooth_loss_L),
+    "valley": lambda s: sweep.valley(s.lrs_L, s.smooth_loss_L),
+    "minimum/10": lambda s: sweep.minimum_10(s.lrs_L, s.smooth_loss_L),
+    "torch-lr-finder": lambda s: rivals.torch_lr_finder(s.lrs_L, s.losses_L),
+    "Lightning": lambda s: rivals.lightning(s.lrs_L, s.losses_L),
+}
+
+
+@dataclass(frozen=True)
+class Regret:
+    """In fractions; `interval` is LEVEL of the bootstrap's. `rates_S` are the rule's LRMAX, one a seed."""
+
+    setting: str
+    rule: str
+    rates_S: tuple[float, ...]
+    accuracy: float
+    regret: float
+    interval: tuple[float, float]
+    behind_found: float  # mean accuracy of the found pair minus this rule's
+    behind_interval: tuple[float, float]
+
+
+def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
+    """The range tests of a setting by seed, as `lr-range` had them."""
+    rows: dict[int, list[Step]] = {}
+    for step in steps:
+        if step.setting == setting:
+            rows.setdefault(step.seed, []).append(step)
+    config = LrRangeConfig()
+    planned_L = sweep.sweep_lrs(config, 0)
+    return {
+        seed: sweep.finished_sweep(
+            seed, planned_L, [(s.loss, s.accuracy) for s in of_seed], len(of_seed) < config.steps
+        )
+        for seed, of_seed in sorted(rows.items())
+    }
+
+
+def found_cells(setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int]) -> list[Cell]:
+    """The trainings at the pair that each seed's range test finds, and at the same LRMAX with the usual LRMIN."""
+    cells = []
+    for seed in seeds:
+        lr_min, lr_max = sweep.choose(sweeps[seed])
+        cells += [Cell(setting, seed, low, lr_max) for low in (lr_min, *(lr_max / div for div in TRAINED_DIVS))]
+    return cells
+
+
+def grid_of(trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> Values:
+    """Accuracies_SR."""
+    known = {(t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings if t.setting == setting}
+    return np.array([[known[seed, lr / GRID_DIV, lr] for lr in GRID] for seed in seeds])
+
+
+def read_off(accuracies_R: Values, rate: float) -> float:
+    """The grid's accuracy at a rate, linear in log rate; beyond its ends that of the end."""
+    return float(np.interp(math.log(rate), np.log(GRID), accuracies_R))
+
+
+def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -> tuple[float, float]:
+    """The interval of a statistic of the seeds (a function of their indices), each resample as large as they are."""
+    rng = np.random.default_rng(0)
+    values = [statistic(rng.integers(0, num_seeds, num_seeds)) for _ in range(NUM_RESAMPLES)]
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> list[Regret]:
+    """Every rule's, the found pair's first."""
+    sweeps = sweeps_of(steps, setting)
+    known = {(t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings if t.setting == setting}
+    grid_SR = grid_of(trainings, setting, seeds)
+    pairs = [sweep.choose(sweeps[seed]) for seed in seeds]
+    tops = [lr_max for _, lr_max in pairs]
+    by_rule: dict[str, tuple[list[float], Values]] = {
+        FOUND: (tops, np.array([known[seed, *pair] for seed, pair in zip(seeds, pairs, strict=True)]))
+    }
+    for div in TRAINED_DIVS:
+        trained = [known[seed, top / div, top] for seed, top in zip(seeds, tops, strict=True)]
+        by_rule[f"found LRMAX, LRMIN = LRMAX/{div:g}"] = tops, np.array(trained)
+    rules = {f"found LRMAX, LRMAX/{GRID_DIV:g}, read off the grid": lambda s: sweep.choose(s)[1], **RIVALS}
+    for name, rule in rules.items():
+        rates = [rule(sweeps[seed]) for seed in seeds]
+        by_rule[name] = rates, np.array([read_off(row, rate) for row, rate in zip(grid_SR, rates, strict=True)])
+    found_S = by_rule[FOUND][1]
+    return [
+        _regret(setting, rule, rates, grid_SR, accuracies_S, found_S) for rule, (rates, accuracies_S) in by_rule.items()
+    ]
+
+
+def _regret(
+    setting: str, rule: str, rates: Sequence[float], grid_SR: Values, accuracies_S: Values, found_S: Values
+) -> Regret:
+    def regret(chosen: NDArray[np.int64]) -> float:
+        return float(grid_SR[chosen].mean(axis=0).max() - accuracies_S[chosen].mean())
+
+    def behind(chosen: NDArray[np.int64]) -> float:
+        return float((found_S - accuracies_S)[chosen].mean())
+
+    num, everyone = len(found_S), np.arange(len(found_S))
+    return Regret(
+        setting, rule, tuple(rates), float(accuracies_S.mean()), regret(everyone), bootstrap(regret, num),
+        behind(everyone), bootstrap(behind, num),
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""How far range tests that differ only in their seed lie apart, and what the batch size changes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scsuite.core import sweep
+from tests.studies.cells import SETTINGS, Cell, Step
+from tests.studies.regret import sweeps_of
+
+NUM_SEEDS = 10
+SPREADS = ("real-32", "real-128", "real-512", "real-1024")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The found pairs of a setting over its seeds: geometric means, and the largest LRMAX over the smallest."""
+
+    name: str
+    batch_size: int
+    seeds: int
+    lr_min: float
+    lr_max: float
+    ratio: float
+
+
+def spread_cells() -> list[Cell]:
+    """Range tests alone."""
+    return [Cell(name, seed) for name in SPREADS for seed in range(NUM_SEEDS)]
+
+
+def spreads(steps: Sequence[Step], name: str) -> Spread:
+    """Of the first NUM_SEEDS seeds."""
+    sweeps = [one for seed, one in sweeps_of(steps, name).items() if seed < NUM_SEEDS]
+    lows, highs = zip(*(sweep.choose(one) for one in sweeps), strict=True)
+    return Spread(name, SETTINGS[name].batch_size, len(sweeps), _mean(lows), _mean(highs), max(highs) / min(highs))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))

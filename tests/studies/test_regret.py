@@ -1,0 +1,109 @@
+"""The study's own arithmetic: what a regret is, its interval, and that a study goes on where it was cut short."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scsuite.core import sweep
+from tests.studies import cells
+from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
+from tests.studies.regret import FOUND, bootstrap, found_cells, grid_of, read_off, regrets, sweeps_of
+
+NAME = "real-128"
+
+
+def steps_of(seed: int, bottom: int) -> list[Step]:
+    """A range test of 200 steps whose loss falls from step 20 to `bottom`, then rises."""
+    lrs = np.geomspace(1e-3, 10, 200)
+    loss = np.interp(np.arange(200), [0, 20, bottom, 199], [2.3, 2.3, 1.0, 3.0])
+    return [Step(NAME, seed, i, float(lrs[i]), float(loss[i]), 0.1) for i in range(200)]
+
+
+def training(cell: Cell, accuracy: float) -> Training:
+    assert cell.lr_min is not None
+    assert cell.lr_max is not None
+    return Training(cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, False, "fp32", 1.0)
+
+
+def peak_at(lr: float) -> float:
+    """Accuracy: 0.8 at a rate of 0.4, a tenth less for each factor of two away."""
+    return 0.8 - 0.1 * abs(float(np.log2(lr / 0.4)))
+
+
+@pytest.fixture
+def study() -> tuple[list[Step], list[Training]]:
+    steps = [step for seed in range(4) for step in steps_of(seed, 130)]
+    trainings = []
+    for seed in range(4):
+        trainings += [training(cell, peak_at(cell.lr_max or 0)) for cell in grid_cells(NAME, seed)]
+        found = found_cells(NAME, sweeps_of(steps, NAME), [seed])
+        trainings += [training(cell, 0.7 + 0.01 * seed) for cell in found]
+    return steps, trainings
+
+
+def test_regret_is_the_best_mean_of_the_grid_less_the_rules_mean(study: tuple[list[Step], list[Training]]) -> None:
+    found = {row.rule: row for row in regrets(*study, NAME, range(4))}
+    assert found[FOUND].accuracy == pytest.approx(0.715)  # the mean of 0.70 to 0.73
+    assert found[FOUND].regret == pytest.approx(0.8 - 0.715)
+    low, high = found[FOUND].interval
+    assert 0.07 <= low < 0.8 - 0.715 < high <= 0.1  # resampled means lie between 0.70 and 0.73
+    lr_max = found[FOUND].rates_S[0]
+    read = found["found LRMAX, LRMAX/10, read off the grid"]
+    assert read.accuracy == pytest.approx(peak_at(lr_max))  # straight between the grid's rates
+    assert read.interval == pytest.approx((0.8 - peak_at(lr_max),) * 2)  # the same for every seed
+    assert read.behind_found == pytest.approx(0.715 - peak_at(lr_max))
+
+
+def test_the_found_pair_is_the_one_that_the_range_test_gives(study: tuple[list[Step], list[Training]]) -> None:
+    (one, *_) = sweeps_of(study[0], NAME).values()
+    lr_min, lr_max = sweep.choose(one)
+    assert found_cells(NAME, {0: one}, [0]) == [
+        Cell(NAME, 0, lr_min, lr_max), Cell(NAME, 0, lr_max / 10, lr_max), Cell(NAME, 0, lr_max / 30, lr_max)
+    ]  # fmt: skip
+
+
+def test_between_two_rates_of_the_grid_the_accuracy_is_linear_in_log_rate() -> None:
+    accuracies = np.arange(9.0)
+    assert read_off(accuracies, GRID[3]) == pytest.approx(3)
+    assert read_off(accuracies, GRID[3] * 2**0.5) == pytest.approx(3.5)
+    assert (read_off(accuracies, GRID[0] / 5), read_off(accuracies, GRID[-1] * 5)) == (0, 8)
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
+    values = np.random.default_rng(3).normal(size=60)
+    low, high = bootstrap(lambda chosen: float(values[chosen].mean()), 60)
+    half = 1.96 * values.std() / 60**0.5
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_a_seed_that_is_missing_from_the_grid_is_an_error(study: tuple[list[Step], list[Training]]) -> None:
+    with pytest.raises(KeyError):
+        grid_of(study[1], NAME, range(5))
+
+
+def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [Cell(NAME, 0), *grid_cells(NAME, 0), *grid_cells(NAME, 0)]
+    assert cells.missing(wanted, tmp_path) == [Cell(NAME, 0), *grid_cells(NAME, 0)]
+    cells.append_rows(tmp_path, steps_of(0, 130))
+    half = grid_cells(NAME, 0)[:4]
+    for cell in half:
+        cells.append_rows(tmp_path, [training(cell, 0.1 + 0.2)])
+    assert cells.missing(wanted, tmp_path) == grid_cells(NAME, 0)[4:]
+    assert cells.read_trainings(tmp_path) == [training(cell, 0.1 + 0.2) for cell in half]  # to the last digit
+    assert cells.read_steps(tmp_path) == steps_of(0, 130)
+    monkeypatch.setattr(cells, "run_cell", lambda *_: pytest.fail("nothing is left to do"))
+    cells.run_all(half, tmp_path, tmp_path)
+
+
+def test_trainings_and_range_tests_of_a_cell_see_the_same_images_and_never_the_held_out_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = replace(cells.SETTINGS["shapes-512"], num_train=60, num_held_out=20)
+    monkeypatch.setitem(cells.SETTINGS, "shapes-512", small)
+    data, held_out = cells.data_of.__wrapped__("shapes-512", "")
+    assert (len(data.train), len(held_out)) == (60, 20)
+    assert not set(data.train.files) & set(held_out.files)
+    assert all(file.startswith("train/") for file in (*data.train.files, *held_out.files))
+    assert set(data.test.files) <= set(held_out.files)  # what `fit` watches is not the test set either
