@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scsuite.core.rundir import environment
-from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, grid_cells, read_steps, read_trainings, run_all
-from tests.studies.regret import FOUND, Regret, found_cells, grid_of, regrets, sweeps_of
+from tests.studies.cells import DESIGN, GRID, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
+from tests.studies.regret import FOUND, Regret, accuracies_of, cells_of, regrets, sweeps_of
 from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
 
 ROOT = Path(__file__).parents[2]
@@ -65,12 +65,13 @@ def main() -> None:
     sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
     run_all(sweeps, options.out, options.data)
     steps = read_steps(options.out)
+    tests = {name: sweeps_of(steps, name) for name in seeds}
     cells = [
         cell
         for seed in range(max(DESIGN_SEEDS, options.seeds))  # so that a study cut short has whole seeds
         for name, of in seeds.items()
         if seed in of
-        for cell in (*grid_cells(name, seed), *found_cells(name, sweeps_of(steps, name), [seed]))
+        for cell in cells_of(name, seed, tests[name][seed])
     ]
     run_all([*cells, *spread_cells()], options.out, options.data)
 
@@ -80,7 +81,8 @@ def main() -> None:
     write(options.out, found, spread)
     from tests.studies.figure import draw
 
-    draw(options.out / "regret.png", found, {name: grid_of(trainings, name, of) for name, of in seeds.items()})
+    trained = {name: accuracies_of(trainings, name, tests[name], of) for name, of in seeds.items()}
+    draw(options.out / "regret.png", found, {name: trained_SC[:, -len(GRID) :] for name, trained_SC in trained.items()})
     console = Console(width=150)
     for rows in found.values():
         console.print(table(rows))

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NUM_RATES = 9
-GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX; LRMIN is a tenth
-GRID_DIV = 10.0
+GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX; LRMIN is the seed's own, found
 NUM_WATCHED = 10  # images that `fit` evaluates after each epoch; the held-out images are read once, at the end
 
 
@@ -86,9 +85,9 @@ class Training:
     seconds: float
 
 
-def grid_cells(setting: str, seed: int) -> list[Cell]:
-    """The grid of one seed."""
-    return [Cell(setting, seed, lr / GRID_DIV, lr) for lr in GRID]
+def grid_cells(setting: str, seed: int, lr_min: float) -> list[Cell]:
+    """The grid of one seed: all at one LRMIN, so that nothing but LRMAX differs."""
+    return [Cell(setting, seed, min(lr_min, lr_max / 3), lr_max) for lr_max in GRID]
 
 
 @functools.cache

@@ -3,10 +3,10 @@
 In: the cells' rows (`tests.studies.cells`). Out: for each setting and rule the regret, the best mean accuracy of the
 grid minus the mean accuracy at the rule's rate, with a bootstrap interval over the seeds. S seeds, R rates of the grid.
 
-A rule's rate differs from seed to seed, as its range test does. The found pair is trained at; a rival's rate is not,
-its accuracy is read off the same seed's grid, linear in log rate. The found LRMAX is both trained at, with the grid's
-LRMIN, and read off, so that the two can be held against each other. The best of nine means is a little too high by its
-own luck, so every regret is too.
+A rule's rate differs from seed to seed, as its range test does. All of a seed's grid has the LRMIN that its range test
+found, so that nothing but LRMAX differs. The found pair is trained at; a rival's rate is not, its accuracy is read off
+the same seed's grid, linear in log rate. The found LRMAX is read off too, so that the two can be held against each
+other. The best of nine means is a little too high by its own luck, so every regret is too.
 """
 
 import math
@@ -20,7 +20,7 @@ from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.sweep import Sweep
 from tests.studies import rivals
-from tests.studies.cells import GRID, GRID_DIV, Cell, Step, Training
+from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
 
 Values = NDArray[np.float64]
 NUM_RESAMPLES = 10_000
@@ -67,19 +67,19 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
     }
 
 
-def found_cells(setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int]) -> list[Cell]:
-    """The trainings at the pair that each seed's range test finds, and at the same LRMAX with the usual LRMIN."""
-    cells = []
-    for seed in seeds:
-        lr_min, lr_max = sweep.choose(sweeps[seed])
-        cells += [Cell(setting, seed, low, lr_max) for low in (lr_min, *(lr_max / div for div in TRAINED_DIVS))]
-    return cells
+def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
+    """The trainings of a seed: the found pair, the found LRMAX with two usual LRMIN, the grid at the found LRMIN."""
+    lr_min, lr_max = sweep.choose(test)
+    lows = (lr_min, *(lr_max / div for div in TRAINED_DIVS))
+    return [*(Cell(setting, seed, low, lr_max) for low in lows), *grid_cells(setting, seed, lr_min)]
 
 
-def grid_of(trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> Values:
-    """Accuracies_SR."""
-    known = {(t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings if t.setting == setting}
-    return np.array([[known[seed, lr / GRID_DIV, lr] for lr in GRID] for seed in seeds])
+def accuracies_of(
+    trainings: Sequence[Training], setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int]
+) -> Values:
+    """Accuracies in the order of `cells_of`, a row a seed; KeyError for a training that is not there."""
+    known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings}
+    return np.array([[known[cell] for cell in cells_of(setting, seed, sweeps[seed])] for seed in seeds])
 
 
 def read_off(accuracies_R: Values, rate: float) -> float:
@@ -98,17 +98,14 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -
 def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> list[Regret]:
     """Every rule's, the found pair's first."""
     sweeps = sweeps_of(steps, setting)
-    known = {(t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings if t.setting == setting}
-    grid_SR = grid_of(trainings, setting, seeds)
-    pairs = [sweep.choose(sweeps[seed]) for seed in seeds]
-    tops = [lr_max for _, lr_max in pairs]
+    trained_SC = accuracies_of(trainings, setting, sweeps, seeds)
+    grid_SR = trained_SC[:, -len(GRID) :]
+    tops = [sweep.choose(sweeps[seed])[1] for seed in seeds]
+    names = [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
     by_rule: dict[str, tuple[list[float], Values]] = {
-        FOUND: (tops, np.array([known[seed, *pair] for seed, pair in zip(seeds, pairs, strict=True)]))
+        name: (tops, accuracies_S) for name, accuracies_S in zip(names, trained_SC.T, strict=False)
     }
-    for div in TRAINED_DIVS:
-        trained = [known[seed, top / div, top] for seed, top in zip(seeds, tops, strict=True)]
-        by_rule[f"found LRMAX, LRMIN = LRMAX/{div:g}"] = tops, np.array(trained)
-    rules = {f"found LRMAX, LRMAX/{GRID_DIV:g}, read off the grid": lambda s: sweep.choose(s)[1], **RIVALS}
+    rules = {"found pair, read off the grid": lambda s: sweep.choose(s)[1], **RIVALS}
     for name, rule in rules.items():
         rates = [rule(sweeps[seed]) for seed in seeds]
         by_rule[name] = rates, np.array([read_off(row, rate) for row, rate in zip(grid_SR, rates, strict=True)])

@@ -9,7 +9,7 @@ import pytest
 from scsuite.core import sweep
 from tests.studies import cells
 from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
-from tests.studies.regret import FOUND, bootstrap, found_cells, grid_of, read_off, regrets, sweeps_of
+from tests.studies.regret import FOUND, accuracies_of, bootstrap, cells_of, read_off, regrets, sweeps_of
 
 NAME = "real-128"
 
@@ -37,9 +37,9 @@ def study() -> tuple[list[Step], list[Training]]:
     steps = [step for seed in range(4) for step in steps_of(seed, 130)]
     trainings = []
     for seed in range(4):
-        trainings += [training(cell, peak_at(cell.lr_max or 0)) for cell in grid_cells(NAME, seed)]
-        found = found_cells(NAME, sweeps_of(steps, NAME), [seed])
-        trainings += [training(cell, 0.7 + 0.01 * seed) for cell in found]
+        for cell in cells_of(NAME, seed, sweeps_of(steps, NAME)[seed]):
+            on_grid = cell.lr_max in GRID
+            trainings.append(training(cell, peak_at(cell.lr_max or 0) if on_grid else 0.7 + 0.01 * seed))
     return steps, trainings
 
 
@@ -50,18 +50,21 @@ def test_regret_is_the_best_mean_of_the_grid_less_the_rules_mean(study: tuple[li
     low, high = found[FOUND].interval
     assert 0.07 <= low < 0.8 - 0.715 < high <= 0.1  # resampled means lie between 0.70 and 0.73
     lr_max = found[FOUND].rates_S[0]
-    read = found["found LRMAX, LRMAX/10, read off the grid"]
+    read = found["found pair, read off the grid"]
     assert read.accuracy == pytest.approx(peak_at(lr_max))  # straight between the grid's rates
     assert read.interval == pytest.approx((0.8 - peak_at(lr_max),) * 2)  # the same for every seed
     assert read.behind_found == pytest.approx(0.715 - peak_at(lr_max))
 
 
-def test_the_found_pair_is_the_one_that_the_range_test_gives(study: tuple[list[Step], list[Training]]) -> None:
+def test_a_seed_trains_at_the_pair_its_range_test_gives_and_at_the_grid_with_that_lrmin(
+    study: tuple[list[Step], list[Training]],
+) -> None:
     (one, *_) = sweeps_of(study[0], NAME).values()
     lr_min, lr_max = sweep.choose(one)
-    assert found_cells(NAME, {0: one}, [0]) == [
+    assert cells_of(NAME, 0, one)[:3] == [
         Cell(NAME, 0, lr_min, lr_max), Cell(NAME, 0, lr_max / 10, lr_max), Cell(NAME, 0, lr_max / 30, lr_max)
     ]  # fmt: skip
+    assert cells_of(NAME, 0, one)[3:] == [Cell(NAME, 0, min(lr_min, top / 3), top) for top in GRID]
 
 
 def test_between_two_rates_of_the_grid_the_accuracy_is_linear_in_log_rate() -> None:
@@ -78,19 +81,19 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
 
 
-def test_a_seed_that_is_missing_from_the_grid_is_an_error(study: tuple[list[Step], list[Training]]) -> None:
+def test_a_seed_that_is_missing_is_an_error(study: tuple[list[Step], list[Training]]) -> None:
     with pytest.raises(KeyError):
-        grid_of(study[1], NAME, range(5))
+        accuracies_of(study[1][:-1], NAME, sweeps_of(study[0], NAME), range(4))
 
 
 def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [Cell(NAME, 0), *grid_cells(NAME, 0), *grid_cells(NAME, 0)]
-    assert cells.missing(wanted, tmp_path) == [Cell(NAME, 0), *grid_cells(NAME, 0)]
+    wanted = [Cell(NAME, 0), *grid_cells(NAME, 0, 0.01), *grid_cells(NAME, 0, 0.01)]
+    assert cells.missing(wanted, tmp_path) == [Cell(NAME, 0), *grid_cells(NAME, 0, 0.01)]
     cells.append_rows(tmp_path, steps_of(0, 130))
-    half = grid_cells(NAME, 0)[:4]
+    half = grid_cells(NAME, 0, 0.01)[:4]
     for cell in half:
         cells.append_rows(tmp_path, [training(cell, 0.1 + 0.2)])
-    assert cells.missing(wanted, tmp_path) == grid_cells(NAME, 0)[4:]
+    assert cells.missing(wanted, tmp_path) == grid_cells(NAME, 0, 0.01)[4:]
     assert cells.read_trainings(tmp_path) == [training(cell, 0.1 + 0.2) for cell in half]  # to the last digit
     assert cells.read_steps(tmp_path) == steps_of(0, 130)
     monkeypatch.setattr(cells, "run_cell", lambda *_: pytest.fail("nothing is left to do"))
