@@ -12,6 +12,7 @@ import torch
 
 from scsuite.core.augment import default_policy
 from scsuite.core.cam import grad_cam
+from scsuite.core.compiled import Forward
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.loader import Batch, default_workers
@@ -166,25 +167,50 @@ def gradcam(width: float) -> Figures:
 
 
 def gpu() -> Figures:
-    """24 epochs of 50,000 images at width 1 on an accelerator, twice (the first warms up); shares of its time."""
+    """24 epochs of 50,000 images at width 1 on an accelerator, as they are trained and by the plain network."""
     if not torch.cuda.is_available():
         return {"skipped": "no GPU here"}
+    return trainings(data_of(50_000, 10_000), TrainConfig(lr_max=0.4, batch_size=BATCH, epochs=24))
+
+
+def trainings(data: Dataset, config: TrainConfig) -> Figures:
+    """Two whole trainings by the plain network and two as `train` does them, the first of each to warm up."""
+    num_images = config.epochs * len(data.train)
     for _ in range(2):
-        trainer = Trainer(data_of(50_000, 10_000), TrainConfig(lr_max=0.4, batch_size=BATCH, epochs=24))
-        training = sum(50_000 / epoch.images_per_second for epoch in fit(trainer))
+        trainer = Trainer(data, config)
+        trainer.forward = Forward("plain", "asked for", trainer.model)
+        plain = _training_seconds(trainer)
+    torch.cuda.reset_peak_memory_stats()
+    trials = []
+    for _ in range(2):
+        trainer = Trainer(data, config)
+        begin = time.perf_counter()
+        forward = trainer.forward  # compiled and tried here, if it is
+        trials.append(time.perf_counter() - begin)
+        training = _training_seconds(trainer)
+    peak_mb = torch.cuda.max_memory_allocated() / 2**20
     peak_flops = _matmul_flops(trainer.arithmetic.dtype)
     augmentation = _augmentation_seconds(trainer)
-    achieved = 24 * 50_000 * IMAGE_FLOP / training
+    achieved = num_images * IMAGE_FLOP / training
     return {
+        "forward": f"{forward.name}: {forward.reason}",
+        "trial_s": trials[0],
+        "second_trial_s": trials[1],
+        "plain_training_s": plain,
         "training_s_of_24_epochs": training,
         "target_s_at_most": 10.0,
-        "epoch_s": training / 24,
-        "images_per_s": 24 * 50_000 / training,
+        "epoch_s": training / config.epochs,
+        "images_per_s": num_images / training,
         "tflops": achieved / 1e12,
         "share_of_a_matrix_product": achieved / peak_flops,
-        "augmentation_share": augmentation / (training / 24),
-        "peak_mb": torch.cuda.max_memory_allocated() / 2**20,
+        "augmentation_share": augmentation / (training / config.epochs),
+        "peak_mb": peak_mb,
     }
+
+
+def _training_seconds(trainer: Trainer) -> float:
+    """A whole training's, but for its evaluations."""
+    return sum(len(trainer.data.train) / epoch.images_per_second for epoch in fit(trainer))
 
 
 def _matmul_flops(dtype: torch.dtype) -> float:
