@@ -36,14 +36,14 @@ class Chosen:
 def gradcam(config: GradcamConfig, output: Output) -> None:
     """Show where a trained network found its evidence: Grad-CAM maps for the predicted and the actual class."""
     from scsuite.core.augment import normalise
-    from scsuite.core.cam import find_layer, grad_cam
+    from scsuite.core.cam import find_layers, grad_cam
     from scsuite.report import tables
 
     begin = time.perf_counter()
     terminal = Terminal(output)
     trained = load_trained(config, terminal)
     targets_of = _targets(config, trained)
-    find_layer(trained.model, config.layer)  # refused before anything is read or computed
+    find_layers(trained.model, config.layer)  # refused before anything is read or computed
     chosen = _own_pictures(config, trained) if config.images else _test_images(config, trained, terminal)
     images_NCHW = normalise(chosen.images_NHWC, trained.mean, trained.std)
     maps = {

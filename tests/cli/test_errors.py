@@ -342,7 +342,7 @@ def test_a_checkpoint_that_is_no_file_is_refused(refuse: Callable[..., None], tm
     ("more", "words"),
     [
         (("--layer", "layer3.rse"), ("--layer", "Did you mean layer3.res")),
-        (("--layer", "fc"), ("--layer", "height and width")),
+        (("--layer", "fc"), ("--layer", "fc, without height and width")),
         (("--class", "circel"), ("--class", "Did you mean circle?")),
         (("--class", "10"), ("--class", "circle")),
         (("--method", "gradcm"), ("--method", "Did you mean gradcam?")),

@@ -1,5 +1,7 @@
-"""Heatmaps against formulas written out with loops, a closed form, and what must be given back."""
+"""Heatmaps against formulas written out with loops, a closed form, another package, and what must be given back."""
 
+import copy
+import gc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scsuite.core import cam
-from scsuite.core.cam import grad_cam
+from scsuite.core.cam import grad_cam, map_shapes, maps
 from scsuite.core.errors import UsageError
 from scsuite.core.model import ResNet3, build_model
 
@@ -78,13 +79,13 @@ def formula(method: str, a: Map, g: Map) -> Map:
         if method == "gradcam":
             weight = sum(g[c, i, j] for i, j in pixels) / len(pixels)
         elif method == "xgradcam":
-            total = sum(a[c, i, j] for i, j in pixels)
-            weight = sum(a[c, i, j] * g[c, i, j] for i, j in pixels) / total if total else 0.0
+            total = sum(a[c, i, j] for i, j in pixels) + 1e-7
+            weight = sum(a[c, i, j] * g[c, i, j] for i, j in pixels) / total
         elif method == "gradcam++":
             total, weight = sum(a[c, i, j] for i, j in pixels), 0.0
             for i, j in pixels:
-                below = 2 * g[c, i, j] ** 2 + total * g[c, i, j] ** 3
-                weight += g[c, i, j] ** 2 / below * max(g[c, i, j], 0) if below else 0.0
+                below = 2 * g[c, i, j] ** 2 + total * g[c, i, j] ** 3 + 1e-6
+                weight += g[c, i, j] ** 2 / below * max(g[c, i, j], 0)
         for i, j in pixels:
             if method == "hirescam":
                 weight = g[c, i, j]
@@ -118,6 +119,36 @@ def test_each_map_is_its_papers_formula_written_out(model: ResNet3, method: str,
         evidence = max(evidence, float(expected.max()))
         assert np.abs(heatmap - expected).max() <= 1e-3 * expected.max() + 1e-8
     assert evidence > 1e-5  # not a comparison of zeros
+
+
+RIVALS = {
+    "gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "hirescam": "HiResCAM", "layercam": "LayerCAM",
+    "xgradcam": "XGradCAM",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", ["layer3", "layer2", "layer1", "layer1.res", "prep"])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_map_is_that_of_the_grad_cam_package(model: ResNet3, method: str, layer: str) -> None:
+    import cv2
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.fc.weight *= 10  # else the maps of the first layers are all below 1e-3
+    module, shown, targets = model.get_submodule(layer), images(16), (TARGETS * 3)[:16]
+    with getattr(pytorch_grad_cam, RIVALS[method])(model, [module]) as rival:
+        rival(shown, [ClassifierOutputTarget(k) for k in targets])
+        found = rival.activations_and_grads
+        # Before it scales each image's map to [0, 1], as it does first of all; enlarged as it enlarges them.
+        given = (shown, module, targets, found.activations[0].numpy(), found.gradients[0].numpy())
+        small_NHW = rival.get_cam_image(*given, eigen_smooth=False)
+    theirs = np.stack([cv2.resize(small_HW, (32, 32)) for small_HW in np.maximum(small_NHW, 0)])
+    ours = grad_cam(model, shown, targets, method=method, layer=layer).numpy()
+    strong_N = theirs.max(axis=(1, 2)) > 1e-3
+    assert strong_N.sum() >= 4
+    np.testing.assert_allclose(ours[strong_N], theirs[strong_N], atol=1e-5, rtol=0)
 
 
 def test_the_methods_differ(model: ResNet3) -> None:
@@ -178,8 +209,59 @@ def test_dead_activations_give_zeros_not_nan(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_split_into_batches_changes_no_map(model: ResNet3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = grad_cam(model, images(), TARGETS, method=method)
-    monkeypatch.setattr(cam, "CAM_BATCH", 4)
+    monkeypatch.setattr(maps, "CAM_BATCH", 4)
     torch.testing.assert_close(grad_cam(model, images(), TARGETS, method=method), whole, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_leaks_between_the_images_of_a_batch(model: ResNet3, method: str) -> None:
+    whole = grad_cam(model, images(), TARGETS, method=method)
+    alone = [grad_cam(model, images()[i : i + 1], TARGETS[i : i + 1], method=method) for i in range(6)]
+    torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-4, atol=1e-6)
+    others = images()
+    others[3:] = 7 * images(3, seed=1)
+    assert torch.equal(grad_cam(model, others, [0, 1, 2, 1, 1, 1], method=method)[:3], whole[:3])
+
+
+def bytes_alive() -> int:
+    """Of all tensors' memory, each piece once."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def test_memory_holds_one_batch_however_many_images_there_are(model: ResNet3, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    monkeypatch.setattr(maps, "CAM_BATCH", 4)
+    handle = model.prep.register_forward_pre_hook(lambda _module, _args: alive.append(bytes_alive()))
+    shown, before = images(40), bytes_alive()
+    kept = grad_cam(model, shown, [0] * 40)
+    handle.remove()
+    # What one batch leaves to the next is its finished maps, 4 bytes a pixel; in the end there is the answer alone.
+    assert np.diff(alive[1:]).tolist() == [4 * 32 * 32 * 4] * 8
+    assert bytes_alive() - before == pytest.approx(kept.nbytes, abs=1000)
+
+
+def test_layers_averaged_count_by_their_shape_not_by_their_scale(model: ResNet3) -> None:
+    def heat(layer: str) -> Tensor:
+        return grad_cam(model, images(), TARGETS, layer=layer, method="layercam")
+
+    one, other = heat("layer2"), heat("layer3")
+    peaks = [heat.amax(dim=(1, 2), keepdim=True) for heat in (one, other)]
+    assert all((peak > 0).all() for peak in peaks)
+    expected = (one / peaks[0] + other / peaks[1]) / 2 * (peaks[0] + peaks[1]) / 2
+    torch.testing.assert_close(heat("layer2,layer3"), expected)
+
+
+def test_the_layers_with_a_map_are_listed_in_order_with_their_shapes(model: ResNet3) -> None:
+    before = state(model)
+    shapes = map_shapes(model, images(1))
+    assert [name for name in shapes if "." not in name] == ["prep", "layer1", "layer2", "layer3"]
+    assert shapes["layer1.res"] == (10, 16, 16)  # width 0.08 of 128 channels, after one pooling
+    assert not any(name.startswith(("pool", "fc")) for name in shapes)
+    for name in shapes:
+        grad_cam(model, images(1), [0], layer=name)
+    assert state(model) == before
 
 
 def test_the_default_layer_is_the_networks_choice_and_targets_may_be_a_tensor(model: ResNet3) -> None:
@@ -261,6 +343,9 @@ def test_it_works_where_the_caller_wants_no_gradients_and_on_a_frozen_network(mo
         ({"method": "grad-cam"}, "--method", "Did you mean gradcam?"),
         ({"method": "xyz"}, "--method", "Choose one of these."),
         ({"layer": "layer4"}, "--layer", "Did you mean layer"),
+        ({"layer": "layer3,layer4"}, "--layer", "Did you mean layer"),
+        ({"layer": "layer3,"}, "--layer", "Choose one of these."),
+        ({"layer": "layer3,fc"}, "--layer", "Choose a convolution or a block of them."),
         ({"layer": "Layer3"}, "--layer", "Did you mean layer3?"),
         ({"layer": "fc"}, "--layer", "Choose a convolution or a block of them."),
         ({"layer": "pool"}, "--layer", "Choose a convolution or a block of them."),
