@@ -39,7 +39,8 @@ Curve = NDArray[np.float64]
 
 WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
 LOW = 0.1  # of the loss's fall, where LRMIN is read off
-RISE = 0.15  # of the loss's fall so far: a rise of so much is the turn
+FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
+RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn; from 0.3 on, no range test of the study differs
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
@@ -341,18 +342,20 @@ RULES: dict[str, Callable[[Sweep], float]] = {
     "edge of divergence": lambda s: edge(s.lrs_L, s.smooth_loss_L, s.noise),
 }
 REASON = (
-    "LRMAX is half the rate at which the loss is lowest before it first turns, LRMIN the rate at which it has made "
-    "10 % of its fall to there: between them a higher rate learns faster, beyond them it gains nothing."
+    "LRMAX is half the rate in the middle of the valley that the loss reaches before it first turns, LRMIN the rate at "
+    "which it has made 10 % of that fall: between them a higher rate learns faster, beyond them it gains little."
 )
 
 
 def choose(sweep: Sweep) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss starts to fall, and half the rate at which it stops.
+    """The pair (lr_min, lr_max): where the loss starts to fall, and half the rate at which it stops falling.
 
-    It stops at its lowest before it first turns; the average lags behind the loss, and the cycle stays longer at its
-    peak than the sweep did: therefore half (`tests/studies` holds that against the other rules). It starts where LOW
-    of that fall is made, Smith's lower bound (https://arxiv.org/abs/1506.01186, section 3.3). Where the fall is lost
-    in the noise the only thing to see is where the loss rises: half of that rate, and a thirtieth of this.
+    It stops in the valley before the loss first turns, within FLAT of its fall from its lowest; the valley's middle in
+    log rate varies less from seed to seed than its lowest point, which is noise in a flat. The average lags behind the
+    loss, and the cycle stays longer at its peak than the sweep did: therefore half (`tests/studies` holds that against
+    the other rules). It starts where LOW of the fall is made, Smith's lower bound (https://arxiv.org/abs/1506.01186,
+    section 3.3). Where the fall is lost in the noise the only thing to see is where the loss rises: half of that rate,
+    and a thirtieth of this.
     """
     loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
     turn, rise = turning_point(loss_L, sweep.noise)
@@ -362,7 +365,8 @@ def choose(sweep: Sweep) -> tuple[float, float]:
         lr_max = float(lrs_L[-1 if rise is None else rise]) / 2
         return lr_max / 30, lr_max
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
-    lr_max = float(lrs_L[turn]) / 2
+    valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
+    lr_max = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])]) / 2
     return min(float(lrs_L[low]), lr_max / 3), lr_max
 
 
