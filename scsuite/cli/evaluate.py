@@ -1,6 +1,7 @@
 """`scsuite evaluate`: how good a trained network is, class by class, and which images it got wrong."""
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.begin import create_run, data_facts, finish, machine_facts, say_figures
@@ -16,14 +17,13 @@ if TYPE_CHECKING:
     from scsuite.core.metrics import Evaluation
     from scsuite.core.rundir import RunDir
 
-NUM_CONFUSED = 5  # pairs in the table
+NUM_CONFUSED = 10  # pairs in the result
+NUM_SHOWN = 5  # of the confused pairs and of the mistakes, on the terminal
 
 
 @options(EvaluateConfig)
 def evaluate(config: EvaluateConfig, output: Output) -> None:
     """Evaluate a trained network on the test images: accuracy, classes, confusion, calibration, mistakes."""
-    from scsuite.report import tables
-
     begin = time.perf_counter()
     terminal = Terminal(output)
     trained = load_trained(config, terminal)
@@ -32,59 +32,98 @@ def evaluate(config: EvaluateConfig, output: Output) -> None:
     tta = None if config.tta == "none" else trained.evaluate(data.test, config.tta)
     facts = {**machine_facts(trained.arithmetic), "data": data_facts(data), "checkpoint": trained.path}
     with create_run(output, "evaluate", data.name, config, terminal, **facts) as run:
-        write_predictions(run, data.test, seen)
+        mistakes = mistakes_of(data.test, seen)
+        write_lists(run, data.test, seen, mistakes)
         paths = draw_evaluation(run, data.test, seen, config.misclassified)
-        shown = None if tta is None else (config.tta, tta.accuracy)
-        terminal.print(
-            tables.evaluation(
-                name=data.name, num_images=seen.num_images, accuracy=seen.accuracy, loss=seen.loss,
-                ece=seen.calibration.ece, tta=shown,
-            )
-        )  # fmt: skip
-        terminal.print(tables.per_class([vars(row) for row in seen.per_class()]))
-        if pairs := seen.confused(NUM_CONFUSED):
-            terminal.print(tables.confused(pairs))
-        say_figures(terminal, *paths)
         result: dict[str, Any] = {
             "command": "evaluate",
             "run_dir": str(run.path),
             **seen.to_dict(),
-            "tta": None if tta is None else {"views": config.tta, "accuracy": tta.accuracy, "loss": tta.loss},
+            "confused": [asdict(pair) for pair in seen.confused(NUM_CONFUSED)],
+            "num_misclassified": len(mistakes),
+            "misclassified": mistakes[: config.misclassified],
+            "tta": None if tta is None else {"views": config.tta, **tta.overall()},
             "data": data.name,
             "checkpoint": trained.path,
             "figures": [str(path) for path in paths],
         }
+        show(terminal, result)
+        terminal.line(f"lists     {run.path}: predictions.csv, misclassified.csv, per_class.csv")
+        say_figures(terminal, *paths)
         finish(run, terminal, result, begin)
 
 
-def write_predictions(run: "RunDir", test: "Split", seen: "Evaluation") -> None:
-    """predictions.csv: an image a row, with every class's probability."""
+def show(terminal: Terminal, result: dict[str, Any]) -> None:
+    """The result as tables; the figures of the whole stand last, where the reader of a hundred classes still is."""
+    from scsuite.report import tables
+
+    parts = [tables.per_class(result["per_class"], result["macro"])]
+    if result["confused"]:
+        parts.append(tables.confused(result["confused"][:NUM_SHOWN]))
+    if result["misclassified"]:
+        parts.append(tables.mistakes(result["misclassified"][:NUM_SHOWN]))
+    columns = {"plain": result}
+    if tta := result["tta"]:
+        columns[tta["views"]] = {**tta, "num_images": result["num_images"]}
+    terminal.print(tables.stacked(*parts, tables.evaluation(result["data"], columns)))
+
+
+def mistakes_of(test: "Split", seen: "Evaluation") -> list[dict[str, Any]]:
+    """The misclassified images, the most confident first."""
+    names = seen.class_names
+    return [
+        {
+            "index": i,
+            "file": test.files[i],
+            "actual": names[seen.labels_N[i]],
+            "predicted": names[seen.predicted_N[i]],
+            "p_actual": float(seen.probabilities_NK[i, seen.labels_N[i]]),
+            "p_predicted": float(seen.confidence_N[i]),
+            "loss": float(seen.losses_N[i]),
+        }
+        for i in seen.misclassified.tolist()
+    ]
+
+
+def write_lists(run: "RunDir", test: "Split", seen: "Evaluation", mistakes: list[dict[str, Any]]) -> None:
+    """predictions.csv: an image a row, with every class's probability; misclassified.csv; per_class.csv."""
     from scsuite.core.files import write_csv
 
-    names = seen.class_names
-    header = ("index", "file", "actual", "predicted", "loss", *(f"p_{name}" for name in names))
+    names, predicted_N = seen.class_names, seen.predicted_N
     rows = (
-        (i, test.files[i], names[seen.labels_N[i]], names[seen.predicted_N[i]], seen.losses_N[i], *probabilities)
+        (i, test.files[i], names[seen.labels_N[i]], names[predicted_N[i]], seen.losses_N[i], *probabilities)
         for i, probabilities in enumerate(seen.probabilities_NK.tolist())
     )
+    header = ("index", "file", "actual", "predicted", "loss", *(f"p_{name}" for name in names))
     write_csv(run.path / "predictions.csv", header, rows)
+    header = ("index", "file", "actual", "predicted", "p_actual", "p_predicted", "loss")
+    write_csv(run.path / "misclassified.csv", header, ([row[key] for key in header] for row in mistakes))
+    header = ("name", "precision", "recall", "recall_low", "recall_high", "f1", "support")
+    classes = ((c.name, c.precision, c.recall, *c.recall_interval, c.f1, c.support) for c in seen.per_class())
+    write_csv(run.path / "per_class.csv", header, classes)
 
 
 def draw_evaluation(run: "RunDir", test: "Split", seen: "Evaluation", num_misclassified: int) -> "list[Path]":
-    """Confusion matrix, reliability diagram, and the most confident mistakes; returns the paths."""
+    """Confusion matrix, accuracy of the classes, reliability diagram, most confident mistakes; returns the paths."""
     from scsuite.report import figures
 
-    names, bins = seen.class_names, seen.calibration
-    paths = [run.figure(name) for name in ("confusion", "reliability", "misclassified")]
+    names, bins, classes = seen.class_names, seen.calibration, seen.per_class()
+    paths = [run.figure(name) for name in ("confusion", "classes", "reliability", "misclassified")]
     figures.confusion(paths[0], matrix_KK=seen.confusion_KK, class_names=names)
+    figures.classes(
+        paths[1],
+        accuracy={row.name: row.recall for row in classes if row.support},
+        interval={row.name: row.recall_interval for row in classes if row.support},
+        mean=seen.macro().recall,
+    )
     figures.reliability(
-        paths[1], confidence_B=bins.confidence_B.tolist(), accuracy_B=bins.accuracy_B.tolist(),
+        paths[2], confidence_B=bins.confidence_B.tolist(), accuracy_B=bins.accuracy_B.tolist(),
         count_B=bins.count_B.tolist(), ece=bins.ece,
     )  # fmt: skip
     wrong = seen.misclassified[:num_misclassified]
     figures.misclassified(
         test.images_NHWC[wrong],
-        paths[2],
+        paths[3],
         actual=[names[i] for i in seen.labels_N[wrong]],
         predicted=[names[i] for i in seen.predicted_N[wrong]],
         confidence=seen.confidence_N[wrong].tolist(),

@@ -86,12 +86,13 @@ def _data_settings(config: Mapping[str, Any], path: Path) -> DataConfig:
 
 
 def load_test_data(config: ReadConfig, trained: Trained, terminal: Terminal) -> "Dataset":
-    """The data of the network's run, or that of a flag; its classes must be the network's."""
+    """The data of the network's run, or that of a flag, labelled by the network's classes; others are refused."""
+    from scsuite.core.dataset.base import listed
+
     given = {name: value for name, value in config.to_dict().items() if value is not None}
     data = load_data(DataConfig.from_dict({**trained.settings.to_dict(), **given}), terminal)
-    if data.class_names != trained.class_names:
-        raise InputError(
-            "classes", config.data or data.name, expected=", ".join(trained.class_names[:12]),
-            found=", ".join(data.class_names[:12]), hint="Evaluate on data with the classes of the training.",
-        )  # fmt: skip
+    data = data.labelled_by(trained.class_names, config.data or data.name)
+    there = set(data.test.labels_N.tolist())
+    if absent := [name for label, name in enumerate(trained.class_names) if label not in there]:
+        terminal.line(f"          no test images of {len(absent)} of the network's classes: {listed(absent)}")
     return data

@@ -1,10 +1,11 @@
-"""Figures of merit from logits: loss, accuracy, confusion, per class, calibration.
+"""Figures of merit from logits: loss, accuracy, top-5, confusion, per class, calibration.
 
 In: logits_NK and labels_N of a whole evaluation. Out: frozen results.
 Losses are means per image in nats, accuracies fractions.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NUM_BINS = 15  # of confidence, for the calibration error; Guo et al., https://arxiv.org/abs/1706.04599
+TOP = 5  # classes that top-5 looks at
+Z95 = (
+    1.959963984540054  # a normal variable is within this of its mean with 95 %: statistics.NormalDist().inv_cdf(0.975)
+)
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: the share of what was said to be it that was (precision), of what was it that was found (recall)."""
+    """One class: the share of what was said to be it that was (precision), of what was it that was found (recall).
+
+    The recall is the class's accuracy; its interval is Wilson's, as that of the whole accuracy is.
+    """
 
     name: str
     precision: float
     recall: float
+    recall_interval: tuple[float, float]
     f1: float
     support: int
+
+
+@dataclass(frozen=True)
+class MacroFigures:
+    """Means over the classes that there are images of, each class counting the same."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many images of one class were taken for another, and which share of the actual class that is."""
+
+    actual: str
+    predicted: str
+    images: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -47,13 +75,13 @@ class Evaluation:
     confusion_KK: NDArray[np.int64]
     calibration: Calibration
 
-    @property
+    @cached_property
     def predicted_N(self) -> NDArray[np.int64]:
         """The most probable class of each image; the first of equals."""
         predicted: NDArray[np.int64] = self.probabilities_NK.argmax(axis=1)
         return predicted
 
-    @property
+    @cached_property
     def confidence_N(self) -> NDArray[np.float32]:
         """The probability of the predicted class."""
         confidence: NDArray[np.float32] = self.probabilities_NK.max(axis=1)
@@ -75,6 +103,28 @@ class Evaluation:
         return float(np.trace(self.confusion_KK) / self.num_images)
 
     @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Where the accuracy on ever more such images would lie, with 95 % confidence."""
+        return wilson_interval(int(np.trace(self.confusion_KK)), self.num_images)
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Share of images whose actual class is among the five most probable; None where there are no more than five.
+
+        Of equally probable classes the first come first, as in `predicted_N`.
+        """
+        if len(self.class_names) <= TOP:
+            return None
+        top_N5 = np.argsort(-self.probabilities_NK, axis=1, kind="stable")[:, :TOP]
+        return float((top_N5 == self.labels_N[:, None]).any(axis=1).mean())
+
+    @cached_property
+    def shares_KK(self) -> NDArray[np.float64]:
+        """The confusion matrix with each row divided by its images; 0 in the row of a class without any."""
+        shares: NDArray[np.float64] = self.confusion_KK / np.maximum(self.confusion_KK.sum(axis=1, keepdims=True), 1)
+        return shares
+
+    @property
     def misclassified(self) -> NDArray[np.int64]:
         """Indices of the images it got wrong, the most confident mistake first; equal ones in their own order."""
         wrong = np.flatnonzero(self.predicted_N != self.labels_N)
@@ -87,25 +137,48 @@ class Evaluation:
         said_K, support_K = self.confusion_KK.sum(axis=0), self.confusion_KK.sum(axis=1)
         precision_K, recall_K = hits_K / np.maximum(said_K, 1), hits_K / np.maximum(support_K, 1)
         f1_K = 2 * hits_K / np.maximum(said_K + support_K, 1)
-        rows = zip(self.class_names, precision_K, recall_K, f1_K, support_K, strict=True)
-        return [ClassFigures(name, float(p), float(r), float(f1), int(n)) for name, p, r, f1, n in rows]
+        rows = zip(self.class_names, precision_K, recall_K, f1_K, hits_K, support_K, strict=True)
+        return [
+            ClassFigures(name, float(p), float(r), wilson_interval(int(hits), int(n)), float(f1), int(n))
+            for name, p, r, f1, hits, n in rows
+        ]
 
-    def confused(self, count: int) -> list[tuple[str, str, int]]:
-        """The (actual, predicted, images) that were mixed up most often."""
+    def macro(self) -> MacroFigures:
+        """Averages over classes; on a part of the network's classes, over those of the part."""
+        there = [row for row in self.per_class() if row.support]
+        means = np.mean([(row.precision, row.recall, row.f1) for row in there], axis=0)
+        return MacroFigures(*map(float, means))
+
+    def confused(self, count: int) -> list[Confusion]:
+        """The classes that were mixed up most often, at most `count` pairs."""
         off_KK = self.confusion_KK - np.diag(np.diag(self.confusion_KK))
         order = np.argsort(-off_KK, axis=None, kind="stable")[:count]
         pairs = [divmod(int(i), len(self.class_names)) for i in order]
-        return [(self.class_names[a], self.class_names[p], int(off_KK[a, p])) for a, p in pairs if off_KK[a, p]]
+        return [
+            Confusion(self.class_names[a], self.class_names[p], int(off_KK[a, p]), float(self.shares_KK[a, p]))
+            for a, p in pairs
+            if off_KK[a, p]
+        ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain values, fit for JSON."""
+    def overall(self) -> dict[str, Any]:
+        """The figures that are one number each, or one interval, as plain values."""
         return {
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            "top5_accuracy": self.top5_accuracy,
             "loss": self.loss,
-            "num_images": self.num_images,
             "ece": self.calibration.ece,
-            "per_class": [vars(row) for row in self.per_class()],
+            "macro": asdict(self.macro()),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values, fit for JSON."""
+        return {
+            **self.overall(),
+            "num_images": self.num_images,
+            "per_class": [{**asdict(row), "recall_interval": list(row.recall_interval)} for row in self.per_class()],
             "confusion_matrix": self.confusion_KK.tolist(),
+            "confusion_shares": self.shares_KK.tolist(),
         }
 
 
@@ -141,3 +214,18 @@ def calibration_of(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool
     accuracy_B = np.bincount(bins_N, weights=correct_N, minlength=NUM_BINS) / filled_B
     ece = float((count_B * np.abs(accuracy_B - confidence_B)).sum() / len(confidence_N))
     return Calibration(confidence_B, accuracy_B, count_B, ece)
+
+
+def wilson_interval(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share of which `hits` of `images` is a sample; all of [0, 1] without images.
+
+    Unlike accuracy +- 2 standard errors it stays in [0, 1] and has a width where all, or none, were hits.
+    Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927,
+    https://doi.org/10.1080/01621459.1927.10502953
+    """
+    if not images:
+        return 0.0, 1.0
+    share, spread = hits / images, Z95**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

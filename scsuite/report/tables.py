@@ -5,7 +5,7 @@ Names come from outside: each is put in a `Text`, whose brackets are letters and
 Numbers never break; where the terminal is narrow, words fold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -140,41 +140,74 @@ def range_test(
     return Group(table, "", *notes)
 
 
-def evaluation(
-    *, name: str, num_images: int, accuracy: float, loss: float, ece: float, tta: tuple[str, float] | None
-) -> Table:
-    """The figures of one evaluation; `tta` is how test-time augmentation was done and the accuracy that it gave."""
-    rows = {
-        "images": words.count(num_images),
-        "accuracy": words.percent(accuracy),
-        "loss": words.number(loss),
-        "calibration error": words.percent(ece),
-    }
-    if tta is not None:
-        rows[f"accuracy, {tta[0]}"] = words.percent(tta[1])
-    return key_values(rows, title=name)
+def stacked(*parts: Table) -> RenderableType:
+    """Tables one below the other, an empty line between two."""
+    return Group(*(piece for part in parts for piece in (part, "")))
 
 
-def per_class(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Precision, recall and F1 of each class (`name, precision, recall, f1, support`), in percent."""
-    table = _table("Classes (%)")
-    _words(table, "class")
-    for head in ("prec.", "recall", "F1", "images"):
+def evaluation(name: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The figures of one evaluation, a column for each way it was done: plain, and with test-time augmentation."""
+    table = _table(name, show_header=len(columns) > 1)
+    _words(table, "", style=QUIET)
+    for head in columns:
         _numbers(table, head)
+    for key, write in _FIGURES.items():
+        table.add_row(key, *(write(figures) for figures in columns.values()))
+    return table
+
+
+def _interval(figures: Mapping[str, Any]) -> str:
+    low, high = figures["accuracy_interval"]
+    return f"{_share(low)} to {words.percent(high)}"
+
+
+_FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "images": lambda figures: words.count(figures["num_images"]),
+    "accuracy": lambda figures: words.percent(figures["accuracy"]),
+    "95 % interval": _interval,
+    "top-5 accuracy": lambda figures: words.percent(figures["top5_accuracy"]),
+    "loss": lambda figures: words.number(figures["loss"]),
+    "calibration error": lambda figures: words.percent(figures["ece"]),
+}
+
+
+def per_class(rows: Sequence[Mapping[str, Any]], macro: Mapping[str, float]) -> Table:
+    """Precision, recall and F1 of each class (`name, precision, recall, f1, support`) and their means, in percent.
+
+    A class without images has none of them.
+    """
+    table = _table("Classes (%); recall is a class's accuracy", show_footer=True)
+    _words(table, "class", footer="macro average")
+    for head, key in {"prec.": "precision", "recall": "recall", "F1": "f1"}.items():
+        _numbers(table, head, footer=_share(macro[key]))
+    _numbers(table, "images", footer=words.count(sum(row["support"] for row in rows)))
     for row in rows:
-        shares = (_share(row[key]) for key in ("precision", "recall", "f1"))
+        shares = (_share(row[key] if row["support"] else None) for key in ("precision", "recall", "f1"))
         table.add_row(_text(row["name"]), *shares, words.count(row["support"]))
     return table
 
 
-def confused(pairs: Sequence[tuple[str, str, int]]) -> Table:
-    """The most confused pairs: what an image was, what the network said, how often."""
+def confused(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """The most confused pairs: what an image was, what the network said, how often, and in which share of the class."""
     table = _table("Most confused")
     _words(table, "actual")
     _words(table, "predicted")
     _numbers(table, "images")
-    for actual, predicted, times in pairs:
-        table.add_row(_text(actual), _text(predicted), words.count(times))
+    _numbers(table, "% of actual")
+    for pair in pairs:
+        numbers = words.count(pair["images"]), _share(pair["share"], 1)
+        table.add_row(_text(pair["actual"]), _text(pair["predicted"]), *numbers)
+    return table
+
+
+def mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Misclassified images: `file, actual, predicted, p_actual, p_predicted`."""
+    table = _table("Most confident mistakes")
+    _words(table, "file")
+    _words(table, "actual, %")
+    _words(table, "predicted, %")
+    for row in rows:
+        table.add_row(_text(row["file"]), _likely(row, "actual"), _likely(row, "predicted"))
     return table
 
 
@@ -198,7 +231,7 @@ def _likely(row: Mapping[str, Any], key: str) -> Text:
     return _text(said if share is None else f"{said} {_share(share, 1)}")
 
 
-def _share(fraction: float, decimals: int = 2) -> str:
+def _share(fraction: float | None, decimals: int = 2) -> str:
     """Percent for a column whose head says so."""
     return words.percent(fraction, decimals).removesuffix(" %")
 

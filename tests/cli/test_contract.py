@@ -10,6 +10,7 @@ import yaml
 
 from scsuite import __version__
 from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.dataset import load_dataset
 from tests.cli.program import RECIPE, TINY, Answer, child_environment, scsuite, scsuite_process
 
 COMMANDS = ("drawn", "swept", "trained", "evaluated", "explained")
@@ -17,7 +18,10 @@ KEYS = {  # design.md, "at least"
     "drawn": set(),
     "swept": {"lr_min", "lr_max", "suggestions", "warnings"},
     "trained": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
-    "evaluated": {"accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece"},
+    "evaluated": {
+        "accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece",
+        "accuracy_interval", "top5_accuracy", "macro", "confusion_shares", "confused", "misclassified", "tta",
+    },
     "explained": {"figure", "images"},
 }  # fmt: skip
 NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam"), strict=True))
@@ -454,6 +458,91 @@ def test_tta_is_reported_beside_the_plain_figure(trained: Answer, evaluated: Ans
     assert seen["accuracy"] == evaluated.result["accuracy"]
     assert seen["tta"]["views"] == "flip"
     assert seen["tta"]["loss"] != seen["loss"]
+    assert {"accuracy", "accuracy_interval", "top5_accuracy", "loss", "ece", "macro"} < seen["tta"].keys()
+    plain, flip = (f"{100 * accuracy:.2f}" for accuracy in (seen["accuracy"], seen["tta"]["accuracy"]))
+    assert ("accuracy", plain, "%", flip, "%") in logged(Path(seen["run_dir"]))
+
+
+def logged(run: Path) -> set[tuple[str, ...]]:
+    """The words of each line of a run's log, after its date and time."""
+    return {tuple(line.split()[2:]) for line in (run / "log.txt").read_text().splitlines()}
+
+
+def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluated: Answer) -> None:
+    seen, run = evaluated.result, evaluated.run_dir
+    lines = logged(run)
+    rows = [*seen["per_class"], {"name": "macro average", **seen["macro"], "support": 100}]
+    for row in rows:
+        shares = [f"{100 * row[key]:.2f}" for key in ("precision", "recall", "f1")]
+        assert (*row["name"].split(), *shares, str(row["support"])) in lines
+    for pair in seen["confused"][:5]:
+        assert (pair["actual"], pair["predicted"], str(pair["images"]), f"{100 * pair['share']:.1f}") in lines
+    low, high = seen["accuracy_interval"]
+    assert low < seen["accuracy"] < high
+    assert ("95", "%", "interval", f"{100 * low:.2f}", "to", f"{100 * high:.2f}", "%") in lines
+    assert ("top-5", "accuracy", f"{100 * seen['top5_accuracy']:.2f}", "%") in lines
+    for row, own in zip(rows_of(run / "per_class.csv"), seen["per_class"], strict=True):
+        assert row["name"] == own["name"]
+        assert [float(row[key]) for key in ("precision", "recall", "f1")] == [
+            own["precision"],
+            own["recall"],
+            own["f1"],
+        ]
+        assert [float(row["recall_low"]), float(row["recall_high"])] == own["recall_interval"]
+
+
+def test_misclassified_images_are_listed_the_most_confident_first_in_the_file_and_the_object(
+    evaluated: Answer,
+) -> None:
+    predictions = rows_of(evaluated.run_dir / "predictions.csv")
+    listed = rows_of(evaluated.run_dir / "misclassified.csv")
+    wrong = [row for row in predictions if row["actual"] != row["predicted"]]
+    surely = [float(row["p_predicted"]) for row in listed]
+    assert surely == sorted(surely, reverse=True)
+    assert {row["index"] for row in listed} == {row["index"] for row in wrong}
+    assert evaluated.result["num_misclassified"] == len(listed) == round(100 * (1 - evaluated.result["accuracy"]))
+    assert len(evaluated.result["misclassified"]) == min(len(listed), 25)
+    for row, own in zip(listed, evaluated.result["misclassified"], strict=False):
+        assert {key: str(value) for key, value in own.items()} == row
+        whole = predictions[int(row["index"])]
+        assert (whole["file"], whole["loss"]) == (row["file"], row["loss"])
+        assert (row["p_actual"], row["p_predicted"]) == (whole[f"p_{row['actual']}"], whole[f"p_{row['predicted']}"])
+
+
+def write_shapes(folder: Path, names: tuple[str, ...]) -> Path:
+    """The tests' test images of these classes as a folder of pictures, named by their place among the test images."""
+    from PIL import Image
+
+    data = load_dataset("shapes", limit_test=100)
+    for i, (image_HWC, label) in enumerate(zip(data.test.images_NHWC, data.test.labels_N, strict=True)):
+        for part in ("train", "test"):
+            place = folder / part / data.class_names[label]
+            if place.name in names:
+                place.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image_HWC).save(place / f"{i:03d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("names", [("arrow", "circle", "ring"), ()])
+def test_classes_of_other_data_are_matched_by_name_all_or_a_part_of_them(
+    names: tuple[str, ...], evaluated: Answer, trained: Answer, tmp_path: Path
+) -> None:
+    classes = [row["name"] for row in evaluated.result["per_class"]]
+    assert classes != sorted(classes)  # a folder's classes stand in another order than the network's
+    folder = write_shapes(tmp_path / "pictures", names or tuple(classes))
+    answer = scsuite("evaluate", "--ckpt", trained.run_dir, "--data", folder, "--runs-dir", tmp_path / "runs", "--json")
+    seen = answer.result
+    assert [row["name"] for row in seen["per_class"]] == classes
+    assert seen["num_images"] == (10 * len(names) or 100)
+    assert {row["name"] for row in seen["per_class"] if row["support"]} == set(names or classes)
+    assert ("no test images of 7 of the network's classes" in answer.err) == bool(names)
+    originals = rows_of(evaluated.run_dir / "predictions.csv")
+    for row in rows_of(answer.run_dir / "predictions.csv"):
+        original = originals[int(Path(row["file"]).stem)]
+        assert (row["actual"], row["predicted"]) == (original["actual"], original["predicted"])
+        assert float(row["loss"]) == pytest.approx(float(original["loss"]), rel=0.02)  # bf16 in other batches
+    if not names:
+        assert seen["accuracy"] == evaluated.result["accuracy"]
 
 
 # --- gradcam ---

@@ -346,6 +346,20 @@ def test_flip_averaging_is_the_mean_of_the_logits_of_image_and_mirror_image(tiny
     assert np.allclose(seen.probabilities_NK, expected.numpy(), atol=1e-5)
 
 
+def test_flip_shift_averages_over_three_places_and_their_mirror_images(tiny_data: Dataset) -> None:
+    model = build_model(3, 0.05, seed=0).eval()
+    mean, std = tiny_data.train.mean_std()
+    seen = evaluate(model, tiny_data.test, mean=mean, std=std, class_names=tiny_data.class_names, tta="flip-shift")
+    # What lies beyond the edge is mirrored in it, as in the padding of the training.
+    wide = np.pad(tiny_data.test.images_NHWC, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    views = [wide[:, at : at + 32, at : at + 32] for at in (0, 1, 2)]
+    views += [view[:, :, ::-1] for view in views]
+    with torch.no_grad():
+        logits = [model(normalise(np.ascontiguousarray(view), mean, std)) for view in views]
+    expected = (sum(logits) / len(logits)).softmax(dim=1)
+    assert np.allclose(seen.probabilities_NK, expected.numpy(), atol=1e-5)
+
+
 def test_a_device_or_a_format_that_is_not_here_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="one of auto, cpu"):
         resolve_arithmetic("cuda:99", "auto")

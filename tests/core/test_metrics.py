@@ -1,11 +1,15 @@
-"""Figures of merit against cases worked by hand and against torch."""
+"""Figures of merit against cases worked by hand, against torch and against torchmetrics."""
+
+import statistics
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torchmetrics.functional.classification as reference
 from torch.nn import functional
 
-from scsuite.core.metrics import Evaluation, calibration_of, evaluation_of
+from scsuite.core.metrics import Z95, Confusion, Evaluation, calibration_of, evaluation_of, wilson_interval
 
 NAMES = ("cat", "dog", "owl", "yak")
 # Logits are log probabilities here, so the probabilities are these rows. `yak` is never predicted, `owl` never there.
@@ -89,7 +93,7 @@ def test_of_equally_probable_classes_the_first_is_predicted() -> None:
 
 
 def test_confused_pairs_come_most_frequent_first_and_never_empty(evaluation: Evaluation) -> None:
-    pairs = [("cat", "dog", 2), ("dog", "owl", 1), ("yak", "dog", 1)]
+    pairs = [Confusion("cat", "dog", 2, 2 / 3), Confusion("dog", "owl", 1, 1 / 2), Confusion("yak", "dog", 1, 1.0)]
     assert evaluation.confused(1) == pairs[:1]
     assert evaluation.confused(10) == pairs
 
@@ -129,8 +133,85 @@ def test_the_dictionary_holds_plain_values_of_the_same_figures(evaluation: Evalu
     assert figures["accuracy"] == pytest.approx(1 / 3)
     assert figures["num_images"] == 6
     assert figures["per_class"][1] == {
-        "name": "dog", "precision": 0.25, "recall": 0.5, "f1": pytest.approx(1 / 3), "support": 2,
+        "name": "dog", "precision": 0.25, "recall": 0.5, "recall_interval": list(wilson_interval(1, 2)),
+        "f1": pytest.approx(1 / 3), "support": 2,
     }  # fmt: skip
+    assert figures["accuracy_interval"] == list(wilson_interval(2, 6))
+    assert figures["top5_accuracy"] is None  # of four classes
     assert figures["confusion_matrix"][0] == [1, 2, 0, 0]
+    assert figures["confusion_shares"] == [[1 / 3, 2 / 3, 0, 0], [0, 1 / 2, 1 / 2, 0], [0] * 4, [0, 1, 0, 0]]
+    # Of cat, dog and yak, of which there are images; precision 1, 1/4, 0.
+    assert figures["macro"] == pytest.approx({"precision": 1.25 / 3, "recall": (1 / 3 + 1 / 2) / 3, "f1": (5 / 6) / 3})
     # By bins: 0.70 right; 0.60 wrong twice; 0.85 wrong; 0.50 right; 0.90 wrong.
     assert figures["ece"] == pytest.approx((0.3 + 1.2 + 0.85 + 0.5 + 0.9) / 6, abs=1e-6)
+
+
+def sample(num_classes: int, absent: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a network that is right now and then, and labels, of a class `absent` none."""
+    generator = torch.Generator().manual_seed(num_classes)
+    labels = torch.randint(0, num_classes, (1000,), generator=generator)
+    labels = labels if absent is None else labels[labels != absent]
+    logits = 2 * torch.randn(len(labels), num_classes, generator=generator)
+    logits[torch.arange(len(labels)), labels] += 2
+    return logits, labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_torchmetrics_agrees_on_every_figure(num_classes: int) -> None:
+    logits, labels = sample(num_classes)
+    ours = evaluation_of(logits, labels, tuple(f"c{k}" for k in range(num_classes)))
+    rows = ours.per_class()
+    accuracy = partial(reference.multiclass_accuracy, logits, labels, num_classes)
+    assert ours.accuracy == pytest.approx(accuracy(average="micro").item())
+    if num_classes > 5:
+        assert ours.top5_accuracy == pytest.approx(accuracy(average="micro", top_k=5).item())
+    assert [row.recall for row in rows] == pytest.approx(accuracy(average=None).tolist())
+    for name in ("precision", "recall", "f1_score"):
+        measure = partial(getattr(reference, f"multiclass_{name}"), logits, labels, num_classes)
+        own = name.partition("_")[0]
+        assert [getattr(row, own) for row in rows] == pytest.approx(measure(average=None).tolist())
+        assert getattr(ours.macro(), own) == pytest.approx(measure(average="macro").item())
+    confusion = partial(reference.multiclass_confusion_matrix, logits, labels, num_classes)
+    assert ours.confusion_KK.tolist() == confusion().tolist()
+    np.testing.assert_allclose(ours.shares_KK, confusion(normalize="true"), rtol=1e-6)
+    ece = reference.multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes, n_bins=15, norm="l1")
+    assert ours.calibration.ece == pytest.approx(ece.item(), abs=1e-6)
+
+
+def test_averages_are_over_the_classes_that_there_are_images_of() -> None:
+    logits, labels = sample(10, absent=3)
+    ours = evaluation_of(logits, labels, tuple("abcdefghij"))
+    there = [k for k in range(10) if k != 3]
+    assert (ours.predicted_N == 3).any()  # which torchmetrics counts as a tenth class, of recall 0
+    for name in ("precision", "recall", "f1_score"):
+        by_class = getattr(reference, f"multiclass_{name}")(logits, labels, 10, average=None)
+        assert getattr(ours.macro(), name.partition("_")[0]) == pytest.approx(by_class[there].mean().item())
+
+
+def test_top_5_goes_by_the_order_of_equally_probable_classes_as_the_prediction_does() -> None:
+    even = evaluation_of(torch.zeros(7, 7), torch.arange(7), tuple("abcdefg"))
+    assert even.top5_accuracy == pytest.approx(5 / 7)
+    assert even.accuracy == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize(("hits", "images"), [(1, 2), (37, 50), (9312, 10000), (1, 10000)])
+def test_the_ends_of_wilsons_interval_are_the_shares_from_which_the_sample_is_just_not_surprising(
+    hits: int, images: int
+) -> None:
+    """They solve |hits / n - p| = z sqrt(p (1 - p) / n): the definition, before it is solved for p."""
+    assert abs(Z95 - statistics.NormalDist().inv_cdf(0.975)) < 1e-12
+    for p in wilson_interval(hits, images):
+        assert abs(hits / images - p) == pytest.approx(Z95 * (p * (1 - p) / images) ** 0.5, rel=1e-9)
+
+
+def test_wilsons_interval_is_the_one_of_the_textbook() -> None:
+    # Newcombe, Two-sided confidence intervals for the single proportion, 1998, table I, method 3.
+    for hits, images, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson_interval(hits, images) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+def test_wilsons_interval_has_a_width_without_mistakes_and_stays_in_bounds() -> None:
+    assert wilson_interval(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
+    assert wilson_interval(20, 20)[1] <= 1
+    assert wilson_interval(0, 0) == (0, 1)  # nothing is known

@@ -82,6 +82,7 @@ def _draw_all(folder: Path, suffix: str) -> dict[str, Callable[[], None]]:
         "confusion": lambda: figures.confusion(
             path["confusion"], matrix_KK=np.eye(3, dtype=np.int64), class_names=["a", "b", "c"]
         ),
+        "classes": lambda: figures.classes(path["classes"], **_classes(5)),
         "reliability": lambda: figures.reliability(path["reliability"], **CALIBRATION),
         "misclassified": lambda: figures.misclassified(images, path["misclassified"], **_mistakes(3)),
         "gradcam": lambda: figures.gradcam(images, path["gradcam"], maps=maps, captions=captions, title="t"),
@@ -303,12 +304,51 @@ def test_a_single_epoch_without_a_test_is_drawn_as_points(drawn: list[Figure]) -
     assert (line.get_label(), line.get_marker()) == ("train", "o")
 
 
-@pytest.mark.parametrize("num_classes", [2, 10])
-def test_counts_in_the_cells_equal_the_matrix(num_classes: int, drawn: list[Figure]) -> None:
+@pytest.mark.parametrize("num_classes", [2, 10, 15])
+def test_counts_in_the_cells_equal_the_matrix_and_shares_those_of_its_rows(
+    num_classes: int, drawn: list[Figure]
+) -> None:
     matrix_KK = np.random.default_rng(1).integers(0, 5000, (num_classes, num_classes))
+    matrix_KK[0, 1] = 0  # a cell without images says 0 alone
     figures.confusion(Path("x.png"), matrix_KK=matrix_KK, class_names=[f"c{k}" for k in range(num_classes)])
-    cells = {text.get_position(): int(text.get_text().replace(",", "")) for text in drawn[0].axes[0].texts}
-    assert cells == {(column, row): count for (row, column), count in np.ndenumerate(matrix_KK)}
+    cells: dict[tuple[int, int], list[str]] = {}
+    for text in drawn[0].axes[0].texts:
+        cells.setdefault((round(text.get_position()[1]), round(text.get_position()[0])), []).append(text.get_text())
+    shares_KK = 100 * matrix_KK / matrix_KK.sum(axis=1, keepdims=True)
+    assert cells == {
+        at: [f"{count:,}"] + [f"{shares_KK[at]:.1f} %"] * bool(count and num_classes <= 12)
+        for at, count in np.ndenumerate(matrix_KK)
+    }
+
+
+def _classes(num_classes: int, name: str = "c") -> dict[str, Any]:
+    accuracy = {f"{name}{k}": (k * 7 % num_classes + 1) / (num_classes + 1) for k in range(num_classes)}
+    interval = {name: (share - 0.004, share + 0.003) for name, share in accuracy.items()}
+    return {"accuracy": accuracy, "interval": interval, "mean": 0.5}
+
+
+def test_the_accuracies_of_the_classes_stand_worst_first_with_their_intervals(drawn: list[Figure]) -> None:
+    facts: dict[str, Any] = {
+        "accuracy": {"cat": 0.9, "dog": 0.4},
+        "interval": {"cat": (0.8, 0.95), "dog": (0.3, 0.5)},
+        "mean": 0.65,
+    }
+    figures.classes(Path("x.png"), **facts)
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dog", "cat"]
+    assert [np.asarray(line.get_xydata()).tolist() for line in axes.lines[:2]] == [[[0.4, 0]], [[0.9, 1]]]
+    segments = [np.asarray(path.vertices)[:, 0].tolist() for bars in axes.collections for path in bars.get_paths()]
+    assert segments == [[0.3, 0.5], [0.8, 0.95]]
+    assert {"40.0 %", "90.0 %", "mean of classes 65.0 %"} <= set(_texts(drawn[0]))
+
+
+@pytest.mark.parametrize("num_classes", [1, 10, 100, 101])
+def test_the_worst_hundred_classes_have_names_that_do_not_overlap(num_classes: int, drawn: list[Figure]) -> None:
+    figures.classes(Path("x.png"), **_classes(num_classes, "an extraordinarily long class name "))
+    labels = drawn[0].axes[0].get_yticklabels()
+    assert len(labels) == min(num_classes, 100)
+    assert not _overlap(labels, 1)
+    assert ("Accuracy of the classes, the 100 worst of 101" in _texts(drawn[0])) == (num_classes > 100)
 
 
 def test_colours_are_shares_of_the_actual_class_and_a_class_without_images_has_none(drawn: list[Figure]) -> None:
@@ -328,7 +368,7 @@ def test_class_names_do_not_overlap_and_many_classes_have_no_counts(num_classes:
     figures.confusion(Path("x.png"), matrix_KK=np.eye(num_classes, dtype=np.int64), class_names=names)
     axes = drawn[0].axes[0]
     assert not _overlap(axes.get_yticklabels(), 1)
-    assert len(axes.texts) == (num_classes**2 if num_classes <= 20 else 0)
+    assert len(axes.texts) == (num_classes**2 + num_classes if num_classes <= 20 else 0)  # a share where a count is
     assert all(label.get_text().endswith("0") for label in axes.get_yticklabels()[:1])
     assert max(drawn[0].get_size_inches()) < 17
 
@@ -338,7 +378,10 @@ def test_reliability_leaves_empty_bins_out_and_counts_the_others(drawn: list[Fig
     curve, bars = drawn[0].axes
     np.testing.assert_array_equal(curve.lines[1].get_xydata(), [[0.4, 0.3], [0.95, 0.99]])
     assert [text.get_text() for text in bars.texts] == ["12", "3,456"]
-    assert "expected calibration error 2.31 %" in _texts(drawn[0])
+    # Three bins, each a third wide: the second and the third are filled.
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]  # type: ignore[attr-defined]
+    assert centres == pytest.approx([1 / 2, 5 / 6])
+    assert "Expected calibration error 2.31 %" in _texts(drawn[0])
 
 
 def test_names_from_outside_are_neither_formulas_nor_controls(drawn: list[Figure]) -> None:
@@ -363,7 +406,7 @@ def test_mistakes_stand_five_in_a_row_ten_beyond_twenty_five(
 
 def test_a_mistake_says_what_it_is_what_was_said_and_how_surely(drawn: list[Figure]) -> None:
     figures.misclassified(_images(1), Path("x.png"), **{**_mistakes(1), "total": 683})
-    assert _texts(drawn[0]) == ["683 misclassified images, 1 of them here", "true cat", "said dog 0.93"]
+    assert _texts(drawn[0]) == ["683 misclassified images, the most confident 1", "true cat", "said dog 0.93"]
 
 
 def test_a_name_too_long_for_its_tile_gives_way_and_its_probability_does_not(drawn: list[Figure]) -> None:

@@ -12,6 +12,12 @@ from scsuite.report import tables
 
 HOSTILE = "[b]cat[/]"
 ROW = {"name": HOSTILE, "precision": 0.9312, "recall": 1.0, "f1": 0.5, "support": 12345}
+PAIR = {"actual": "cat", "predicted": "dog", "images": 1234, "share": 0.456}
+MACRO = {"precision": 0.125, "recall": 0.25, "f1": 0.375}
+FIGURES: dict[str, Any] = {
+    "num_images": 10000, "accuracy": 0.9312, "accuracy_interval": [0.9261, 0.936], "top5_accuracy": 0.991,
+    "loss": 0.25, "ece": 0.02,
+}  # fmt: skip
 CAM = {"index": 9123, "actual": HOSTILE, "predicted": "dog", "p_actual": 0.31, "p_predicted": 0.62}
 
 
@@ -40,11 +46,22 @@ def _all() -> dict[str, tuple[RenderableType, list[str]]]:
             [HOSTILE, "0.123", "-", "LRMIN", "0.04", "LRMAX", "0.4", "it bends", "warning: few [b]steps"],
         ),
         "evaluation": (
-            tables.evaluation(name=HOSTILE, num_images=10000, accuracy=0.9312, loss=0.25, ece=0.02, tta=("flip", 0.94)),
-            [HOSTILE, "10,000", "93.12 %", "0.2500", "2.00 %", "94.00 %", "flip"],
+            tables.evaluation(HOSTILE, {"plain": FIGURES}),
+            [HOSTILE, "10,000", "93.12 %", "92.61 to 93.60 %", "99.10 %", "0.2500", "2.00 %"],
         ),
-        "per_class": (tables.per_class([ROW]), [HOSTILE, "93.12", "100.00", "50.00", "12,345"]),
-        "confused": (tables.confused([(HOSTILE, "dog", 1234)]), [HOSTILE, "dog", "1,234"]),
+        "evaluation_tta": (
+            tables.evaluation(
+                HOSTILE, {"plain": FIGURES, "flip": {**FIGURES, "accuracy": 0.94, "top5_accuracy": None}}
+            ),
+            [HOSTILE, "plain", "93.12 %", "flip", "94.00 %", "-"],
+        ),
+        "per_class": (
+            tables.per_class([ROW], MACRO),
+            [HOSTILE, "93.12", "100.00", "50.00", "12,345", "macro", "12.50", "25.00", "37.50"],
+        ),
+        "confused": (tables.confused([{**PAIR, "actual": HOSTILE}]), [HOSTILE, "dog", "1,234", "45.6"]),
+        "mistakes": (tables.mistakes([{**CAM, "file": "cat/1.png"}]), ["cat/1.png", "31.0", "dog 62.0"]),
+        "stacked": (tables.stacked(tables.confused([PAIR]), tables.mistakes([])), ["1,234", "Most confident"]),
         "cams": (tables.cams([CAM]), ["9123", "31.0", "dog 62.0"]),
     }
 
@@ -63,9 +80,10 @@ FOLDED: list[RenderableType] = [
     tables.key_values({LONG: "x"}),
     tables.layers([(LONG, "Conv", "N", 1)], 1),
     tables.range_test(suggestions={LONG: 1}, lr_min=1, lr_max=2, reason="", warnings=[]),
-    tables.evaluation(name=LONG, num_images=1, accuracy=1, loss=0, ece=0, tta=None),
-    tables.per_class([{**ROW, "name": LONG}]),
-    tables.confused([(LONG, "x", 1)]),
+    tables.evaluation(LONG, {"plain": FIGURES}),
+    tables.per_class([{**ROW, "name": LONG}], MACRO),
+    tables.confused([{**PAIR, "actual": LONG}]),
+    tables.mistakes([{**CAM, "file": LONG}]),
     tables.cams([{**CAM, "predicted": LONG}]),
 ]
 
@@ -89,8 +107,13 @@ def test_color_on_a_terminal_marks_the_chosen_pair() -> None:
 
 
 def test_terminal_controls_in_a_name_do_not_reach_the_terminal() -> None:
-    shown = _shown(tables.confused([("a\x1b[2Jb", "c\nd", 1)]), 100)
+    shown = _shown(tables.confused([{**PAIR, "actual": "a\x1b[2Jb", "predicted": "c\nd"}]), 100)
     assert "\x1b" not in shown and "a\\x1b[2Jb" in shown and "c\\nd" in shown
+
+
+def test_a_class_without_images_has_no_figures() -> None:
+    shown = _shown(tables.per_class([{**ROW, "name": "owl", "support": 0}], MACRO))
+    assert ["owl", "-", "-", "-", "0"] in [line.split() for line in shown.splitlines()]
 
 
 def test_a_picture_of_ones_own_has_no_actual_class() -> None:

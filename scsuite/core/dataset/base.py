@@ -3,6 +3,7 @@
 Shapes: N images, H x W = 32 x 32, C = 3 (RGB), K classes.
 """
 
+import difflib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.config import keyed_seed
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import InputError, UsageError
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
+LISTED = 12  # names of classes in a message
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much is done, of how much if that is known
 
@@ -63,6 +65,27 @@ class Dataset:
     def limited(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
         """The class-balanced parts that --limit-train and --limit-test ask for; a limit past the end takes all."""
         return replace(self, train=_limit(self.train, limit_train), test=_limit(self.test, limit_test))
+
+    def labelled_by(self, class_names: tuple[str, ...], where: str) -> "Dataset":
+        """The same images under the labels of a network: classes matched by name, in any order, all of them or a part.
+
+        Raises InputError, naming `where` the images are from, for classes that the network does not have.
+        """
+        if unknown := [name for name in self.class_names if name not in class_names]:
+            near = difflib.get_close_matches(unknown[0], class_names, n=1)
+            hint = f"Is {unknown[0]} meant to be {near[0]}?" if near else "Evaluate on data with these classes."
+            raise InputError(
+                "classes", where, expected=f"none but the network's ({listed(class_names)})",
+                found=listed(unknown), hint=hint,
+            )  # fmt: skip
+        label_K = np.array([class_names.index(name) for name in self.class_names], dtype=np.int64)
+        train, test = (replace(split, labels_N=label_K[split.labels_N]) for split in (self.train, self.test))
+        return replace(self, class_names=class_names, train=train, test=test)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of classes for a message, which stays readable at a hundred of them."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ In: plain results. Out: a file. No pyplot and no window: these work without a di
 
 from scsuite.report.figures.curves import lr_range, schedule, training
 from scsuite.report.figures.galleries import gradcam, image_grid, misclassified
-from scsuite.report.figures.matrices import confusion, reliability
+from scsuite.report.figures.matrices import classes, confusion, reliability
 
 __all__ = [
+    "classes",
     "confusion",
     "gradcam",
     "image_grid",

@@ -121,7 +121,9 @@ def misclassified(
     fit = partial(words.shorten, width=partial(style.width_of, points=grid.points))
     plural = "" if total == 1 else "s"
     with style.canvas(path, width=grid.width, height=grid.height) as axes:
-        _title(axes, grid, f"{total:,} misclassified image{plural}" + (f", {shown:,} of them here" * (total > shown)))
+        _title(
+            axes, grid, f"{total:,} misclassified image{plural}" + (f", the most confident {shown:,}" * (total > shown))
+        )
         for index, image in enumerate(images_NHWC):
             x, y = grid.corner(index)
             surely = f" {confidence[index]:.2f}"
