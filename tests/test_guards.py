@@ -46,7 +46,8 @@ CONTRACT = {  # design.md, "Commands"; --ema, --recipe, --seeds and --target com
     "train": f"{RECIPE} --epochs --peak-epoch --lr-max --lr-min --div-factor --lr-from --no-cycle-momentum --optimizer "
     "--weight-decay --l1 --label-smoothing --dropout --augment --resume --deterministic",
     "evaluate": f"{COMMON} --limit-test --ckpt --tta --misclassified",
-    "gradcam": f"{COMMON} --limit-test --ckpt --method --layer --class --select --images --count",
+    "gradcam": f"{COMMON} --limit-test --ckpt --method --layer --list-layers --class --select --images --count "
+    "--raw --overlays",
 }
 
 

@@ -2,7 +2,8 @@
 
 import difflib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scsuite.core.metrics import Evaluation
+    from scsuite.core.rundir import RunDir
+
+
+Maps = Mapping[str, "NDArray[np.float32]"]  # name -> maps_NHW
+
+SHOWN = 512  # pixels; the longer side of a picture of one's own, as drawn
 
 
 @dataclass(frozen=True)
@@ -30,33 +37,42 @@ class Chosen:
     probabilities_NK: "NDArray[np.float32]"
     index: list[int]
     files: list[str]
+    masks_NHW: "NDArray[np.bool_] | None" = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The pictures as drawn, and by name the maps as large as these; sizes may differ."""
+
+    images: Any
+    maps: Mapping[str, Any]
 
 
 @options(GradcamConfig)
 def gradcam(config: GradcamConfig, output: Output) -> None:
     """Show where a trained network found its evidence: Grad-CAM maps for the predicted and the actual class."""
-    from scsuite.core.augment import normalise
-    from scsuite.core.cam import find_layers, grad_cam
+    from scsuite.core.cam import find_layers
     from scsuite.report import tables
 
     begin = time.perf_counter()
     terminal = Terminal(output)
     trained = load_trained(config, terminal)
+    if config.list_layers:
+        _list_layers(trained, terminal, begin)
+        return
     targets_of = _targets(config, trained)
     find_layers(trained.model, config.layer)  # refused before anything is read or computed
     chosen = _own_pictures(config, trained) if config.images else _test_images(config, trained, terminal)
-    images_NCHW = normalise(chosen.images_NHWC, trained.mean, trained.std)
-    maps = {
-        name: grad_cam(trained.model, images_NCHW, targets, method=config.method, layer=config.layer).numpy()
-        for name, targets in targets_of(chosen).items()
-        if targets
-    }
+    targets = {name: labels for name, labels in targets_of(chosen).items() if labels}
+    maps, scores = _explain(chosen, targets, config, trained)
     facts = {**machine_facts(trained.arithmetic), "checkpoint": trained.path}
     with create_run(output, "gradcam", _name(trained, config), config, terminal, **facts) as run:
-        figure = _draw(run.figure("gradcam"), chosen, maps, targets_of(chosen), config, trained)
-        rows = _rows(chosen, trained.class_names)
+        shown = _originals(chosen, maps) if config.images else Shown(chosen.images_NHWC, maps)
+        figure = _draw(run.figure("gradcam"), chosen, shown, targets, scores, config, trained)
+        rows = _rows(chosen, trained.class_names, maps)
         if rows:
             terminal.print(tables.cams(rows))
+            terminal.print(tables.trust(scores))
         else:
             terminal.line("gradcam   no image fits the selection")
         say_figures(terminal, figure)
@@ -67,9 +83,49 @@ def gradcam(config: GradcamConfig, output: Output) -> None:
             "method": config.method,
             "layer": config.layer or trained.model.cam_layer,
             "images": rows,
+            "trust": scores,
+            "maps": _write_raw(run.path / "maps.safetensors", chosen, maps) if config.raw else None,
+            "overlays": _write_overlays(run, chosen, shown) if config.overlays else None,
             "checkpoint": trained.path,
         }
         finish(run, terminal, result, begin)
+
+
+def _list_layers(trained: Trained, terminal: Terminal, begin: float) -> None:
+    """What `--layer` takes; nothing is written."""
+    import torch
+
+    from scsuite import __version__
+    from scsuite.core.cam import map_shapes
+    from scsuite.core.dataset import SIZE
+    from scsuite.report import tables
+
+    shapes = map_shapes(trained.model, torch.zeros(1, 3, SIZE, SIZE))
+    terminal.say_now(tables.cam_layers(shapes, trained.model.cam_layer))
+    layers = [{"name": name, "channels": c, "height": h, "width": w} for name, (c, h, w) in shapes.items()]
+    terminal.result(
+        {
+            "command": "gradcam", "version": __version__, "run_dir": None, "checkpoint": trained.path,
+            "layer": trained.model.cam_layer, "layers": layers, "seconds": time.perf_counter() - begin,
+        }
+    )  # fmt: skip
+
+
+def _explain(
+    chosen: Chosen, targets: Mapping[str, list[int]], config: GradcamConfig, trained: Trained
+) -> tuple[Maps, dict[str, dict[str, Any]]]:
+    """By name, the maps of these classes and how far they can be trusted."""
+    from scsuite.core.augment import normalise
+    from scsuite.core.cam import grad_cam, trust
+
+    images_NCHW = normalise(chosen.images_NHWC, trained.mean, trained.std)
+    maps, scores = {}, {}
+    for name, labels in targets.items():
+        maps[name] = grad_cam(trained.model, images_NCHW, labels, method=config.method, layer=config.layer).numpy()
+        scores[name] = asdict(
+            trust(trained.model, images_NCHW, labels, maps[name], keys=chosen.index, masks_NHW=chosen.masks_NHW)
+        )
+    return maps, scores
 
 
 def _name(trained: Trained, config: GradcamConfig) -> str:
@@ -113,6 +169,7 @@ def _test_images(config: GradcamConfig, trained: Trained, terminal: Terminal) ->
         probabilities_NK=seen.probabilities_NK[picked],
         index=[int(i) for i in picked],
         files=[test.files[i] for i in picked],
+        masks_NHW=None if test.masks_NHW is None else test.masks_NHW[picked],
     )
 
 
@@ -153,7 +210,7 @@ def select(config: GradcamConfig, seen: "Evaluation") -> "NDArray[np.int64]":
     return chosen[config.select][: config.count]
 
 
-def _rows(chosen: Chosen, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(chosen: Chosen, names: tuple[str, ...], maps: Maps) -> list[dict[str, Any]]:
     return [
         {
             "index": chosen.index[i],
@@ -162,6 +219,7 @@ def _rows(chosen: Chosen, names: tuple[str, ...]) -> list[dict[str, Any]]:
             "predicted": names[predicted],
             "p_actual": None if actual < 0 else float(chosen.probabilities_NK[i, actual]),
             "p_predicted": float(chosen.probabilities_NK[i, predicted]),
+            "empty": [name for name, maps_NHW in maps.items() if maps_NHW[i].max() <= 0],
         }
         for i, (actual, predicted) in enumerate(zip(chosen.actual, chosen.predicted, strict=True))
     ]
@@ -170,22 +228,68 @@ def _rows(chosen: Chosen, names: tuple[str, ...]) -> list[dict[str, Any]]:
 def _draw(
     path: Path,
     chosen: Chosen,
-    maps: dict[str, Any],
-    targets: dict[str, list[int]],
+    shown: Shown,
+    targets: Mapping[str, list[int]],
+    scores: Mapping[str, Mapping[str, Any]],
     config: GradcamConfig,
     trained: Trained,
 ) -> Path:
-    from scsuite.report import figures
+    from scsuite.report import figures, words
 
     captions = []
     for i, probabilities in enumerate(chosen.probabilities_NK):
-        words = {name: (trained.class_names[labels[i]], probabilities[labels[i]]) for name, labels in targets.items()}
-        caption = {name: f"{name} {said} {share:.2f}" for name, (said, share) in words.items() if name != said}
-        caption |= {name: f"{said} {share:.2f}" for name, (said, share) in words.items() if name == said}
+        named = {name: (trained.class_names[labels[i]], probabilities[labels[i]]) for name, labels in targets.items()}
+        caption = {name: f"{name} {said} {share:.2f}" for name, (said, share) in named.items() if name != said}
+        caption |= {name: f"{said} {share:.2f}" for name, (said, share) in named.items() if name == said}
         captions.append(
             {"image": Path(chosen.files[i]).name if config.images else f"test {chosen.index[i]}", **caption}
         )
     title = f"{config.method} at {config.layer or trained.model.cam_layer}: {config.select} images"
     title = title if not config.images else title.replace(f"{config.select} images", "your pictures")
-    figures.gradcam(chosen.images_NHWC, path, maps=maps, captions=captions, columns=3, title=title)
+    columns, notes = 2 if len(shown.maps) > 1 else 3, words.trust_notes(scores)
+    figures.gradcam(shown.images, path, maps=shown.maps, captions=captions, columns=columns, title=title, notes=notes)
     return path
+
+
+def _originals(chosen: Chosen, maps: Maps) -> Shown:
+    """The user's own pictures as they are, no side longer than SHOWN, and the maps as large as these."""
+    import torch
+
+    from scsuite.core.cam import laid_over
+    from scsuite.core.dataset.decode import read_picture
+
+    pictures = [read_picture(path, SHOWN) for path in chosen.files]
+    laid = {
+        name: [
+            laid_over(torch.from_numpy(map_HW), *picture.shape[:2]).numpy()
+            for map_HW, picture in zip(maps_NHW, pictures, strict=True)
+        ]
+        for name, maps_NHW in maps.items()
+    }
+    return Shown(pictures, laid)
+
+
+def _write_raw(path: Path, chosen: Chosen, maps: Maps) -> str:
+    """The maps' values as computed, N x 32 x 32 for each class, and which image each is of."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    from scsuite.core.files import commit
+
+    commit(path, save({**maps, "index": np.array(chosen.index, np.int64)}))
+    return str(path)
+
+
+def _write_overlays(run: "RunDir", chosen: Chosen, shown: Shown) -> list[str]:
+    """Each map over its image as a picture of its own; an image's maps share one scale."""
+    from scsuite.core.rundir import slug
+    from scsuite.report.figures.galleries import single_overlay
+
+    paths = []
+    for i, image in enumerate(shown.images):
+        strongest = max(float(of_class[i].max()) for of_class in shown.maps.values())
+        for name, of_class in shown.maps.items():
+            path = run.figure(f"overlay-{chosen.index[i]}-{slug(name)}")
+            single_overlay(image, path, of_class[i], strongest)
+            paths.append(str(path))
+    return paths

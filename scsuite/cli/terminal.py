@@ -80,6 +80,11 @@ class Terminal:
         with quiet_pipe(self.console.file):
             self.console.print(words.clean(text), markup=False, emoji=False, soft_wrap=True)
 
+    def say_now(self, renderable: RenderableType) -> None:
+        """Show a table at once, and log it nowhere."""
+        with quiet_pipe(self.console.file):
+            self.console.print(renderable)
+
     def _show(self, text: str, show: Callable[[], None]) -> None:
         if self._run is None:
             self._waiting.append((text, show))

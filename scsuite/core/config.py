@@ -294,11 +294,14 @@ class GradcamConfig(ReadConfig):
     """Grad-CAM of a trained network."""
 
     method: str = option("gradcam", "Which map.", choices=METHODS)
-    layer: str | None = option(None, "Module to look at. (default: the network's own choice)")
+    layer: str | None = option(None, "Layer to look at, or several: a,b. (default: the network's own choice)")
+    list_layers: bool = option(False, "List the layers that have a map, and do nothing else.", flags=("--list-layers",))
     class_: str = option("both", "predicted, actual, both, or a class name.", flags=("--class",))
     select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
     images: tuple[str, ...] = option((), "Pictures of your own instead of test images.", metavar="FILES")
     count: int = option(25, "How many images.", ge=1, le=1000)
+    raw: bool = option(False, "Write the maps' values too: maps.safetensors.", flags=("--raw",))
+    overlays: bool = option(False, "Write each overlay as a picture of its own too.", flags=("--overlays",))
 
     def __post_init__(self) -> None:
         super().__post_init__()

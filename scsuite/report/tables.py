@@ -225,6 +225,41 @@ def cams(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def cam_layers(shapes: Mapping[str, Sequence[int]], default: str) -> Table:
+    """The layers that Grad-CAM can look at, with the shape of what each gives."""
+    table = _table("Layers")
+    _words(table, "layer")
+    _numbers(table, "channels")
+    _numbers(table, "map")
+    for name, (channels, height, width) in shapes.items():
+        table.add_row(
+            _text(name), words.count(channels), f"{height} x {width}", style=CHOSEN if name == default else ""
+        )
+    return table
+
+
+def trust(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Whether maps can be trusted: for each class (predicted, actual, ...) the scores of `core.cam.Trust`."""
+    table = _table("Can the maps be trusted? (%)")
+    _words(table, "score")
+    for head in ("map", "random", "centre"):
+        _numbers(table, head)
+    rows = {
+        "deletion": "deletion, best low", "insertion": "insertion, best high",
+        "pointing": "pointing game", "inside": "evidence on object",
+    }  # fmt: skip
+    for name, of_class in scores.items():
+        table.add_section()
+        table.add_row(_text(name, TITLE))
+        for key, said in rows.items():
+            if of_class[key] is not None:
+                centre = of_class.get(f"{key}_centre")
+                known = [_share(share, 1) for share in (of_class[key], of_class[f"{key}_random"])]
+                table.add_row(said, *known, "" if centre is None else _share(centre, 1))
+        table.add_row("empty maps", f"{of_class['num_empty']} of {of_class['num_images']}")
+    return table
+
+
 def _likely(row: Mapping[str, Any], key: str) -> Text:
     name, share = row.get(key), row.get(f"p_{key}")
     said = words.NOTHING if name is None else str(name)

@@ -5,7 +5,8 @@ In: core's plain values (fractions, rates, class names). Out: short strings with
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 NOTHING = "-"  # stands where there is no value
 
@@ -63,6 +64,22 @@ def wrap(text: str, room: float, width: Callable[[str], float] = columns) -> lis
     breaks = [i for i, c in enumerate(text) if c == " "]
     at = min(breaks, key=lambda i: max(width(text[:i]), width(text[i + 1 :])))
     return [shorten(line, room, width) for line in (text[:at], text[at + 1 :])]
+
+
+def trust_notes(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What `core.cam.Trust` found of each class's maps, as a sentence each for under a figure."""
+    return [f"{name}: {_trust_note(of_class)}" for name, of_class in scores.items()]
+
+
+def _trust_note(of_class: Mapping[str, Any]) -> str:
+    def said(key: str) -> str:
+        return f"{percent(of_class[key], 0)} (random {percent(of_class[key + '_random'], 0)}"
+
+    parts = [f"deletion {said('deletion')}, best low)", f"insertion {said('insertion')}, best high)"]
+    if of_class["pointing"] is not None:
+        parts += [f"pointing game {said('pointing')}, centre {percent(of_class['pointing_centre'], 0)})"]
+        parts += [f"evidence on the object {said('inside')})"]
+    return ", ".join(parts)
 
 
 def _is_missing(value: float | None) -> bool:

@@ -596,6 +596,69 @@ def test_every_method_draws(method: str, trained: Answer, tmp_path: Path) -> Non
     assert (result["method"], result["layer"]) == (method, "layer2")
 
 
+def test_gradcam_says_how_far_its_maps_can_be_trusted(trained: Answer, explained: Answer, tmp_path: Path) -> None:
+    scores = explained.result["trust"]
+    assert list(scores) == ["predicted", "actual"]
+    for of_class in scores.values():
+        assert (of_class["num_images"], of_class["num_erased"]) == (4, 4)
+        names = [name for name in of_class if not name.startswith("num_")]
+        assert len(names) == 9  # `shapes` has masks
+        assert all(0 <= of_class[name] <= 1 for name in names)
+    assert "pointing game" in explained.err
+    again = gradcam(trained, tmp_path, "--count", 4)
+    assert again["trust"] == scores
+    none = gradcam(trained, tmp_path, "--select", "0", "--class", "circle", "--limit-test", 10)
+    assert list(none["trust"]) == ["circle"]
+
+
+def test_pictures_of_ones_own_have_no_object_that_anyone_marked(trained: Answer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "a.png")
+    scores = gradcam(trained, tmp_path / "runs", "--images", tmp_path / "a.png")["trust"]["predicted"]
+    assert scores["deletion"] is not None
+    assert scores["pointing"] is None and scores["inside"] is None
+
+
+def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(trained: Answer, tmp_path: Path) -> None:
+    listed = gradcam(trained, tmp_path / "runs", "--list-layers")
+    assert not (tmp_path / "runs").exists()
+    layers = {row["name"]: (row["height"], row["width"]) for row in listed["layers"]}
+    assert layers["prep"] == (32, 32) and layers["layer3.res"] == (4, 4)
+    assert listed["layer"] in layers
+    answer = scsuite("gradcam", "--ckpt", trained.run_dir, "--list-layers")
+    assert all(name in answer.out for name in layers)
+    averaged = gradcam(trained, tmp_path, "--layer", "layer2,layer3.res", "--count", 1)
+    assert averaged["layer"] == "layer2,layer3.res"
+
+
+def test_raw_maps_and_single_overlays_are_written_on_request(trained: Answer, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+    from safetensors.numpy import load_file
+
+    result = gradcam(trained, tmp_path, "--select", "7,3", "--raw", "--overlays")
+    maps = load_file(result["maps"])
+    assert maps["index"].tolist() == [7, 3]
+    assert all(maps[name].shape == (2, 32, 32) and maps[name].min() >= 0 for name in ("predicted", "actual"))
+    for number, image in enumerate(result["images"]):
+        empty = [name for name in ("predicted", "actual") if not np.any(maps[name][number])]
+        assert image["empty"] == empty
+    assert [Path(path).name for path in result["overlays"]] == [
+        f"overlay-{index}-{name}.png" for index in (7, 3) for name in ("predicted", "actual")
+    ]
+    assert all(Image.open(path).size == (512, 512) for path in result["overlays"])
+
+
+def test_maps_of_ones_own_pictures_are_laid_over_the_whole_picture(trained: Answer, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (1200, 600), (200, 30, 30)).save(tmp_path / "a.jpg")
+    result = gradcam(trained, tmp_path / "runs", "--images", tmp_path / "a.jpg", "--class", "ring", "--overlays")
+    assert [Image.open(path).size for path in result["overlays"]] == [(512, 256)]
+    assert gradcam(trained, tmp_path / "runs", "--count", 1)["overlays"] is None
+
+
 # --- as a process ---
 
 

@@ -437,7 +437,7 @@ def test_images_are_enlarged_by_whole_pixels_without_blur(tmp_path: Path) -> Non
 
 
 def _cams(drawn: list[Figure], maps: dict[str, Any], images: Any = None) -> list[NDArray[np.uint8]]:
-    """The tiles of one figure: picture, then one for each map."""
+    """The tiles of one figure: picture, then one for each map, and the difference of predicted and actual."""
     images = np.full((1, 32, 32, 3), 100, np.uint8) if images is None else images
     captions = [{name: f"{name} 0.62" for name in ("image", *maps)}] * len(images)
     figures.gradcam(images, Path("x.png"), maps=maps, captions=captions, title="t")
@@ -446,7 +446,7 @@ def _cams(drawn: list[Figure], maps: dict[str, Any], images: Any = None) -> list
 
 def test_both_maps_of_an_image_share_one_scale(drawn: list[Figure]) -> None:
     strong = np.linspace(0, 4, 1024, dtype=np.float32).reshape(1, 32, 32)
-    _, predicted, actual = _cams(drawn, {"predicted": strong, "actual": strong / 4})
+    _, predicted, actual, _ = _cams(drawn, {"predicted": strong, "actual": strong / 4})
     alone = _cams(drawn, {"actual": strong / 4})[1]
     # Equal evidence has equal colours on both maps: the actual's strongest is a quarter of the predicted's.
     at_quarter = int(np.argmin(np.abs(strong.ravel() - 1.0)))
@@ -456,7 +456,7 @@ def test_both_maps_of_an_image_share_one_scale(drawn: list[Figure]) -> None:
 
 def test_a_map_without_positive_evidence_is_the_grey_picture_and_says_so(drawn: list[Figure]) -> None:
     empty, full = np.zeros((1, 32, 32), np.float32), np.ones((1, 32, 32), np.float32)
-    _, predicted, actual = _cams(drawn, {"predicted": full, "actual": empty})
+    _, predicted, actual, _ = _cams(drawn, {"predicted": full, "actual": empty})
     assert _texts(drawn[0]).count("no\npositive\nevidence") == 1
     assert (actual == actual[..., :1]).all()
     assert not (predicted == predicted[..., :1]).all()
@@ -467,6 +467,51 @@ def test_all_maps_empty_or_not_numbers_are_still_a_figure(drawn: list[Figure]) -
         warnings.simplefilter("error")
         _cams(drawn, {"predicted": np.zeros((1, 32, 32), np.float32), "actual": np.full((1, 32, 32), NAN, np.float32)})
     assert _texts(drawn[0]).count("no\npositive\nevidence") == 2
+    assert _texts(drawn[0]).count("no\ndifference") == 1
+
+
+def test_the_difference_is_orange_for_predicted_blue_for_actual_and_grey_where_they_agree(drawn: list[Figure]) -> None:
+    predicted, actual = np.zeros((2, 1, 32, 32), np.float32)
+    predicted[0, :16], actual[0, 8:24] = 1, 1  # rows 8 to 15 speak for both, rows 24 and on for none
+    tile = _cams(drawn, {"predicted": predicted, "actual": actual})[-1].astype(int)
+    assert "difference" in _texts(drawn[0])
+    red, blue = tile[..., 0], tile[..., 2]
+    assert (red[:8] > blue[:8] + 100).all()
+    assert (blue[16:24] > red[16:24] + 100).all()
+    assert (tile[8:16] == tile[24:]).all() and (red[24:] == blue[24:]).all()
+
+
+def test_one_class_has_no_difference_beside_it(drawn: list[Figure]) -> None:
+    assert len(_cams(drawn, {"predicted": np.ones((1, 32, 32), np.float32)})) == 2
+    assert "difference" not in _texts(drawn[0])
+
+
+def test_notes_stand_whole_under_the_figure_and_within_its_width(drawn: list[Figure]) -> None:
+    note = "predicted: " + ", ".join(f"score {i} 12 % (random 13 %)" for i in range(12))
+    maps = {"predicted": np.ones((1, 32, 32), np.float32)}
+    figures.gradcam(_images(1), Path("x.png"), maps=maps, captions=[{}], title="t", notes=[note, "actual: none"])
+    width, height = drawn[0].get_size_inches() * style.DPI
+    lines = [text for text in drawn[0].axes[0].texts if "score" in text.get_text() or "actual" in text.get_text()]
+    assert " ".join(line.get_text() for line in lines) == f"{note} actual: none"
+    boxes = [line.get_window_extent() for line in lines]
+    assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 for box in boxes)
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+    assert min(tile.get_extent()[2] for tile in _tiles(drawn[0])) <= height - boxes[0].y1
+
+
+def test_an_overlay_of_its_own_is_enlarged_without_blur(tmp_path: Path) -> None:
+    from PIL import Image
+
+    image, heat = _images(1)[0], np.zeros((32, 32), np.float32)
+    heat[:16] = 0.5
+    galleries.single_overlay(image, tmp_path / "a.png", heat, 1.0)
+    page = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert page.shape == (512, 512, 3)
+    small = page[::16, ::16]
+    assert (page == small.repeat(16, axis=0).repeat(16, axis=1)).all()
+    assert (small[16:] == small[16:, :, :1]).all() and not (small[:16] == small[:16, :, :1]).all()
+    galleries.single_overlay(image, tmp_path / "b.png", np.zeros_like(heat), 0.0)
+    assert (np.asarray(Image.open(tmp_path / "b.png").convert("RGB"))[256:] == page[256:]).all()
 
 
 def test_pictures_of_different_sizes_keep_their_proportions(drawn: list[Figure]) -> None:
@@ -484,8 +529,9 @@ def test_twenty_five_images_with_two_maps_have_captions_that_do_not_run_into_eac
     figures.gradcam(_images(25), Path("x.png"), maps=maps, captions=captions, title="t")
     tiles = _tiles(drawn[0])[:-1]
     width = tiles[0].get_extent()[1] - tiles[0].get_extent()[0]
-    words = [t for t in drawn[0].axes[0].texts if any(w in t.get_text() for w in ("predicted", "actual", "0."))]
-    assert len(tiles) == 75 and width >= 190
+    captions_drawn = [t for t in drawn[0].axes[0].texts if not t.get_text().startswith("each image")]  # that of the bar
+    words = [t for t in captions_drawn if any(w in t.get_text() for w in ("predicted", "actual", "0."))]
+    assert len(tiles) == 100 and width >= 160
     assert max(text.get_window_extent().width for text in words) <= width
 
 

@@ -18,6 +18,11 @@ FIGURES: dict[str, Any] = {
     "num_images": 10000, "accuracy": 0.9312, "accuracy_interval": [0.9261, 0.936], "top5_accuracy": 0.991,
     "loss": 0.25, "ece": 0.02,
 }  # fmt: skip
+TRUST = {
+    "num_images": 25, "num_empty": 3, "num_erased": 25, "deletion": 0.123, "deletion_random": 0.158, "insertion": 0.655,
+    "insertion_random": 0.147, "pointing": 0.833, "pointing_random": 0.292, "pointing_centre": 0.305, "inside": 0.515,
+    "inside_random": 0.112,
+}  # fmt: skip
 CAM = {"index": 9123, "actual": HOSTILE, "predicted": "dog", "p_actual": 0.31, "p_predicted": 0.62}
 
 
@@ -62,6 +67,14 @@ def _all() -> dict[str, tuple[RenderableType, list[str]]]:
         "confused": (tables.confused([{**PAIR, "actual": HOSTILE}]), [HOSTILE, "dog", "1,234", "45.6"]),
         "mistakes": (tables.mistakes([{**CAM, "file": "cat/1.png"}]), ["cat/1.png", "31.0", "dog 62.0"]),
         "stacked": (tables.stacked(tables.confused([PAIR]), tables.mistakes([])), ["1,234", "Most confident"]),
+        "cam_layers": (
+            tables.cam_layers({"layer1.res.0": (128, 16, 16)}, "layer3"),
+            ["layer1.res.0", "128", "16 x 16"],
+        ),
+        "trust": (
+            tables.trust({HOSTILE: TRUST}),
+            [HOSTILE, "12.3", "15.8", "65.5", "14.7", "83.3", "29.2", "30.5", "51.5", "11.2", "3 of 25"],
+        ),
         "cams": (tables.cams([CAM]), ["9123", "31.0", "dog 62.0"]),
     }
 
@@ -119,6 +132,13 @@ def test_a_class_without_images_has_no_figures() -> None:
 def test_a_picture_of_ones_own_has_no_actual_class() -> None:
     row = {"index": "me.jpg", "actual": None, "predicted": "dog", "p_actual": None, "p_predicted": 1.0}
     assert _shown(tables.cams([row]), 80).splitlines()[-1].split() == ["me.jpg", "-", "dog", "100.0"]
+
+
+def test_without_masks_nothing_is_said_of_the_object() -> None:
+    names = ("pointing", "pointing_random", "pointing_centre", "inside", "inside_random")
+    shown = _shown(tables.trust({"predicted": {**TRUST, **dict.fromkeys(names)}}))
+    assert "deletion" in shown
+    assert "pointing" not in shown and "object" not in shown
 
 
 EPOCH: dict[str, Any] = {

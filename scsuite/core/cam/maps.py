@@ -116,6 +116,15 @@ def map_shapes(model: nn.Module, images_NCHW: Tensor) -> dict[str, tuple[int, ..
     return {name: tuple(out.shape[1:]) for name, out in outputs.items() if _is_map(out)}
 
 
+def laid_over(map_HW: Tensor, height: int, width: int) -> Tensor:
+    """The map of a centre square, as large as the picture that the square was cut from, 0 outside of it."""
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole_HW = torch.zeros(height, width)
+    whole_HW[top : top + side, left : left + side] = _upsample(map_HW[None], (side, side))[0]
+    return whole_HW
+
+
 def _is_map(output: Tensor) -> bool:
     return output.dim() == 4 and output.shape[2:].numel() > 1  # a single pixel shows no place
 

@@ -60,6 +60,21 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             raise broken([(str(path), str(error))]) from None
 
 
+def read_picture(path: str | Path, side: int) -> NDArray[np.uint8]:
+    """The whole picture at `path` by the same rules, but its longer side at most `side` pixels and nothing cut off.
+
+    Its centre square is what `read_image` gives. Raises InputError as that does.
+    """
+    data = read_regular(Path(path), "picture")
+    with _quiet():
+        try:
+            picture, _ = _decoded(data, draft=side)
+        except BrokenPictureError as error:
+            raise broken([(str(path), str(error))]) from None
+        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+        return np.asarray(picture)
+
+
 def broken(problems: list[tuple[str, str]]) -> InputError:
     """The error that names broken pictures: (where, what is wrong)."""
     others = "; ".join(f"{where}: {found}" for where, found in problems[1:])
@@ -74,17 +89,23 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], bool]:
 
     Raises BrokenPictureError for anything but one whole picture of a known format and at most `PIXELS_MAX` pixels.
     """
+    picture, resized = _decoded(data, draft=_DRAFT)
+    return np.asarray(_square(picture)), resized
+
+
+def _decoded(data: bytes, draft: int) -> tuple[Image.Image, bool]:
+    """The picture upright and in RGB, a large JPEG with sides of `draft` or more, and whether it is not SIZE x SIZE."""
     try:
         picture = _open(data)
         resized = picture.size != (SIZE, SIZE)
         if picture.format in ("JPEG", "MPO"):
             _check_scans(data)
         if resized and picture.format in ("JPEG", "MPO"):
-            picture.draft(None, (_DRAFT, _DRAFT))
+            picture.draft(None, (draft, draft))
         picture.load()
         _check_end(picture, data)
         _turn_upright(picture)
-        return np.asarray(_square(_to_rgb(picture))), resized
+        return _to_rgb(picture), resized
     except BrokenPictureError:
         raise
     except UnidentifiedImageError:

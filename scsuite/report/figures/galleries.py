@@ -7,6 +7,7 @@ Everything is placed in whole pixels on one page (`style.canvas`): a 32x32 image
 blur, and a thousand of them take one set of axes instead of a thousand.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.colors
+import matplotlib.image
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from scsuite.core.files import commit, make_parent
 from scsuite.report import words
 from scsuite.report.figures import style
 
@@ -25,13 +29,18 @@ Image = NDArray[np.uint8]  # HWC, or HW for grey
 Map = NDArray[np.float32]  # HW
 
 NO_EVIDENCE = "no positive evidence"
+NO_DIFFERENCE = "no difference"
 ROW = 5  # mistakes in a row, up to five rows; twice as many beyond
 
 _MARGIN, _HEAD, _FOOT = 30, 64, 120  # pixels: around the page, for the title, for the bar of colours
 _GAP, _GROUP_GAP, _ROW_GAP = 8, 34, 18  # pixels: between the tiles of one image, between images, between rows
+_NOTE_LINE = 1.4 * style.pixels_of(style.SMALL)  # pixels: a line under a figure
+_SINGLE = 512  # pixels, of an overlay of its own
 _WIDE = 1290  # pixels that a page aims at, margins left out
 _NARROW = 760  # pixels; no page is narrower, so that a single image has room for its title
 _HEAT = "inferno"  # rises evenly in lightness
+_PAIR = ("predicted", "actual")  # maps that are also drawn as a difference
+_DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +152,21 @@ def gradcam(
     captions: Sequence[Mapping[str, str]],
     columns: int = 2,
     title: str,
+    notes: Sequence[str] = (),
 ) -> None:
     """Each image, then what spoke for each class of `maps` (name -> N maps, >= 0, not normalised) over it in grey.
 
     An image's maps share one scale, so that the weaker of two looks weaker; a map without positive evidence says so.
-    `captions` holds the words over each tile: under "image" and under the name of each map.
+    Predicted and actual are followed by their difference. `captions` holds the words over each tile: under "image" and
+    under the name of each map. `notes` are lines under it all.
     """
     if not len(images_NHWC):
         _nothing(path, "No images to explain.")
         return
-    grid = _grid(len(images_NHWC), columns, tiles=1 + len(maps), points=8, foot=_FOOT)
+    paired = tuple(maps) == _PAIR
+    grid = _grid(len(images_NHWC), columns, tiles=1 + len(maps) + paired, points=8)
+    notes = [line for note in notes for line in _fill(note, grid.width - 2 * _MARGIN)]
+    grid = replace(grid, foot=_FOOT + round(len(notes) * _NOTE_LINE))
     grid = _fitted(grid, [words_of.get(name, name) for words_of in captions for name in ("image", *maps)])
     with style.canvas(path, width=grid.width, height=grid.height) as axes:
         _title(axes, grid, title)
@@ -164,7 +178,14 @@ def gradcam(
                 corner = grid.corner(index, tile)
                 _caption(axes, grid, corner, captions[index].get(name, name))
                 _map_tile(axes, corner, grid.tile, _grey(image), of_class[index], strongest)
-        _heat_bar(axes, grid, "each image has its own scale" + ", shared by its maps" * (len(maps) > 1))
+            if paired:
+                corner = grid.corner(index, 1 + len(maps))
+                _caption(axes, grid, corner, _DIFFERENCE)
+                apart_HW = maps["predicted"][index] - maps["actual"][index]
+                _difference_tile(axes, corner, grid.tile, _grey(image), apart_HW, strongest)
+        said = "each image has its own scale" + ", shared by its maps" * (len(maps) > 1)
+        _heat_bar(axes, grid, said + "; difference: orange where more speaks for predicted, blue for actual" * paired)
+        _notes(axes, grid, notes)
 
 
 def _map_tile(axes: Axes, corner: tuple[int, int], tile: int, grey_HWC: Image, map_HW: Map, strongest: float) -> None:
@@ -172,9 +193,23 @@ def _map_tile(axes: Axes, corner: tuple[int, int], tile: int, grey_HWC: Image, m
         _picture(axes, overlay(grey_HWC, np.nan_to_num(map_HW) / strongest), corner, tile)
         return
     width, height = _picture(axes, grey_HWC, corner, tile)
+    _plate(axes, (corner[0] + width / 2, corner[1] + height / 2), NO_EVIDENCE)
+
+
+def _plate(axes: Axes, centre: tuple[float, float], text: str) -> None:
+    """A word a line, on white."""
     plate = {"facecolor": style.PAPER, "alpha": 0.85, "linewidth": 0, "pad": 3}
-    x, y = corner[0] + width / 2, corner[1] + height / 2
-    axes.text(x, y, NO_EVIDENCE.replace(" ", "\n"), ha="center", va="center", fontsize=8, bbox=plate)
+    axes.text(*centre, text.replace(" ", "\n"), ha="center", va="center", fontsize=8, bbox=plate)
+
+
+def _difference_tile(
+    axes: Axes, corner: tuple[int, int], tile: int, grey_HWC: Image, apart_HW: Map, strongest: float
+) -> None:
+    if _strength(np.abs(apart_HW)) > 0:
+        _picture(axes, difference(grey_HWC, np.nan_to_num(apart_HW) / strongest), corner, tile)
+        return
+    width, height = _picture(axes, grey_HWC, corner, tile)
+    _plate(axes, (corner[0] + width / 2, corner[1] + height / 2), NO_DIFFERENCE)
 
 
 def _strength(map_HW: Map) -> float:
@@ -192,6 +227,28 @@ def overlay(grey_HWC: Image, strength_HW: NDArray[np.float32]) -> Image:
     return mixed
 
 
+def difference(grey_HWC: Image, apart_HW: NDArray[np.float32]) -> Image:
+    """Orange over a grey picture where a difference (-1 to 1) is above 0, blue where it is below."""
+    tints = [np.array(matplotlib.colors.to_rgb(hue)) * 255 for hue in (style.VERMILION, style.BLUE)]
+    tint_HWC = np.where(apart_HW[..., None] > 0, *tints)
+    cover = 0.95 * np.clip(np.abs(apart_HW), 0, 1)[..., None]
+    mixed: Image = np.rint((1 - cover) * grey_HWC + cover * tint_HWC).astype(np.uint8)
+    return mixed
+
+
+def single_overlay(image: Image, path: Path, map_HW: Map, strongest: float) -> None:
+    """One map over its image as a picture of its own, enlarged by a whole number to about `_SINGLE` pixels.
+
+    `strongest` is what the image's maps share as their scale; a map without evidence leaves the picture grey.
+    """
+    mixed = overlay(_grey(image), np.nan_to_num(map_HW) / (strongest or 1))
+    factor = max(1, _SINGLE // max(mixed.shape[:2]))
+    encoded = io.BytesIO()
+    matplotlib.image.imsave(encoded, mixed.repeat(factor, axis=0).repeat(factor, axis=1), format="png")
+    make_parent(path)
+    commit(path, encoded.getvalue())
+
+
 def _grey(image: Image) -> Image:
     """Luma (ITU-R BT.601) in three equal channels, somewhat towards the middle so that colours stand out on it."""
     luma_HW = image[..., :3] @ np.array([0.299, 0.587, 0.114]) if image.ndim == 3 else image
@@ -201,7 +258,7 @@ def _grey(image: Image) -> Image:
 def _heat_bar(axes: Axes, grid: _Grid, note: str) -> None:
     """The overlay's colours as they look on middle grey."""
     width, height = 520, 22
-    x, y = (grid.width - width) // 2, grid.height - _MARGIN - height - 34
+    x, y = (grid.width - width) // 2, grid.height - grid.foot + _FOOT - _MARGIN - height - 34
     strength = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, axis=0)
     ramp = overlay(np.full((height, width, 3), 132, np.uint8), strength)
     axes.imshow(ramp, extent=(x, x + width, y + height, y), aspect="auto", interpolation="nearest")
@@ -209,6 +266,24 @@ def _heat_bar(axes: Axes, grid: _Grid, note: str) -> None:
     axes.text(x + width / 2, y - 10, note, ha="center", va="baseline", **small)
     axes.text(x, y + height + 8, "no evidence", ha="left", va="top", **small)
     axes.text(x + width, y + height + 8, "the image's strongest", ha="right", va="top", **small)
+
+
+def _notes(axes: Axes, grid: _Grid, lines: Sequence[str]) -> None:
+    below = grid.height - _MARGIN - round(len(lines) * _NOTE_LINE) + 6
+    for number, line in enumerate(lines):
+        axes.text(_MARGIN, below + number * _NOTE_LINE, line, fontsize=style.SMALL, color=style.MUTED, va="top")
+
+
+def _fill(text: str, room: float) -> list[str]:
+    """A text on as many lines as it takes."""
+    lines: list[str] = []
+    for word in words.clean(text).split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and style.width_of(longer, style.SMALL) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _picture(axes: Axes, image: Image, corner: tuple[int, int], tile: int) -> tuple[int, int]:

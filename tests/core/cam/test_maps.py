@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scsuite.core.cam import grad_cam, map_shapes, maps
+from scsuite.core.cam import grad_cam, laid_over, map_shapes, maps
 from scsuite.core.errors import UsageError
 from scsuite.core.model import ResNet3, build_model
 
@@ -262,6 +262,18 @@ def test_the_layers_with_a_map_are_listed_in_order_with_their_shapes(model: ResN
     for name in shapes:
         grad_cam(model, images(1), [0], layer=name)
     assert state(model) == before
+
+
+@pytest.mark.parametrize(("height", "width", "top", "left"), [(64, 128, 0, 32), (128, 64, 32, 0), (64, 64, 0, 0)])
+def test_a_map_lies_on_the_centre_square_that_it_was_made_of(height: int, width: int, top: int, left: int) -> None:
+    whole = laid_over(torch.ones(32, 32), height, width)
+    expected = torch.zeros(height, width)
+    expected[top : top + 64, left : left + 64] = 1
+    assert torch.equal(whole, expected)
+    marked = torch.zeros(32, 32)
+    marked[8, 24] = 1
+    row, column = divmod(int(laid_over(marked, height, width).argmax()), width)
+    assert (row - top, column - left) in [(i, j) for i in (16, 17) for j in (48, 49)]
 
 
 def test_the_default_layer_is_the_networks_choice_and_targets_may_be_a_tensor(model: ResNet3) -> None:

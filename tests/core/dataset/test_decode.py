@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scsuite.core.dataset.decode import BrokenPictureError, decode, decode_all, read_image
+from scsuite.core.dataset.decode import BrokenPictureError, decode, decode_all, read_image, read_picture
 from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import encode, picture
 
@@ -206,3 +206,26 @@ def test_a_truncated_file_is_refused_whatever_its_format_offers_to_skip() -> Non
     whole = io.BytesIO(encode(NOISE, "JPEG", progressive=True)).getvalue()
     with pytest.raises(BrokenPictureError):
         decode(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 60), (60, 100), (1000, 300), (20, 20)])
+def test_the_whole_picture_has_the_network_s_at_its_centre(width: int, height: int, tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:height, :width]
+    smooth = np.stack([columns * 255 // width, rows * 255 // height, 0 * rows], axis=-1).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.png")
+    whole = read_picture(tmp_path / "a.png", 512)
+    assert whole.shape == ((154, 512, 3) if width == 1000 else (height, width, 3))
+    side = min(whole.shape[:2])
+    top, left = ((n - side) // 2 for n in whole.shape[:2])
+    square = Image.fromarray(whole[top : top + side, left : left + side]).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(square).astype(int) - read_image(tmp_path / "a.png")).max() <= 6
+
+
+def test_a_whole_picture_is_turned_upright_and_refused_by_the_same_rules(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    Image.new("RGB", (80, 40), (200, 100, 50)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg", 512).shape == (80, 40, 3)
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(InputError, match="picture"):
+        read_picture(tmp_path / "a.jpg", 512)
