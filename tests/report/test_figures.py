@@ -412,10 +412,21 @@ def test_a_mistake_says_what_it_is_what_was_said_and_how_surely(drawn: list[Figu
 def test_a_name_too_long_for_its_tile_gives_way_and_its_probability_does_not(drawn: list[Figure]) -> None:
     mistakes = {**_mistakes(25), "predicted": ["W" * 60] * 25}
     figures.misclassified(_images(25), Path("x.png"), **mistakes)
-    said = [text for text in drawn[0].axes[0].texts if text.get_text().startswith("said")]
+    lines = drawn[0].axes[0].texts[1:]  # after the title
     left, right, *_ = _tiles(drawn[0])[0].get_extent()
-    assert all(text.get_text().endswith("W 0.93") for text in said)
-    assert max(text.get_window_extent().width for text in said) <= right - left + 1
+    assert sum(text.get_text().endswith("W 0.93") for text in lines) == 25
+    assert max(text.get_window_extent().width for text in lines) <= right - left + 1
+
+
+@pytest.mark.parametrize("num_images", [25, 26])
+def test_names_that_differ_in_their_middle_are_told_apart_on_two_lines(num_images: int, drawn: list[Figure]) -> None:
+    mistakes = {**_mistakes(num_images, "colour 10 of the wheel"), "predicted": ["colour 11 of the wheel"] * num_images}
+    figures.misclassified(_images(num_images), Path("x.png"), **mistakes)
+    lines = drawn[0].axes[0].texts[1:5]
+    assert " ".join(text.get_text() for text in lines) == "true colour 10 of the wheel said colour 11 of the wheel 0.93"
+    assert not _overlap(lines, 1)
+    picture = _tiles(drawn[0])[0].get_window_extent()
+    assert min(text.get_window_extent().y0 for text in lines) > picture.y1
 
 
 def test_no_mistakes_make_a_polite_picture(drawn: list[Figure]) -> None:

@@ -127,7 +127,9 @@ def misclassified(
         return
     many = shown > ROW * ROW
     grid = _grid(shown, 2 * ROW if many else ROW, points=6.5 if many else style.SMALL)
-    fit = partial(words.shorten, width=partial(style.width_of, points=grid.points))
+    with style.look():
+        captions = [_mistake(grid, *facts) for facts in zip(actual, predicted, confidence, strict=True)]
+    grid = replace(grid, lines=max(map(len, captions)))
     plural = "" if total == 1 else "s"
     with style.canvas(path, width=grid.width, height=grid.height) as axes:
         _title(
@@ -135,13 +137,19 @@ def misclassified(
         )
         for index, image in enumerate(images_NHWC):
             x, y = grid.corner(index)
-            surely = f" {confidence[index]:.2f}"
-            room = grid.tile - style.width_of(surely, grid.points)  # the number stays whole, whatever the name
-            said = fit(f"said {words.clean(predicted[index])}", room) + surely
-            true = fit(f"true {words.clean(actual[index])}", grid.tile)
-            axes.text(x, y - 7 - grid.line, true, fontsize=grid.points)
-            axes.text(x, y - 7, said, fontsize=grid.points, color=style.VERMILION)
+            for below, (line, colour) in enumerate(captions[index], start=1 - len(captions[index])):
+                axes.text(x, y - 7 + below * grid.line, line, fontsize=grid.points, color=colour)
             _picture(axes, image, (x, y), grid.tile)
+
+
+def _mistake(grid: _Grid, actual: str, predicted: str, confidence: float) -> list[tuple[str, str]]:
+    """Two to four lines over a tile, each with its colour; the number stays whole, whatever the name."""
+    width = partial(style.width_of, points=grid.points)
+    surely = f" {confidence:.2f}"
+    true = words.wrap(f"true {words.clean(actual)}", grid.tile - 4, width)
+    said = words.wrap(f"said {words.clean(predicted)}", grid.tile - 4 - width(surely), width)
+    said[-1] += surely
+    return [(line, style.INK) for line in true] + [(line, style.VERMILION) for line in said]
 
 
 def gradcam(
