@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -198,11 +199,20 @@ def one_process(command: str) -> None:
         )  # fmt: skip
 
 
-@functools.cache
 def first_to_fail() -> bool:
-    """Whether no other rank has failed before this one: it names the cause, and they keep silent."""
+    """Whether no other rank has failed before this one: it names the cause, and they keep silent.
+
+    From here on torchrun's SIGTERM changes nothing: it comes as another rank ends, and this one is yet to say why.
+    """
     if not launched():
         return True
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _first_to_fail()
+
+
+@functools.cache
+def _first_to_fail() -> bool:
     try:
         return _store().add("failed", 1) == 1
     except Exception:  # torchrun itself is gone: better named twice than never
