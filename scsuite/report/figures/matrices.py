@@ -117,7 +117,12 @@ def classes(
             label, (mean, 1), xytext=(0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="right" if 2 * mean > 1 + left else "left", color=style.VERMILION, fontsize=style.SMALL,
         )  # fmt: skip
-        axes.set(xlim=(left, 1), ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), xlabel="accuracy (recall)")
+        axes.set(
+            xlim=(left, 1),
+            ylim=(len(names) - 0.4, -0.6),
+            yticks=range(len(names)),
+            xlabel="accuracy (recall) and 95 % interval",
+        )
         axes.set_yticklabels([words.shorten(words.clean(name), 28) for name in names], fontsize=size)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # whole percents
