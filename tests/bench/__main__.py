@@ -99,7 +99,7 @@ def memory(size: Size) -> Figures:
 
 
 def gradcam(size: Size) -> Figures:
-    """Grad-CAM's images a second."""
+    """Grad-CAM's images a second, beside those of the grad-cam package."""
     from tests.bench import loops
 
     return loops.gradcam(size.width)

@@ -12,6 +12,7 @@ import torch
 
 from scsuite.core.augment import default_policy
 from scsuite.core.cam import grad_cam
+from scsuite.core.cam.maps import CAM_BATCH
 from scsuite.core.compiled import Forward
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split
@@ -154,16 +155,31 @@ def _peak_kb() -> int:
 
 
 def gradcam(width: float) -> Figures:
-    """Heatmaps a second, and how many forward and backward passes of the network the same images cost."""
+    """Heatmaps a second of 1,000 images, and of the `grad-cam` package: in batches as large as ours, and one by one."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     arithmetic = resolve_arithmetic("auto", "fp32")
     model = build_model(NUM_CLASSES, width).to(arithmetic.device).eval()
-    images, labels = torch.randn(64, 3, 32, 32, device=arithmetic.device), torch.arange(64) % NUM_CLASSES
+    images, labels = torch.randn(1000, 3, 32, 32, device=arithmetic.device), torch.arange(1000) % NUM_CLASSES
 
-    def pass_alone() -> None:
-        model(images).sum().backward()
+    def theirs(batch: int, num_images: int) -> None:
+        with GradCAM(model, [model.layer3]) as rival:
+            pairs = [torch.split(part[:num_images], batch) for part in (images, labels)]
+            for shown, chosen in zip(*pairs, strict=True):
+                rival(shown, [ClassifierOutputTarget(label) for label in chosen.tolist()])
 
-    ours, theirs = alternating(lambda: grad_cam(model, images, labels), pass_alone, 5)
-    return {"images_per_s": 64 / ours, "times_a_forward_and_backward_pass": ours / theirs}
+    def ours() -> None:
+        grad_cam(model, images, labels, method="gradcam", layer="layer3")
+
+    our_s, batched_s = alternating(ours, lambda: theirs(CAM_BATCH, 1000), 3)
+    _, single_s = alternating(ours, lambda: theirs(1, 100), 1)
+    return {
+        "images_per_s": 1000 / our_s,
+        "grad_cam_package_batched_images_per_s": 1000 / batched_s,
+        "grad_cam_package_one_by_one_images_per_s": 100 / single_s,
+        "times_the_batched_package": batched_s / our_s,
+    }
 
 
 def gpu() -> Figures:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scsuite.core.config import CAM_METHOD
 from scsuite.core.errors import UsageError
 
 CAM_BATCH = 250  # images; a backward pass needs about three times the memory of a forward pass
@@ -68,7 +69,7 @@ def grad_cam(
     images_NCHW: Tensor,
     targets: Sequence[int] | Tensor,
     *,
-    method: str = "gradcam",
+    method: str = CAM_METHOD,
     layer: str | None = None,
 ) -> Tensor:
     """Heatmaps_NHW on the CPU: one per image, for the class that `targets` names for it.

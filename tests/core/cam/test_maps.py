@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scsuite.core.cam import grad_cam, laid_over, map_shapes, maps
+from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError
 from scsuite.core.model import ResNet3, build_model
 
@@ -193,7 +194,7 @@ def test_a_class_with_only_negative_evidence_has_a_map_of_zeros(method: str) -> 
     network = build_model(NUM_CLASSES, width=0.05, seed=0).eval()
     with torch.no_grad():
         network.fc.weight[1] = -0.5  # layer3 ends in sums of ReLUs, so whatever lights up speaks against class 1
-    assert torch.equal(grad_cam(network, images(), [1] * 6, method=method), torch.zeros(6, 32, 32))
+    assert torch.equal(grad_cam(network, images(), [1] * 6, method=method, layer="layer3"), torch.zeros(6, 32, 32))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -276,8 +277,8 @@ def test_a_map_lies_on_the_centre_square_that_it_was_made_of(height: int, width:
     assert (row - top, column - left) in [(i, j) for i in (16, 17) for j in (48, 49)]
 
 
-def test_the_default_layer_is_the_networks_choice_and_targets_may_be_a_tensor(model: ResNet3) -> None:
-    expected = grad_cam(model, images(), TARGETS, layer="layer3")
+def test_the_defaults_are_those_of_the_command_and_the_network_and_targets_may_be_a_tensor(model: ResNet3) -> None:
+    expected = grad_cam(model, images(), TARGETS, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
     assert torch.equal(grad_cam(model, images(), torch.tensor(TARGETS)), expected)
 
 
