@@ -545,8 +545,10 @@ class StopRequest:
 
     def asked(self) -> bool:
         """Whether any rank got a signal: they ask each other at the same step, and leave by the same code."""
-        self.signum = self.world.most(self.signum or 0) or None
-        return self.signum is not None
+        agreed = self.world.most(self.signum or 0)
+        if agreed:  # else one may have come in the meantime: it counts at the next step
+            self.signum = agreed
+        return bool(agreed)
 
     def check(self, say: Callable[[], None] = lambda: None) -> None:
         """Say so and leave, if that was asked for."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from scsuite.cli.lr_range import run_range_test
+from scsuite.cli.train import StopRequest
 from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.distributed import ALONE, World
 from scsuite.core.rundir import RunDir
 from tests.cli.program import DATA, Answer, child_environment, scsuite
 
@@ -143,3 +145,20 @@ def test_a_signal_to_the_whole_process_group_stops_the_program_in_order(
 
     assert scsuite("train", "--resume", run, "--workers", 0, "--json").run_dir == run
     assert_same_run(run, whole_by_image.run_dir)
+
+
+def test_a_signal_that_comes_while_the_ranks_ask_each_other_counts_at_the_next_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signals = iter([signal.SIGTERM])
+
+    def most(_world: World, value: int) -> int:  # of one process: its own, as it was when it asked
+        for signum in signals:
+            os.kill(os.getpid(), signum)
+        return value
+
+    monkeypatch.setattr(World, "most", most)
+    with StopRequest(ALONE) as stop:
+        assert not stop.asked()
+        assert stop.asked()
+        assert stop.signum == signal.SIGTERM
