@@ -135,7 +135,7 @@ def range_test(
     notes = [_text(reason, QUIET)] if reason else []
     if len(suggestions) > 1:
         apart = max(suggestions.values()) / min(suggestions.values())
-        notes.append(_text(f"The rules lie apart by a factor of {words.number(apart)}.", QUIET))
+        notes.append(_text(f"The rules lie apart by a factor of {apart:,.1f}.", QUIET))
     notes += [_text(f"warning: {warning}", WARNING) for warning in warnings]
     return Group(table, "", *notes)
 
