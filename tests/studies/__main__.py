@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8, help="of the settings that the rule was not made on")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    # First, so that the rows of a study cut short say where they come from; trainings name their precision themselves.
+    (options.out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
     seeds = {name: range(DESIGN_SEEDS if name in DESIGN else options.seeds) for name in (*DESIGN, *JUDGED)}
 
     sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
@@ -90,7 +92,7 @@ def main() -> None:
 
 
 def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:
-    """The figures as JSON, and where they were measured."""
+    """The figures as JSON."""
     report = {
         "settings": {name: asdict(SETTINGS[name]) for name in found},
         "designed_on": DESIGN,
@@ -98,7 +100,6 @@ def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]
         "spread": [asdict(row) for row in spread],
     }
     (folder / "regret.json").write_text(json.dumps(report, indent=1) + "\n")
-    (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
 
 
 if __name__ == "__main__":
