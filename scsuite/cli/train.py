@@ -296,6 +296,8 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
     terminal.print(tables.layers(rows, sum(row.num_parameters for row in layers)))
     config, at_peak = trainer.config, trainer.momentum_at(trainer.peak_step)
     forward = f", {trainer.forward.name}: {trainer.forward.reason}" if trainer.arithmetic.is_cuda else ""
+    average = trainer.average
+    averages = {} if average is None else {"averages": f"the weights, over about the last {average.horizon:,.0f} steps"}
     terminal.print(
         tables.key_values(
             {
@@ -303,6 +305,7 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
                 "LRMAX": f"{trainer.lr_max:.4g} at the end of epoch {config.peak:.3g} of {config.epochs}",
                 "momentum": f"{trainer.momentum_at(0):g}, {at_peak:g} at the peak",
                 "steps": f"{trainer.num_steps:,}: {trainer.steps_per_epoch} an epoch, batch {config.batch_size}",
+                **averages,
                 "augments": f"{trainer.engine.name}: {trainer.engine.reason}",
                 "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}{forward}",
                 "run": str(run.path),
@@ -396,7 +399,9 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
     row = run.epochs()[-1]
     best = trainer.state.best
     assert best is not None
-    final = {key: float(row[key]) for key in ("test_accuracy", "test_loss", "train_loss", "train_accuracy")}
+    keys = ["test_accuracy", "test_loss", "train_loss", "train_accuracy"]
+    keys += [] if trainer.average is None else ["raw_test_accuracy", "raw_test_loss"]
+    final = {key: float(row[key]) for key in keys}
     result = {
         "command": "train",
         "run_dir": str(run.path),
@@ -411,6 +416,9 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
     chosen = "held-out images" if best.chosen_on == "val" else "the test images, so no honest figure"
     accuracy = words.percent(final["test_accuracy"])
     terminal.line(f"final     test accuracy {accuracy} after epoch {trainer.config.epochs}")
+    if trainer.average is not None:
+        raw = words.percent(final["raw_test_accuracy"])
+        terminal.line(f"          of the averaged weights; those of the last step: {raw}")
     terminal.line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
     num_classes, num_images = len(trainer.data.class_names), len(trainer.val or trainer.data.test)
     if best.accuracy <= guessing(num_classes, num_images):

@@ -31,7 +31,8 @@ HEADER_BYTES_MAX = 1 << 20  # ours are near 10 kB; a larger one only costs its r
 FILE_BYTES_MAX = 1 << 32
 DIMENSION_MAX = 1 << 32  # a tensor without elements may claim any other dimension: no bytes stand for it
 WIDTH_MAX = 16  # as --width
-MODEL, OPTIMIZER, SCALER = "model.", "optimizer.", "scaler."  # prefixes of tensors; a state file has all, or two
+MODEL, OPTIMIZER, SCALER = "model.", "optimizer.", "scaler."  # prefixes of tensors; a state file has two or more
+AVERAGE = "ema."  # prefix of the averaged weights, where a run keeps an average
 NEVER_NEGATIVE = frozenset({"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"})  # parts of names
 _NO_DIGEST = "0" * 64
 _DIGEST_KEY = b'\\"sha256\\": \\"'  # as it stands in the header: JSON within JSON
@@ -85,7 +86,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a type that torch lacks
         raise _refused(path, "a valid safetensors file", _line(error)) from None
     _check_facts(path, facts)
-    if strangers := [name for name in tensors if not name.startswith((MODEL, OPTIMIZER, SCALER))]:
+    if strangers := [name for name in tensors if not name.startswith((MODEL, AVERAGE, OPTIMIZER, SCALER))]:
         raise _refused(path, "tensors of a network and its optimizer", f"{reprlib.repr(strangers[0])} among them")
     return Checkpoint(path, tensors, facts)
 
@@ -181,21 +182,25 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def load_checkpoint(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
-    """The network of a checkpoint file, in eval mode on the CPU, and its facts.
+    """The network of a checkpoint file, in eval mode on the CPU, and its facts; the averaged one of a run with --ema.
 
     The facts: class_names, mean and std of the training images, network, config, data, and more; see `Trainer.facts`.
     Raises InputError for a file that is not whole, not ours, or of another network.
     """
     checkpoint = read_checkpoint(Path(path))
-    return load_model(checkpoint), checkpoint.facts
+    averaged = any(name.startswith(AVERAGE) for name in checkpoint.tensors)
+    return load_model(checkpoint, AVERAGE if averaged else MODEL), checkpoint.facts
 
 
-def load_model(checkpoint: Checkpoint) -> ResNet3:
-    """The network with a checkpoint's weights, in eval mode on the CPU. Raises InputError where they do not fit it."""
+def load_model(checkpoint: Checkpoint, part: str = MODEL) -> ResNet3:
+    """The network with a checkpoint's weights, in eval mode on the CPU: those under the prefix `part`.
+
+    Raises InputError where they do not fit it.
+    """
     network = checkpoint.facts["network"]
     with torch.device("meta"):  # costs no memory, whatever width the file claims
         model = ResNet3(network["num_classes"], float(network["width"]))
-    tensors = {name.removeprefix(MODEL): t for name, t in checkpoint.tensors.items() if name.startswith(MODEL)}
+    tensors = {name.removeprefix(part): t for name, t in checkpoint.tensors.items() if name.startswith(part)}
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)
     model.load_state_dict(tensors, assign=True)
     return model.eval()

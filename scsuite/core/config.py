@@ -205,6 +205,9 @@ class TrainConfig(RecipeConfig):
     lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
     div_factor: float = option(10.0, "With --lr-max alone, the lower rate is that divided by this.", gt=1)
     lr_from: str | None = option(None, "Take both rates from an lr-range run.", metavar="RUN")
+    ema: float = option(
+        0.0, "Average the weights over about the last N epochs; 0 keeps the last ones.", ge=0, le=100_000, metavar="N"
+    )
     deterministic: bool = option(False, "Bit-identical runs on CUDA too, at some speed.", flags=("--deterministic",))
 
     def __post_init__(self) -> None:

@@ -20,7 +20,9 @@ from torch.nn import functional
 from scsuite import __version__
 from scsuite.core import schedule
 from scsuite.core.augment import choose_engine, load_policy, normalisation_of, normalise, policy_facts
+from scsuite.core.average import WeightAverage
 from scsuite.core.checkpoint import (
+    AVERAGE,
     MODEL,
     OPTIMIZER,
     SCALER,
@@ -164,7 +166,11 @@ class StepResult:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch, counted from 1; `step` is the number of steps done. `lr` and `momentum` are those of its last step."""
+    """One epoch, counted from 1; `step` is the number of steps done. `lr` and `momentum` are those of its last step.
+
+    Test and val are those of the averaged weights where there is an average; `raw_test_*` are then, after the last
+    epoch, those of the weights as the last step left them.
+    """
 
     epoch: int
     step: int
@@ -178,6 +184,8 @@ class EpochResult:
     seconds: float
     val_loss: float | None = None
     val_accuracy: float | None = None
+    raw_test_loss: float | None = None
+    raw_test_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -330,7 +338,7 @@ def read_outcomes(outcomes: Sequence[Outcome]) -> list[tuple[float, int] | None]
 class Trainer:
     """One training run: data, network, optimizer and position; `fit` moves it.
 
-    What it needs to go on after a stop: the weights, the optimizer's and scaler's state, and `state`.
+    What it needs to go on after a stop: the weights and their average, the optimizer's and scaler's state, and `state`.
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
     """
 
@@ -365,6 +373,7 @@ class Trainer:
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
         self.model = fresh_model(len(data.class_names), config, self.arithmetic)
+        self.average = WeightAverage(self.model, config.ema * self.steps_per_epoch) if config.ema else None
         self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
         self.scaler = torch.amp.GradScaler(self.arithmetic.device.type, enabled=self.arithmetic.dtype == torch.float16)
         self.state = TrainState()
@@ -406,9 +415,14 @@ class Trainer:
 
     @property
     def state_bytes(self) -> int:
-        """What a checkpoint of this run takes on the disk, near enough: the weights and the optimizer's averages."""
-        averages = 1 if self.config.optimizer == "sgd" else 2
+        """What a checkpoint of this run takes on the disk, near enough: the weights, and the averages beside them."""
+        averages = (1 if self.config.optimizer == "sgd" else 2) + (self.average is not None)
         return (1 + averages) * sum(tensor.nbytes for tensor in self.weights().values())
+
+    @property
+    def network(self) -> ResNet3:
+        """What comes of the run, and is evaluated: the averaged network where there is one, else the trained one."""
+        return self.model if self.average is None else self.average.model
 
     @property
     def finished(self) -> bool:
@@ -454,11 +468,11 @@ class Trainer:
         }
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's tensors, batch-norm statistics too, as a checkpoint names them."""
-        return {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
+        """The tensors of `network`, batch-norm statistics too, as a checkpoint for use names them."""
+        return _named(MODEL, self.network)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights and the optimizer's and scaler's state: all tensors that the run needs to go on."""
+        """The weights, their average, the optimizer's and scaler's state: all tensors that the run needs to go on."""
         states = self.optimizer.state_dict()["state"]
         names = [name for name, _ in self.model.named_parameters()]
         optimizer = {
@@ -468,7 +482,8 @@ class Trainer:
             if value is not None
         }
         scaler = {SCALER + key: torch.tensor(value) for key, value in self.scaler.state_dict().items()}
-        return {**self.weights(), **optimizer, **scaler}
+        average = {} if self.average is None else _named(AVERAGE, self.average.model)
+        return {**_named(MODEL, self.model), **average, **optimizer, **scaler}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go to where a checkpoint of this run stands.
@@ -501,6 +516,8 @@ class Trainer:
                 hint="Resume from another directory, or train anew.",
             ) from None  # fmt: skip
         self.model.load_state_dict(load_model(checkpoint).state_dict())
+        if self.average is not None:
+            self.average.model.load_state_dict(load_model(checkpoint, AVERAGE).state_dict())
         self._restore_optimizer(checkpoint)
         self.state = state
 
@@ -533,7 +550,8 @@ class Trainer:
             for key in averages
         }
         expected |= {SCALER + key: torch.tensor(value) for key, value in self.scaler.state_dict().items()}
-        found = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(MODEL)}
+        networks = MODEL if self.average is None else (MODEL, AVERAGE)
+        found = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(networks)}
         check_tensors(checkpoint.path, f"the state of {self.config.optimizer}", expected, found)
         # As the weight lies in memory: the fused update goes over both in that order, and does not look.
         laid = {name: torch.empty_like(tensor).copy_(found[name]) for name, tensor in expected.items()}
@@ -545,10 +563,12 @@ class Trainer:
         if scaler:
             self.scaler.load_state_dict(scaler)
 
-    def evaluate(self, split: Split, on_batch: Callable[[], None] | None = None) -> Evaluation:
-        """The network as it is now, on these images; see `evaluate`."""
+    def evaluate(
+        self, split: Split, on_batch: Callable[[], None] | None = None, model: ResNet3 | None = None
+    ) -> Evaluation:
+        """`network` as it is now, or `model`, on these images; see `evaluate`."""
         return evaluate(
-            self.model,
+            model or self.network,
             split,
             mean=self.mean,
             std=self.std,
@@ -557,6 +577,10 @@ class Trainer:
             on_batch=on_batch,
             world=self.world,
         )
+
+
+def _named(prefix: str, model: ResNet3) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
 def split_off_val(train: Split, num_images: int) -> tuple[Split, Split | None]:
@@ -639,7 +663,7 @@ def _advance(trainer: Trainer, forward: Callable[[Tensor], Tensor], batch: Batch
     config = trainer.config
     set_rates(trainer.optimizer, trainer.lr_at(step), trainer.momentum_at(step))
     reseed_dropout(trainer.model, config.seed, step, trainer.arithmetic.device, trainer.world)
-    return train_step(
+    outcome = train_step(
         trainer.model,
         trainer.optimizer,
         trainer.scaler,
@@ -651,6 +675,9 @@ def _advance(trainer: Trainer, forward: Callable[[Tensor], Tensor], batch: Batch
         num_images=trainer.loader.images_in(step),
         forward=forward,
     )
+    if trainer.average is not None:
+        trainer.average.follow(trainer.model, step)
+    return outcome
 
 
 def _read(trainer: Trainer, ahead: list[tuple[Outcome, int]], tick: float) -> Iterator[StepResult]:
@@ -692,7 +719,9 @@ def _end_epoch(trainer: Trainer, should_stop: Callable[[], bool] | None) -> Epoc
     tick = time.perf_counter()
     # With --val-split the test images are read once, at the end; without it they are watched, but choose nothing.
     val = None if trainer.val is None else trainer.evaluate(trainer.val, go_on)
-    test = trainer.evaluate(trainer.data.test, go_on) if val is None or state.step == trainer.num_steps else None
+    at_end = state.step == trainer.num_steps
+    test = trainer.evaluate(trainer.data.test, go_on) if val is None or at_end else None
+    raw = trainer.evaluate(trainer.data.test, go_on, trainer.model) if trainer.average and at_end else None
     seen = test if val is None else val
     assert seen is not None
     if state.best is None or seen.accuracy > state.best.accuracy:
@@ -711,6 +740,8 @@ def _end_epoch(trainer: Trainer, should_stop: Callable[[], bool] | None) -> Epoc
         seconds=sums.seconds + time.perf_counter() - tick,
         val_loss=None if val is None else val.loss,
         val_accuracy=None if val is None else val.accuracy,
+        raw_test_loss=None if raw is None else raw.loss,
+        raw_test_accuracy=None if raw is None else raw.accuracy,
     )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # these rooms import torch, which zigzag has no use for
 
 METRICS = (
     "epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-    "images_per_second", "seconds", "val_loss", "val_accuracy",
+    "images_per_second", "seconds", "val_loss", "val_accuracy", "raw_test_loss", "raw_test_accuracy",
 )  # fmt: skip
 STEPS = ("step", "lr", "momentum", "loss")
 PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")

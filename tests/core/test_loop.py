@@ -153,10 +153,12 @@ def test_a_run_leaves_the_callers_random_state_alone(tiny_data: Dataset, tiny_co
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
 
 
+@pytest.mark.parametrize("ema", [0, 1])
 @pytest.mark.parametrize("stop_after", [1, 5, 7, 10, 14, 15])
 def test_a_stop_at_any_step_and_a_restore_give_the_uninterrupted_run(
-    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, stop_after: int
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, stop_after: int, ema: float
 ) -> None:
+    tiny_config = replace(tiny_config, ema=ema)
     whole = Trainer(tiny_data, tiny_config)
     expected, _ = run(whole)
     first = Trainer(tiny_data, tiny_config)
