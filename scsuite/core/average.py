@@ -17,13 +17,13 @@ class WeightAverage:
     """The averaged network, in eval mode; it takes as much memory as the weights, and no gradients.
 
     A step counts exp(-age / horizon), near enough: an exponential moving average of decay 1 - 1 / horizon. Over the
-    first `horizon` steps it is their plain mean, so the initial weights leave no trace. The running statistics of batch
-    norm are averaged as the weights are.
+    first `horizon` steps (more than one) it is their plain mean, so the initial weights leave no trace. The running
+    statistics of batch norm are averaged as the weights are.
     Source: torch.optim.swa_utils.get_ema_multi_avg_fn, whose first steps hold on to the initial weights.
     """
 
     def __init__(self, model: ResNet3, horizon: float) -> None:
-        self.horizon = max(1.0, horizon)  # steps
+        self.horizon = horizon
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()

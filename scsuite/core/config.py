@@ -17,6 +17,7 @@ MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, sectio
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
 MOMENTUM_FLAT = 0.9  # with --no-cycle-momentum
 PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
+EMA_SHARE = 1 / 24  # of the epochs: what the average of the weights looks back on
 RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
 STEPS_DRAWN_MAX = 1_000_000  # steps; a curve of more takes memory and time that no reader sees
 
@@ -205,8 +206,8 @@ class TrainConfig(RecipeConfig):
     lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
     div_factor: float = option(10.0, "With --lr-max alone, the lower rate is that divided by this.", gt=1)
     lr_from: str | None = option(None, "Take both rates from an lr-range run.", metavar="RUN")
-    ema: float = option(
-        0.0, "Average the weights over about the last N epochs; 0 keeps the last ones.", ge=0, le=100_000, metavar="N"
+    ema: float | None = option(
+        None, "Average the weights over about the last N epochs; 0: none. (default: 1 of 24)", ge=0, metavar="N"
     )
     deterministic: bool = option(False, "Bit-identical runs on CUDA too, at some speed.", flags=("--deterministic",))
 
@@ -236,6 +237,11 @@ class TrainConfig(RecipeConfig):
     def peak(self) -> float:
         """The peak in epochs: `peak_epoch`, or 5/24 of the epochs."""
         return self.epochs * PEAK_SHARE if self.peak_epoch is None else self.peak_epoch
+
+    @property
+    def ema_epochs(self) -> float:
+        """What the average of the weights looks back on, in epochs: `ema`, or 1/24 of the epochs."""
+        return self.epochs * EMA_SHARE if self.ema is None else self.ema
 
 
 @dataclass(frozen=True, kw_only=True)

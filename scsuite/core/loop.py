@@ -373,7 +373,8 @@ class Trainer:
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
         self.model = fresh_model(len(data.class_names), config, self.arithmetic)
-        self.average = WeightAverage(self.model, config.ema * self.steps_per_epoch) if config.ema else None
+        horizon = config.ema_epochs * self.steps_per_epoch
+        self.average = WeightAverage(self.model, horizon) if horizon > 1 else None  # else it is the last weights
         self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
         self.scaler = torch.amp.GradScaler(self.arithmetic.device.type, enabled=self.arithmetic.dtype == torch.float16)
         self.state = TrainState()

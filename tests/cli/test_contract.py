@@ -266,6 +266,21 @@ def test_a_training_run_holds_exactly_the_files_of_the_contract(trained: Answer)
     assert figures == {"figures/training.png", "figures/augmented.png"}
 
 
+def test_with_ema_the_weights_for_use_are_the_average_and_both_accuracies_are_reported(tmp_path: Path) -> None:
+    last = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 0, "--json").result
+    answer = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 1, "--json")
+    final = answer.result["final"]
+    assert (final["raw_test_accuracy"], final["raw_test_loss"]) == (
+        last["final"]["test_accuracy"],
+        last["final"]["test_loss"],
+    )
+    assert "raw_test_accuracy" not in last["final"]
+    assert f"those of the last step: {100 * final['raw_test_accuracy']:.2f}" in answer.err
+    seen = scsuite("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
+    assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
+    assert seen["loss"] != last["final"]["test_loss"]
+
+
 def test_rows_have_the_contracts_columns_and_one_row_an_epoch_and_a_step(trained: Answer) -> None:
     metrics = (trained.run_dir / "metrics.csv").read_text().splitlines()
     assert metrics[0].split(",")[: len(METRICS)] == METRICS

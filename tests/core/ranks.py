@@ -23,7 +23,7 @@ from tests.core.tiny import dataset
 # 65 images in batches of 16: the last batch is one image, of which the second rank has none.
 CONFIG = TrainConfig(
     data="tiny", batch_size=16, epochs=2, width=0.05, lr_max=0.1, precision="fp32", device="cpu", workers=0,
-    dropout=0.1, label_smoothing=0.1,
+    dropout=0.1, label_smoothing=0.1, ema=1,
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
 
@@ -48,11 +48,12 @@ def trained(world: World) -> dict[str, Any]:
 
     results = list(fit(trainer, on_step=on_step))
     again = loop.evaluate(
-        trainer.model, trainer.data.test, mean=trainer.mean, std=trainer.std, class_names=trainer.data.class_names
+        trainer.network, trainer.data.test, mean=trainer.mean, std=trainer.std, class_names=trainer.data.class_names
     )
     trainer.loader.batches.epoch = 0
     return {
         "weights": weights,
+        "averaged": digest(trainer.network),
         "losses": losses,
         "train_losses": [result.train_loss for result in results],
         "seen": [index for batch in trainer.loader.batches for _, index in batch],

@@ -79,9 +79,13 @@ def test_the_statistics_of_batch_norm_are_averaged_as_the_weights_are_and_its_co
             assert tensor == NUM_STEPS
 
 
-def test_a_horizon_of_less_than_a_step_keeps_the_last_weights() -> None:
-    average, states = followed(horizon=0.2)
-    assert all(torch.equal(tensor, states[-1][name]) for name, tensor in average.model.state_dict().items())
+@pytest.mark.parametrize(("ema", "averages"), [(0, False), (0.2, False), (0.21, True), (None, False)])
+def test_an_average_over_a_step_or_less_is_none(
+    tiny_data: Dataset, tiny_config: TrainConfig, ema: float | None, averages: bool
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, ema=ema))  # 5 steps an epoch, 3 epochs: by default 0.6 steps
+    assert (trainer.average is not None) == averages
+    assert (trainer.network is trainer.model) != averages
 
 
 def test_an_average_changes_nothing_of_the_training(tiny_data: Dataset, tiny_config: TrainConfig) -> None:

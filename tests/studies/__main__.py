@@ -27,11 +27,14 @@ DESIGN_SEEDS = 3
 
 def table(found: Sequence[Regret]) -> Table:
     """A line a setting and rule, in percentage points."""
-    out = Table("setting", "rule", "LRMAX", "accuracy (%)", "regret (points)", "behind the found pair")
+    out = Table(
+        "setting", "rule", "LRMAX", "accuracy (%)", "last weights (%)", "regret (points)", "behind the found pair"
+    )
     for row in found:
         rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"
         out.add_row(
             row.setting if row.rule == FOUND else "", row.rule, rates, f"{100 * row.accuracy:.2f}",
+            "" if row.raw_accuracy is None else f"{100 * row.raw_accuracy:.2f}",
             _points(row.regret, row.interval), _points(row.behind_found, row.behind_interval),
             end_section=row is found[-1],
         )  # fmt: skip

@@ -73,13 +73,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Training:
-    """A row of trainings.csv: accuracy on the held-out images; a training that diverged counts as chance."""
+    """A row of trainings.csv; a training that diverged counts as chance.
+
+    Both accuracies are on the held-out images: of the network that comes of the run, and of the last step's weights.
+    """
 
     setting: str
     seed: int
     lr_min: float
     lr_max: float
     accuracy: float
+    raw_accuracy: float
     diverged: bool
     precision: str
     seconds: float
@@ -125,7 +129,7 @@ def _sweep(cell: Cell, archive: str) -> list[Step]:
 def _train(cell: Cell, archive: str) -> Training:
     from scsuite.core.config import TrainConfig
     from scsuite.core.errors import DivergedError
-    from scsuite.core.loop import Trainer, evaluate, fit
+    from scsuite.core.loop import Trainer, fit
 
     assert cell.lr_min is not None
     assert cell.lr_max is not None
@@ -139,16 +143,16 @@ def _train(cell: Cell, archive: str) -> Training:
         ),
     )  # fmt: skip
     accuracy, diverged = 1 / len(data.class_names), True
+    raw_accuracy = accuracy
     with contextlib.suppress(DivergedError):
         for _ in fit(trainer):
             pass
-        seen = evaluate(
-            trainer.model, held_out, mean=trainer.mean, std=trainer.std, class_names=data.class_names,
-            arithmetic=trainer.arithmetic,
-        )  # fmt: skip
-        accuracy, diverged = seen.accuracy, False
+        accuracy, diverged = trainer.evaluate(held_out).accuracy, False
+        raw_accuracy = trainer.evaluate(held_out, model=trainer.model).accuracy
     seconds, precision = time.perf_counter() - begin, trainer.arithmetic.precision
-    return Training(cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, diverged, precision, seconds)
+    return Training(
+        cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, raw_accuracy, diverged, precision, seconds
+    )
 
 
 # --- rows on disk ---

@@ -39,12 +39,16 @@ RIVALS: dict[str, Callable[[Sweep], float]] = {
 
 @dataclass(frozen=True)
 class Regret:
-    """In fractions; `interval` is LEVEL of the bootstrap's. `rates_S` are the rule's LRMAX, one a seed."""
+    """In fractions; `interval` is LEVEL of the bootstrap's. `rates_S` are the rule's LRMAX, one a seed.
+
+    `raw_accuracy` is that of the last step's weights in the same trainings; None where the accuracy is read off.
+    """
 
     setting: str
     rule: str
     rates_S: tuple[float, ...]
     accuracy: float
+    raw_accuracy: float | None
     regret: float
     interval: tuple[float, float]
     behind_found: float  # mean accuracy of the found pair minus this rule's
@@ -75,10 +79,10 @@ def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
 
 
 def accuracies_of(
-    trainings: Sequence[Training], setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int]
+    trainings: Sequence[Training], setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int], *, raw: bool = False
 ) -> Values:
     """Accuracies in the order of `cells_of`, a row a seed; KeyError for a training that is not there."""
-    known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max): t.accuracy for t in trainings}
+    known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max): t.raw_accuracy if raw else t.accuracy for t in trainings}
     return np.array([[known[cell] for cell in cells_of(setting, seed, sweeps[seed])] for seed in seeds])
 
 
@@ -99,6 +103,7 @@ def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, 
     """Every rule's, the found pair's first."""
     sweeps = sweeps_of(steps, setting)
     trained_SC = accuracies_of(trainings, setting, sweeps, seeds)
+    raw_C = accuracies_of(trainings, setting, sweeps, seeds, raw=True).mean(axis=0)
     grid_SR = trained_SC[:, -len(GRID) :]
     tops = [sweep.choose(sweeps[seed])[1] for seed in seeds]
     names = [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
@@ -109,14 +114,21 @@ def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, 
     for name, rule in rules.items():
         rates = [rule(sweeps[seed]) for seed in seeds]
         by_rule[name] = rates, np.array([read_off(row, rate) for row, rate in zip(grid_SR, rates, strict=True)])
-    found_S = by_rule[FOUND][1]
+    found_S, raws = by_rule[FOUND][1], dict(zip(names, raw_C.tolist(), strict=False))
     return [
-        _regret(setting, rule, rates, grid_SR, accuracies_S, found_S) for rule, (rates, accuracies_S) in by_rule.items()
+        _regret(setting, rule, rates, grid_SR, accuracies_S, found_S, raws.get(rule))
+        for rule, (rates, accuracies_S) in by_rule.items()
     ]
 
 
 def _regret(
-    setting: str, rule: str, rates: Sequence[float], grid_SR: Values, accuracies_S: Values, found_S: Values
+    setting: str,
+    rule: str,
+    rates: Sequence[float],
+    grid_SR: Values,
+    accuracies_S: Values,
+    found_S: Values,
+    raw: float | None,
 ) -> Regret:
     def regret(chosen: NDArray[np.int64]) -> float:
         return float(grid_SR[chosen].mean(axis=0).max() - accuracies_S[chosen].mean())
@@ -126,6 +138,6 @@ def _regret(
 
     num, everyone = len(found_S), np.arange(len(found_S))
     return Regret(
-        setting, rule, tuple(rates), float(accuracies_S.mean()), regret(everyone), bootstrap(regret, num),
+        setting, rule, tuple(rates), float(accuracies_S.mean()), raw, regret(everyone), bootstrap(regret, num),
         behind(everyone), bootstrap(behind, num),
     )  # fmt: skip

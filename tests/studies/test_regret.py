@@ -24,7 +24,7 @@ def steps_of(seed: int, bottom: int) -> list[Step]:
 def training(cell: Cell, accuracy: float) -> Training:
     assert cell.lr_min is not None
     assert cell.lr_max is not None
-    return Training(cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, False, "fp32", 1.0)
+    return Training(cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, accuracy - 0.02, False, "fp32", 1.0)
 
 
 def peak_at(lr: float) -> float:
@@ -49,8 +49,10 @@ def test_regret_is_the_best_mean_of_the_grid_less_the_rules_mean(study: tuple[li
     assert found[FOUND].regret == pytest.approx(0.8 - 0.715)
     low, high = found[FOUND].interval
     assert 0.07 <= low < 0.8 - 0.715 < high <= 0.1  # resampled means lie between 0.70 and 0.73
+    assert found[FOUND].raw_accuracy == pytest.approx(0.715 - 0.02)
     lr_max = found[FOUND].rates_S[0]
     read = found["found pair, read off the grid"]
+    assert read.raw_accuracy is None
     assert read.accuracy == pytest.approx(peak_at(lr_max))  # straight between the grid's rates
     assert read.interval == pytest.approx((0.8 - peak_at(lr_max),) * 2)  # the same for every seed
     assert read.behind_found == pytest.approx(0.715 - peak_at(lr_max))
