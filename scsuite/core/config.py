@@ -166,7 +166,7 @@ class RecipeConfig(RunConfig):
     optimizer: str = option("sgd", "sgd (Nesterov) or adamw.", choices=("sgd", "adamw"))
     weight_decay: float = option(5e-4, "L2 penalty (sgd) or decoupled decay (adamw).", ge=0)
     l1: float = option(0.0, "L1 penalty on the weights, added to the loss.", ge=0)
-    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", ge=0, lt=1)
+    label_smoothing: float = option(0.1, "Share of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
         None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True

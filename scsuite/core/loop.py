@@ -153,7 +153,7 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> N
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer update; `loss` is the batch's mean cross entropy without L1, `seconds` counts the wait for data."""
+    """One optimizer update; `loss` is the batch's mean cross entropy, without L1 and label smoothing; `seconds` counts the wait for data."""
 
     step: int
     lr: float
@@ -253,7 +253,7 @@ class TrainState:
 class Outcome:
     """What one step came to, still on its device: reading it waits for the step."""
 
-    loss: Tensor  # the batch's mean cross entropy without L1
+    loss: Tensor  # the batch's mean cross entropy, without L1 and label smoothing
     correct: Tensor  # right answers
     broken: Tensor  # 1.0 once a loss or gradient was not finite, in this step or an earlier one; else 0.0
 
@@ -288,7 +288,10 @@ def train_step(
     loss = _mean_loss(logits_NK, labels_N, label_smoothing, world, num_images)
     penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
-    loss, correct = loss.detach(), (logits_NK.detach().argmax(dim=1) == labels_N).sum()
+    logits_NK = logits_NK.detach()
+    # As an evaluation has it, so that the two can be held against each other.
+    loss = _mean_loss(logits_NK, labels_N, 0.0, world, num_images) if label_smoothing else loss.detach()
+    correct = (logits_NK.argmax(dim=1) == labels_N).sum()
     if world.size > 1:
         loss, correct = _add_up(model, world, len(labels_N) / num_images, loss, correct)
     broken = (~loss.isfinite()).float()

@@ -36,10 +36,10 @@ class Setting:
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("real-512", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=512),
+        Setting("real-512", real=True, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=512),
         Setting("shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128),
-        Setting("real-128", real=True, num_train=14_000, num_held_out=5_000, width=0.125, batch_size=128),
-        Setting("shapes-512", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=512, epochs=20),
+        Setting("real-128", real=True, num_train=8_000, num_held_out=10_000, width=0.1875, batch_size=128),
+        Setting("shapes-512", real=False, num_train=6_000, num_held_out=4_000, width=0.1875, batch_size=512, epochs=16),
         # Range tests alone: what the batch size changes.
         Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
         Setting("real-1024", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=1024),
