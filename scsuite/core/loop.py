@@ -153,7 +153,10 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> N
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer update; `loss` is the batch's mean cross entropy, without L1 and label smoothing; `seconds` counts the wait for data."""
+    """One optimizer update; `seconds` counts the wait for data.
+
+    `loss` is the batch's mean cross entropy, without L1 and label smoothing.
+    """
 
     step: int
     lr: float

@@ -61,8 +61,10 @@ class Trained(Recipe):
 
     def row(self) -> dict[str, Any]:
         """Plain values by column."""
-        columns = {f"ema_{epochs:g}": value for epochs, value in zip(HORIZONS, self.averaged, strict=True)}
-        return {**{name: value for name, value in asdict(self).items() if name != "averaged"}, **columns}
+        values = asdict(self)
+        averaged, precision = values.pop("averaged"), values.pop("precision")
+        columns = {f"ema_{epochs:g}": value for epochs, value in zip(HORIZONS, averaged, strict=True)}
+        return {**values, **columns, "precision": precision}
 
 
 def recipes() -> list[Recipe]:
