@@ -30,8 +30,8 @@ from tests.cli.program import scsuite as program
 PACKAGE = Path(scsuite.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (  # design.md's order: each room imports only rooms above it
-    "errors", "config", "files", "schedule", "distributed", "dataset", "augment", "loader", "model", "metrics",
-    "checkpoint", "compiled", "loop", "sweep", "cam", "rundir",
+    "errors", "config", "files", "schedule", "distributed", "dataset", "augment", "loader", "model", "average",
+    "metrics", "checkpoint", "compiled", "loop", "sweep", "cam", "rundir",
 )  # fmt: skip
 CONFIGS = {
     "zigzag": ZigzagConfig, "lr-range": LrRangeConfig, "train": TrainConfig, "evaluate": EvaluateConfig,

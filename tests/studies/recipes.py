@@ -5,7 +5,8 @@
 Each training is on 10,000 real images, width 0.25, batch 512, 20 epochs; accuracy is that of 6,000 other images held
 out of the training images, of the last weights and of averages over three horizons. Sixteen trainings, half of all
 combinations of five factors: the fifth is the parity of the others, so no effect of one or of two of them is mixed with
-another's. Out: recipes.csv and environment.json; the effects on the terminal.
+another's. What a recipe may change of the network is tried one at a time beside one of them. Out: recipes.csv and
+environment.json; the effects on the terminal.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scsuite.core.files import write_csv
+from scsuite.core.model import LOGIT_SCALE
 from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 
@@ -40,6 +42,8 @@ class Recipe:
     label_smoothing: float
     lr_min: float
     lr_max: float
+    logit_scale: float = LOGIT_SCALE
+    initial_weights: str = "torch"  # or kaiming: normal, by the fan out, https://arxiv.org/abs/1502.01852
 
 
 LEVELS: dict[str, tuple[Any, Any]] = {  # of each factor: the low one, the high one
@@ -51,7 +55,13 @@ LEVELS: dict[str, tuple[Any, Any]] = {  # of each factor: the low one, the high 
 }
 
 
-@dataclass(frozen=True)
+BASE = Recipe(cycle_momentum=True, weight_decay=5e-4, label_smoothing=0.1, lr_min=0.02, lr_max=1.08)
+VARIANTS = (
+    replace(BASE, logit_scale=1 / 16), replace(BASE, logit_scale=1 / 4), replace(BASE, initial_weights="kaiming")
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained(Recipe):
     """A row of recipes.csv: accuracies of the last weights, and of averages over HORIZONS epochs."""
 
@@ -80,6 +90,7 @@ def train(work: tuple[Recipe, str]) -> Trained:
     """One training, on one thread."""
     import torch
 
+    from scsuite.core import model
     from scsuite.core.average import WeightAverage
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import hold_out, load_dataset
@@ -87,13 +98,20 @@ def train(work: tuple[Recipe, str]) -> Trained:
 
     torch.set_num_threads(1)
     recipe, archive = work
+    model.LOGIT_SCALE = recipe.logit_scale  # in this process alone: checkpoints are refused with another
+    settings = {name: getattr(recipe, name) for name in LEVELS}
     data = load_dataset(archive, limit_train=NUM_TRAIN + NUM_HELD_OUT, limit_test=10)
     train, held_out = hold_out(data.train, NUM_HELD_OUT)
     data = replace(data, train=train, test=held_out.take(range(10)))
     config = TrainConfig(
-        seed=SEED, batch_size=BATCH, width=WIDTH, epochs=EPOCHS, ema=0, workers=0, device="cpu", **asdict(recipe)
+        seed=SEED, batch_size=BATCH, width=WIDTH, epochs=EPOCHS, ema=0, workers=0, device="cpu", **settings
     )
     trainer = Trainer(data, config)
+    if recipe.initial_weights == "kaiming":
+        generator = torch.Generator().manual_seed(SEED)
+        for module in trainer.model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     averages = [WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS]
 
     def follow(step: StepResult) -> None:
@@ -130,6 +148,16 @@ def effects(rows: Sequence[Trained]) -> Table:
     return out
 
 
+def variants(rows: Sequence[Trained]) -> Table:
+    """BASE and what differs from it in the network, accuracies in per cent."""
+    out = Table("logits times", "initial weights", "last weights", *(f"average over {e:g} epochs" for e in HORIZONS))
+    for row in rows:
+        if all(getattr(row, name) == getattr(BASE, name) for name in LEVELS):
+            values = (f"{100 * value:.2f}" for value in (row.last, *row.averaged))
+            out.add_row(f"{row.logit_scale:g}", row.initial_weights, *values)
+    return out
+
+
 def main() -> None:
     """Train all combinations, one process a core."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies.recipes", description=__doc__)
@@ -139,10 +167,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        rows = pool.map(train, [(recipe, str(options.data)) for recipe in recipes()], chunksize=1)
+        rows = pool.map(train, [(recipe, str(options.data)) for recipe in (*recipes(), *VARIANTS)], chunksize=1)
     values = [row.row() for row in rows]
     write_csv(options.out / "recipes.csv", tuple(values[0]), [tuple(row.values()) for row in values])
-    Console(width=150).print(effects(rows))
+    console = Console(width=150)
+    console.print(effects([row for row in rows if row.logit_scale == LOGIT_SCALE and row.initial_weights == "torch"]))
+    console.print(variants(rows))
 
 
 if __name__ == "__main__":
