@@ -1,5 +1,6 @@
 """Training measured: a step against a bare one, an epoch against the usual pipeline, memory, Grad-CAM, a GPU's runs."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from scsuite.core.augment import default_policy
+from scsuite.core.average import WeightAverage
 from scsuite.core.cam import grad_cam
 from scsuite.core.cam.maps import CAM_BATCH
 from scsuite.core.compiled import Forward
@@ -49,7 +51,9 @@ def data_of(num_images: int, num_test: int = BATCH) -> Dataset:
 
 
 def step(width: float) -> Figures:
-    """A step of ours and a bare one: same network, precision and format, data in place; at least 0.97."""
+    """A step of ours, the average of the weights included, and a bare one: same network, precision and format, data in
+    place; at least 0.97.
+    """
     config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH)
     arithmetic = resolve_arithmetic(config.device, config.precision)
     batch = Batch(
@@ -61,12 +65,15 @@ def step(width: float) -> Figures:
     # torch's default for the bare loop: the same arithmetic, not fused.
     bare_optimizer = torch.optim.SGD(models[1].parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=False)
+    average, steps = WeightAverage(models[0], 98), itertools.count()
 
     def ours() -> None:
         set_rates(ours_optimizer, 0.01, 0.9)
         outcome = train_step(
-            models[0], ours_optimizer, scaler, batch, arithmetic=arithmetic, label_smoothing=0.0, l1=0.0
-        )
+            models[0], ours_optimizer, scaler, batch,
+            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=0.0,
+        )  # fmt: skip
+        average.follow(models[0], next(steps))
         outcome.broken.item()
 
     theirs = bare_step(models[1], bare_optimizer, batch.images_NCHW, batch.labels_N, arithmetic.dtype)

@@ -19,7 +19,7 @@ from tests.faults.same import differences
 
 SIZE = 2
 EPOCHS, STEPS_PER_EPOCH = 3, 7
-RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1")
+RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1", "--ema", "1")
 AUTO = (*TINY, "--epochs", str(EPOCHS))  # its range test comes first
 SECONDS_MAX = 60.0  # from a fault to the end of all ranks
 TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -17,7 +17,7 @@ from tests.faults.case import LINE, Row
 from tests.faults.same import differences, rows_of
 
 EPOCHS, STEPS_PER_EPOCH = 3, 7
-RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1")
+RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1", "--ema", "1")
 AUTO = (*TINY, "--epochs", str(EPOCHS))  # its range test comes first
 IN_WORKERS = (*RUN, "--augment-engine", "albumentations", "--workers", "1")
 Check = Callable[[Box, Path], list[str]]
