@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from scsuite.core.model import LOGIT_SCALE
 from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 
+Values = NDArray[np.float64]
 OUT = ROOT / "runs" / "reference" / "recipes"
 NUM_TRAIN, NUM_HELD_OUT, WIDTH, BATCH, EPOCHS, SEED = 10_000, 6_000, 0.25, 512, 20, 1
 HORIZONS = (0.5, 1.0, 2.0)  # epochs
@@ -125,26 +127,31 @@ def train(work: tuple[Recipe, str]) -> Trained:
     return Trained(**asdict(recipe), last=last, averaged=tuple(averaged), precision=trainer.arithmetic.precision)
 
 
-def effects(rows: Sequence[Trained]) -> Table:
-    """The mean at a factor's high level less that at its low one, in points, for each kind of accuracy.
+def effects(rows: Sequence[Trained]) -> tuple[Values, Values, Values]:
+    """Of each factor (C) and kind of accuracy (A), in points: the mean at its high level less that at its low one.
 
-    The standard error is that of a difference of two means of half the rows, from what the five effects leave over.
+    Then the standard errors, those of a difference of two means of half the rows, from what the effects leave over; and
+    the means of all rows, in per cent.
     """
+    signs_RC = np.array([[2 * (getattr(row, name) == LEVELS[name][1]) - 1 for name in LEVELS] for row in rows])
+    design = np.column_stack([np.ones(len(rows)), signs_RC])
+    accuracies_RA = 100 * np.array([[row.last, *row.averaged] for row in rows])
+    found, *_ = np.linalg.lstsq(design, accuracies_RA, rcond=None)
+    left_RA = accuracies_RA - design @ found
+    variance_A = (left_RA**2).sum(axis=0) / (len(rows) - design.shape[1])
+    return 2 * found[1:], 2 * np.sqrt(variance_A / len(rows)), found[0]
+
+
+def effects_table(rows: Sequence[Trained]) -> Table:
+    """A line a factor."""
     columns = [f"average over {epochs:g} epochs" for epochs in HORIZONS]
     out = Table("factor", "from", "to", "last weights", *columns, title=f"effects in points, n = {len(rows)}")
-    signs_RF = np.array([[2 * (getattr(row, name) == LEVELS[name][1]) - 1 for name in LEVELS] for row in rows])
-    design_RC = np.column_stack([np.ones(len(rows)), signs_RF])
-    accuracies_RA = 100 * np.array([[row.last, *row.averaged] for row in rows])
-    found_CA, *_ = np.linalg.lstsq(design_RC, accuracies_RA, rcond=None)
-    left_RA = accuracies_RA - design_RC @ found_CA
-    errors_A = 2 * np.sqrt((left_RA**2).sum(axis=0) / (len(rows) - design_RC.shape[1]) / len(rows))
-    for name, effect_A in zip(LEVELS, 2 * found_CA[1:], strict=True):
-        low, high = LEVELS[name]
-        out.add_row(
-            name, f"{low:g}", f"{high:g}", *(f"{e:+.2f} ± {s:.2f}" for e, s in zip(effect_A, errors_A, strict=True))
-        )
+    effects_CA, errors_A, means_A = effects(rows)
+    for (name, (low, high)), effect_A in zip(LEVELS.items(), effects_CA, strict=True):
+        cells = (f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effect_A, errors_A, strict=True))
+        out.add_row(name, f"{low:g}", f"{high:g}", *cells)
     out.add_section()
-    out.add_row("mean of all", "", "", *(f"{value:.2f} %" for value in found_CA[0]))
+    out.add_row("mean of all", "", "", *(f"{value:.2f} %" for value in means_A))
     return out
 
 
@@ -171,7 +178,9 @@ def main() -> None:
     values = [row.row() for row in rows]
     write_csv(options.out / "recipes.csv", tuple(values[0]), [tuple(row.values()) for row in values])
     console = Console(width=150)
-    console.print(effects([row for row in rows if row.logit_scale == LOGIT_SCALE and row.initial_weights == "torch"]))
+    console.print(
+        effects_table([row for row in rows if row.logit_scale == LOGIT_SCALE and row.initial_weights == "torch"])
+    )
     console.print(variants(rows))
 
 
