@@ -128,6 +128,26 @@ def test_an_epoch_has_a_last_smaller_batch_and_counts_every_image(tiny_data: Dat
     assert epochs[0].train_accuracy == pytest.approx(sum(step.correct for step in steps[:5]) / 72)
 
 
+def test_the_reported_loss_is_the_plain_cross_entropy_and_the_update_that_of_the_smoothed_one(batch: Batch) -> None:
+    arithmetic = resolve_arithmetic("cpu", "fp32")
+    model, twin = (build_model(3, 0.05, seed=1) for _ in range(2))
+    optimizer = make_optimizer(model, TrainConfig(width=0.05, weight_decay=0.0), 0.9)
+    set_rates(optimizer, 0.0, 0.9)
+    outcome = train_step(
+        model, optimizer, torch.amp.GradScaler("cpu", enabled=False), batch,
+        arithmetic=arithmetic, label_smoothing=0.3, l1=0.0,
+    )  # fmt: skip
+    log_p_NK = twin.train()(batch.images_NCHW).log_softmax(dim=1)
+    plain = -log_p_NK[torch.arange(16), batch.labels_N].mean()
+    smoothed = 0.7 * plain - 0.3 * log_p_NK.mean()  # the share is spread over all three classes
+    smoothed.backward()
+    assert abs(float((smoothed - plain).detach())) > 1e-3
+    assert float(outcome.loss) == pytest.approx(float(plain.detach()), abs=1e-6)
+    assert model.fc.weight.grad is not None
+    assert twin.fc.weight.grad is not None
+    assert torch.allclose(model.fc.weight.grad, twin.fc.weight.grad, atol=1e-6)
+
+
 def test_training_learns_the_tints(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
     # With 3 of 40 seeds so narrow a network takes two of the classes for one, whatever augments.
     epochs, _ = run(Trainer(tiny_data, replace(tiny_config, epochs=6, seed=1)))
