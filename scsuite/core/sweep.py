@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn; from 0.3 on, no range test of the study differs
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
+# LRMAX at which this network trains well whatever the data, the batch and its width, by optimizer (tests/studies).
+USUAL = {"sgd": 0.4, "adamw": 0.006}
+TEST_SHARE = 1 / 3  # of a test's own word on LRMAX, in log rate; the usual rate has the rest
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
@@ -92,7 +95,7 @@ def range_test(
     configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    pairs = [choose(sweep) for sweep in sweeps]
+    pairs = [choose(sweep, config.optimizer) for sweep in sweeps]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
@@ -100,7 +103,7 @@ def range_test(
         suggestions=suggestions,
         lr_min=lr_min,
         lr_max=lr_max,
-        reason=REASON,
+        reason=_reason(sweeps, config.optimizer),
         warnings=tuple(_warnings(sweeps, [high for _, high in pairs], num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
         conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
@@ -341,33 +344,67 @@ RULES: dict[str, Callable[[Sweep], float]] = {
     "accuracy plateau": lambda s: plateau(s.lrs_L, s.smooth_accuracy_L),
     "edge of divergence": lambda s: edge(s.lrs_L, s.smooth_loss_L, s.noise),
 }
-REASON = (
-    "LRMAX is half the rate in the middle of the valley that the loss reaches before it first turns, LRMIN the rate at "
-    "which it has made 10 % of that fall: between them a higher rate learns faster, beyond them it gains little."
-)
 
 
-def choose(sweep: Sweep) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss starts to fall, and half the rate at which it stops falling.
+class Landmarks(NamedTuple):
+    """Rates of a sweep: where the loss starts to fall, where it stops falling, and by which it has risen again.
 
-    It stops in the valley before the loss first turns, within FLAT of its fall from its lowest; the valley's middle in
-    log rate varies less from seed to seed than its lowest point, which is noise in a flat. The average lags behind the
-    loss, and the cycle stays longer at its peak than the sweep did: therefore half (`tests/studies` holds that against
-    the other rules). It starts where LOW of the fall is made, Smith's lower bound (https://arxiv.org/abs/1506.01186,
-    section 3.3). Where the fall is lost in the noise the only thing to see is where the loss rises: half of that rate,
-    and a thirtieth of this.
+    `start` is None where the fall is lost in the noise; `end` is the sweep's last rate where the loss did not rise.
+    """
+
+    start: float | None
+    flat: float
+    end: float
+
+
+def landmarks(sweep: Sweep) -> Landmarks:
+    """It starts to fall where LOW of the fall is made, Smith's lower bound, and stops in the middle of its valley.
+
+    The valley is where the loss lies within FLAT of its fall from its lowest, before it first turns; its middle in log
+    rate varies less from seed to seed than its lowest point, which is noise in a flat. Where the fall is lost in the
+    noise the only thing to see is where the loss rises: half of that rate stands for the valley.
+    Source of the lower bound: section 3.3 of https://arxiv.org/abs/1506.01186
     """
     loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
     turn, rise = turning_point(loss_L, sweep.noise)
+    end = float(lrs_L[-1 if rise is None else rise])
     first = WARM_STEPS - 1  # before, the average is of too few steps
     start, lowest = loss_L[first], loss_L[turn]
     if start - lowest < FALL_MIN * sweep.noise:
-        lr_max = float(lrs_L[-1 if rise is None else rise]) / 2
-        return lr_max / 30, lr_max
+        return Landmarks(None, end / 2, end)
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
     valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
-    lr_max = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])]) / 2
-    return min(float(lrs_L[low]), lr_max / 3), lr_max
+    middle = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])])
+    return Landmarks(float(lrs_L[low]), middle, end)
+
+
+def choose(sweep: Sweep, optimizer: str = "sgd") -> tuple[float, float]:
+    """The pair (lr_min, lr_max): where the loss starts to fall, and between the usual rate and where it stops falling.
+
+    A few steps from fresh weights say where a training of thousands goes best to within a factor of four: a wide
+    network's loss trips at rates that it later bears, a narrow one's falls at rates that are too noisy for it later.
+    What is best differs by less than that from setting to setting. So both are weighed, as the settings that the rule
+    was made on have it (`tests/studies` holds the pair against the other rules on settings it has not seen). Never
+    past the rate by which the loss has risen for good, or the sweep's last.
+    """
+    found = landmarks(sweep)
+    lr_max = min(_weighed(found.flat, optimizer), found.end)
+    return (lr_max / 30 if found.start is None else min(found.start, lr_max / 3)), lr_max
+
+
+def _weighed(rate: float, optimizer: str) -> float:
+    return float(USUAL[optimizer] ** (1 - TEST_SHARE) * rate**TEST_SHARE)
+
+
+def _reason(sweeps: Sequence[Sweep], optimizer: str) -> str:
+    found = [landmarks(sweep) for sweep in sweeps]
+    cut = any(one.end < _weighed(one.flat, optimizer) for one in found)
+    return (
+        f"LRMAX lies a third of the way, in log rate, from {USUAL[optimizer]:g}, where this network trains well on "
+        f"most images, to {_geometric_mean([one.flat for one in found]):.2g}, the middle of the valley that the loss "
+        f"reaches before it first turns{', but not past the end of its rise' if cut else ''}; LRMIN is where {LOW:.0%} "
+        "of that fall is made."
+    )
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -381,7 +418,7 @@ def _warnings(sweeps: Sequence[Sweep], lr_maxs: Sequence[float], num_steps: int)
         yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
     if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] is not None for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    if any(2 * high <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep, high in zip(sweeps, lr_maxs, strict=True)):
+    if any(landmarks(sweep).flat <= sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep in sweeps):
         yield "the loss turned at the first rates: lower --lr-start"
     if max(lr_maxs) > 2 * min(lr_maxs):
         yield f"the repeats disagree by more than a factor of two: lr_max {min(lr_maxs):.3g} to {max(lr_maxs):.3g}"

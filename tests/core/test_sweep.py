@@ -23,12 +23,17 @@ LRS = np.geomspace(1e-4, 1.0, NUM)  # fifty steps to a factor of ten
 LRS.setflags(write=False)
 
 
-def made(loss: Sequence[float] | Curve, accuracy: Sequence[float] | Curve | None = None, noise: float = 0.0) -> Sweep:
-    """A sweep whose smoothed curves are these."""
+def made(
+    loss: Sequence[float] | Curve,
+    accuracy: Sequence[float] | Curve | None = None,
+    noise: float = 0.0,
+    times: float = 1.0,
+) -> Sweep:
+    """A sweep whose smoothed curves are these, over `times` the rates of LRS."""
     loss_L = np.asarray(loss, dtype=float)
     accuracy_L = np.zeros(len(loss_L)) if accuracy is None else np.asarray(accuracy, dtype=float)
     return Sweep(
-        seed=0, lrs_L=LRS[: len(loss_L)], losses_L=loss_L, accuracies_L=accuracy_L, smooth_loss_L=loss_L,
+        seed=0, lrs_L=times * LRS[: len(loss_L)], losses_L=loss_L, accuracies_L=accuracy_L, smooth_loss_L=loss_L,
         smooth_accuracy_L=accuracy_L, noise=noise, diverged=False,
     )  # fmt: skip
 
@@ -91,11 +96,18 @@ def test_a_rise_within_the_noise_is_no_turn() -> None:
     assert rule("edge of divergence", loss, noise=0.11) == pytest.approx(LRS[100])  # 0.4 is less than four of 0.11
 
 
-def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_half_the_rate_in_the_valleys_middle() -> None:
+def weighed(middle: float, optimizer: str = "sgd") -> float:
+    """A third of the way from the usual rate to a test's own, in log rate."""
+    usual = math.log(sweep.USUAL[optimizer])
+    return math.exp(usual + (math.log(middle) - usual) / 3)
+
+
+def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_a_third_of_the_way_to_the_valleys_middle() -> None:
     # 101 steps of fall, 10.1 of them a tenth; the last tenth of it is made by step 111, and lost again by step 136.
-    low, high = choose(made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3))))
-    assert low == pytest.approx(LRS[20 + 11])
-    assert high == pytest.approx((LRS[111] * LRS[136]) ** 0.5 / 2)
+    one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=10)
+    middle = 10 * (LRS[111] * LRS[136]) ** 0.5
+    assert choose(one) == pytest.approx((10 * LRS[20 + 11], weighed(middle)))
+    assert choose(one, "adamw")[1] == pytest.approx(weighed(middle, "adamw"))
 
 
 def test_what_comes_after_the_first_turn_does_not_count() -> None:
@@ -104,17 +116,25 @@ def test_what_comes_after_the_first_turn_does_not_count() -> None:
 
 
 def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
-    low, high = choose(made(pieces((0, 2.3), (99, 2.3), (100, 1.0), (200, 3.0))))
-    # Falls in one step, and rises by a tenth of that in 6.5 more.
-    assert high == pytest.approx((LRS[100] * LRS[106]) ** 0.5 / 2)
+    # Falls in one step, at a rate of 0.25, and rises by a tenth of that in 2.1 more.
+    low, high = choose(made(pieces((0, 2.3), (169, 2.3), (170, 1.0), (200, 3.0))))
+    assert high == pytest.approx(weighed((LRS[170] * LRS[171]) ** 0.5))
     assert low == pytest.approx(high / 3)
+
+
+def test_lrmax_is_never_past_the_rate_by_which_the_loss_has_risen() -> None:
+    # A fall of 1.0 by a rate of 0.001, 0.9 of it lost again by 0.0063: past 0.4 of it at the 18th step of 40.
+    loss = pieces((0, 2.3), (10, 2.3), (50, 1.3), (90, 2.2), (200, 2.2))
+    assert weighed(LRS[50]) > 0.05
+    assert choose(made(loss))[1] == pytest.approx(LRS[68])
+    assert choose(made(loss[:61]))[1] == pytest.approx(LRS[60])  # as far as it went
 
 
 def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> None:
     # Falls by 0.05, rises by 0.1 from step 100 to 150: past four times a noise of 0.0101 above the low after step 120.
     loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
-    low, high = choose(made(loss, noise=0.0101))
-    assert high == pytest.approx(LRS[121] / 2)
+    low, high = choose(made(loss, noise=0.0101, times=100))
+    assert high == pytest.approx(weighed(100 * LRS[121] / 2))
     assert low == pytest.approx(high / 30)
 
 

@@ -15,14 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from scsuite.core.rundir import environment
-from tests.studies.cells import DESIGN, GRID, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
-from tests.studies.regret import FOUND, Regret, accuracies_of, cells_of, regrets, sweeps_of
+from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
+from tests.studies.regret import Regret, accuracies_of, cells_of, regrets, sweeps_of
 from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 OUT = ROOT / "runs" / "reference" / "regret"
-DESIGN_SEEDS = 2
 
 
 def table(found: Sequence[Regret]) -> Table:
@@ -33,7 +32,7 @@ def table(found: Sequence[Regret]) -> Table:
     for row in found:
         rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"
         out.add_row(
-            row.setting if row.rule == FOUND else "", row.rule, rates, f"{100 * row.accuracy:.2f}",
+            row.setting if row is found[0] else "", row.rule, rates, f"{100 * row.accuracy:.2f}",
             "" if row.raw_accuracy is None else f"{100 * row.raw_accuracy:.2f}",
             _points(row.regret, row.interval), _points(row.behind_found, row.behind_interval),
             end_section=row is found[-1],
@@ -65,7 +64,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     # First, so that the rows of a study cut short say where they come from; trainings name their precision themselves.
     (options.out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
-    seeds = {name: range(DESIGN_SEEDS if name in DESIGN else options.seeds) for name in (*DESIGN, *JUDGED)}
+    seeds = {name: range(num) for name, num in {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}.items()}
 
     sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
     run_all(sweeps, options.out, options.data)
@@ -73,7 +72,7 @@ def main() -> None:
     tests = {name: sweeps_of(steps, name) for name in seeds}
     cells = [
         cell
-        for seed in range(max(DESIGN_SEEDS, options.seeds))  # so that a study cut short has whole seeds
+        for seed in range(max(map(len, seeds.values())))  # so that a study cut short has whole seeds
         for name, of in seeds.items()
         if seed in of
         for cell in cells_of(name, seed, tests[name][seed])
@@ -87,7 +86,8 @@ def main() -> None:
     from tests.studies.figure import draw
 
     trained = {name: accuracies_of(trainings, name, tests[name], of) for name, of in seeds.items()}
-    draw(options.out / "regret.png", found, {name: trained_SC[:, -len(GRID) :] for name, trained_SC in trained.items()})
+    grids = {name: trained_SC[:, -len(SETTINGS[name].rates) :] for name, trained_SC in trained.items()}
+    draw(options.out / "regret.png", found, grids)
     console = Console(width=150)
     for rows in found.values():
         console.print(table(rows))
@@ -98,7 +98,7 @@ def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]
     """The figures as JSON."""
     report = {
         "settings": {name: asdict(SETTINGS[name]) for name in found},
-        "designed_on": DESIGN,
+        "designed_on": list(DESIGN),
         "regrets": [asdict(row) for rows in found.values() for row in rows],
         "spread": [asdict(row) for row in spread],
     }

@@ -31,22 +31,36 @@ class Setting:
     width: float
     batch_size: int
     epochs: int = 10
+    rates: tuple[float, ...] = GRID
+    lr_min: float | None = None  # of the grid; else what each seed's own range test finds
 
 
 SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("real-512", real=True, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=512),
-        Setting("shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128),
+        Setting(
+            "shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128,
+            lr_min=0.004721826836398874,  # as an earlier form of the rule had found it
+        ),
         Setting("real-128", real=True, num_train=8_000, num_held_out=10_000, width=0.1875, batch_size=128),
         Setting("shapes-512", real=False, num_train=6_000, num_held_out=4_000, width=0.1875, batch_size=512, epochs=16),
+        Setting(
+            "wide-512", real=True, num_train=10_000, num_held_out=5_000, width=0.5, batch_size=512,
+            rates=GRID[2:7], lr_min=0.01,
+        ),
+        Setting("fresh-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
+        Setting(
+            "fresh-shapes-128", real=False, num_train=7_000, num_held_out=3_000, width=0.125, batch_size=128, epochs=14
+        ),
         # Range tests alone: what the batch size changes.
         Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
         Setting("real-1024", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=1024),
     )
-}
-DESIGN = ("real-512", "shapes-128")  # the rule was made on these; it is judged on the others
-JUDGED = ("real-128", "shapes-512")
+}  # fmt: skip
+# The rule was made on these, and so many seeds of each; it is judged on the others.
+DESIGN = {"real-512": 2, "shapes-128": 1, "real-128": 2, "shapes-512": 2, "wide-512": 1}
+JUDGED = ("fresh-real-512", "fresh-shapes-128")
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,11 @@ class Training:
     seconds: float
 
 
-def grid_cells(setting: str, seed: int, lr_min: float) -> list[Cell]:
+def grid_cells(name: str, seed: int, lr_min: float) -> list[Cell]:
     """The grid of one seed: all at one LRMIN, so that nothing but LRMAX differs."""
-    return [Cell(setting, seed, min(lr_min, lr_max / 3), lr_max) for lr_max in GRID]
+    setting = SETTINGS[name]
+    low = lr_min if setting.lr_min is None else setting.lr_min
+    return [Cell(name, seed, min(low, lr_max / 3), lr_max) for lr_max in setting.rates]
 
 
 @functools.cache

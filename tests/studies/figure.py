@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from scsuite.report.figures import style
 from tests.studies.cells import DESIGN, GRID, SETTINGS
-from tests.studies.regret import FOUND, RIVALS, Regret
+from tests.studies.regret import FOUND, READ_OFF, RIVALS, Regret
 
-SHOWN = (FOUND, *RIVALS)
+OURS = (FOUND, READ_OFF)
 REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
 ROW = 3.4  # inches
 
@@ -22,7 +22,7 @@ def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, 
         style.title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
         grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.0] * len(found))
         for index, (name, rows) in enumerate(found.items()):
-            shown = [row for rule in SHOWN for row in rows if row.rule == rule]
+            shown = [rows[0], *(row for row in rows if row.rule in RIVALS)]
             strip = figure.add_subplot(grid[2 * index + 1, 0])
             regrets = figure.add_subplot(grid[2 * index : 2 * index + 2, 1])
             _accuracy(figure.add_subplot(grid[2 * index, 0]), name, grids[name], shown[0])
@@ -42,8 +42,8 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
         fontsize=style.NORMAL,
     )
     for row in grid_SR:
-        axes.plot(GRID, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
-    axes.plot(GRID, 100 * grid_SR.mean(axis=0), color=style.BLUE)
+        axes.plot(setting.rates, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
+    axes.plot(setting.rates, 100 * grid_SR.mean(axis=0), color=style.BLUE)
     axes.plot(np.exp(np.mean(np.log(found.rates_S))), 100 * found.accuracy, "D", color=style.VERMILION, zorder=3)
     axes.set_ylabel("accuracy (%)")
     _log_axis(axes)
@@ -52,7 +52,7 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
 
 def _rates(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule == FOUND else style.INK
+        color = style.VERMILION if row.rule in OURS else style.INK
         axes.plot(row.rates_S, [place] * len(row.rates_S), "d", color=color, markersize=3.5)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -61,7 +61,7 @@ def _rates(axes: Any, shown: Sequence[Regret]) -> None:
 
 def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule == FOUND else style.INK
+        color = style.VERMILION if row.rule in OURS else style.INK
         low, high = (100 * value for value in row.interval)
         value = 100 * row.regret
         if value <= REGRET_MAX:

@@ -4,9 +4,10 @@ In: the cells' rows (`tests.studies.cells`). Out: for each setting and rule the 
 grid minus the mean accuracy at the rule's rate, with a bootstrap interval over the seeds. S seeds, R rates of the grid.
 
 A rule's rate differs from seed to seed, as its range test does. All of a seed's grid has the LRMIN that its range test
-found, so that nothing but LRMAX differs. The found pair is trained at; a rival's rate is not, its accuracy is read off
-the same seed's grid, linear in log rate. The found LRMAX is read off too, so that the two can be held against each
-other. The best of nine means is a little too high by its own luck, so every regret is too.
+found, so that nothing but LRMAX differs. On the settings that the rule is judged on, the found pair is trained at; a
+rival's rate is not, its accuracy is read off the same seed's grid, linear in log rate. The found LRMAX is read off too,
+so that the two can be held against each other; on the settings that the rule was made on, that is all there is. The
+best of the grid's means is a little too high by its own luck, so every regret is too.
 """
 
 import math
@@ -20,12 +21,13 @@ from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.sweep import Sweep
 from tests.studies import rivals
-from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
+from tests.studies.cells import DESIGN, SETTINGS, Cell, Step, Training, grid_cells
 
 Values = NDArray[np.float64]
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95  # of the intervals
 FOUND = "found pair"
+READ_OFF = "found pair, read off the grid"
 TRAINED_DIVS = (10.0, 30.0)  # the found LRMIN is held against LRMAX over these
 
 RIVALS: dict[str, Callable[[Sweep], float]] = {
@@ -34,6 +36,7 @@ RIVALS: dict[str, Callable[[Sweep], float]] = {
     "minimum/10": lambda s: sweep.minimum_10(s.lrs_L, s.smooth_loss_L),
     "torch-lr-finder": lambda s: rivals.torch_lr_finder(s.lrs_L, s.losses_L),
     "Lightning": lambda s: rivals.lightning(s.lrs_L, s.losses_L),
+    f"{sweep.USUAL['sgd']:g}, no test": lambda _: sweep.USUAL["sgd"],
 }
 
 
@@ -72,9 +75,12 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
 
 
 def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
-    """The trainings of a seed: the found pair, the found LRMAX with two usual LRMIN, the grid at the found LRMIN."""
+    """The trainings of a seed: the grid at the found LRMIN; where the rule is judged, before it those at its pair.
+
+    These are the found pair and the found LRMAX with two usual LRMIN.
+    """
     lr_min, lr_max = sweep.choose(test)
-    lows = (lr_min, *(lr_max / div for div in TRAINED_DIVS))
+    lows = () if setting in DESIGN else (lr_min, *(lr_max / div for div in TRAINED_DIVS))
     return [*(Cell(setting, seed, low, lr_max) for low in lows), *grid_cells(setting, seed, lr_min)]
 
 
@@ -86,9 +92,9 @@ def accuracies_of(
     return np.array([[known[cell] for cell in cells_of(setting, seed, sweeps[seed])] for seed in seeds])
 
 
-def read_off(accuracies_R: Values, rate: float) -> float:
+def read_off(accuracies_R: Values, rate: float, grid: Sequence[float]) -> float:
     """The grid's accuracy at a rate, linear in log rate; beyond its ends that of the end."""
-    return float(np.interp(math.log(rate), np.log(GRID), accuracies_R))
+    return float(np.interp(math.log(rate), np.log(grid), accuracies_R))
 
 
 def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -> tuple[float, float]:
@@ -101,20 +107,20 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -
 
 def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> list[Regret]:
     """Every rule's, the found pair's first."""
-    sweeps = sweeps_of(steps, setting)
+    sweeps, grid = sweeps_of(steps, setting), SETTINGS[setting].rates
     trained_SC = accuracies_of(trainings, setting, sweeps, seeds)
     raw_C = accuracies_of(trainings, setting, sweeps, seeds, raw=True).mean(axis=0)
-    grid_SR = trained_SC[:, -len(GRID) :]
+    grid_SR = trained_SC[:, -len(grid) :]
     tops = [sweep.choose(sweeps[seed])[1] for seed in seeds]
-    names = [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
+    names = [] if setting in DESIGN else [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
     by_rule: dict[str, tuple[list[float], Values]] = {
         name: (tops, accuracies_S) for name, accuracies_S in zip(names, trained_SC.T, strict=False)
     }
-    rules = {"found pair, read off the grid": lambda s: sweep.choose(s)[1], **RIVALS}
+    rules: dict[str, Callable[[Sweep], float]] = {READ_OFF: lambda s: sweep.choose(s)[1], **RIVALS}
     for name, rule in rules.items():
         rates = [rule(sweeps[seed]) for seed in seeds]
-        by_rule[name] = rates, np.array([read_off(row, rate) for row, rate in zip(grid_SR, rates, strict=True)])
-    found_S, raws = by_rule[FOUND][1], dict(zip(names, raw_C.tolist(), strict=False))
+        by_rule[name] = rates, np.array([read_off(row, rate, grid) for row, rate in zip(grid_SR, rates, strict=True)])
+    found_S, raws = next(iter(by_rule.values()))[1], dict(zip(names, raw_C.tolist(), strict=False))
     return [
         _regret(setting, rule, rates, grid_SR, accuracies_S, found_S, raws.get(rule))
         for rule, (rates, accuracies_S) in by_rule.items()

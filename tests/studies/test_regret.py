@@ -9,9 +9,10 @@ import pytest
 from scsuite.core import sweep
 from tests.studies import cells
 from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
-from tests.studies.regret import FOUND, accuracies_of, bootstrap, cells_of, read_off, regrets, sweeps_of
+from tests.studies.regret import FOUND, READ_OFF, accuracies_of, bootstrap, cells_of, read_off, regrets, sweeps_of
 
-NAME = "real-128"
+NAME = "fresh-real-512"  # one that the rule is judged on
+DESIGNED = "real-128"
 
 
 def steps_of(seed: int, bottom: int) -> list[Step]:
@@ -69,11 +70,27 @@ def test_a_seed_trains_at_the_pair_its_range_test_gives_and_at_the_grid_with_tha
     assert cells_of(NAME, 0, one)[3:] == [Cell(NAME, 0, min(lr_min, top / 3), top) for top in GRID]
 
 
+def test_where_the_rule_was_made_only_the_grid_is_trained_and_the_pair_is_read_off_it() -> None:
+    steps = [replace(step, setting=DESIGNED) for step in steps_of(0, 130)]
+    (one,) = sweeps_of(steps, DESIGNED).values()
+    lr_min, lr_max = sweep.choose(one)
+    wanted = cells_of(DESIGNED, 0, one)
+    assert wanted == [Cell(DESIGNED, 0, min(lr_min, top / 3), top) for top in GRID]
+    first, *_ = regrets(steps, [training(cell, peak_at(cell.lr_max or 0)) for cell in wanted], DESIGNED, range(1))
+    assert first.rule == READ_OFF
+    assert first.accuracy == pytest.approx(peak_at(lr_max))
+    assert (first.behind_found, first.raw_accuracy) == (0, None)
+
+
+def test_a_setting_may_have_rates_and_an_lrmin_of_its_own() -> None:
+    assert grid_cells("wide-512", 0, 0.02) == [Cell("wide-512", 0, 0.01, top) for top in (0.1, 0.2, 0.4, 0.8, 1.6)]
+
+
 def test_between_two_rates_of_the_grid_the_accuracy_is_linear_in_log_rate() -> None:
     accuracies = np.arange(9.0)
-    assert read_off(accuracies, GRID[3]) == pytest.approx(3)
-    assert read_off(accuracies, GRID[3] * 2**0.5) == pytest.approx(3.5)
-    assert (read_off(accuracies, GRID[0] / 5), read_off(accuracies, GRID[-1] * 5)) == (0, 8)
+    assert read_off(accuracies, GRID[3], GRID) == pytest.approx(3)
+    assert read_off(accuracies, GRID[3] * 2**0.5, GRID) == pytest.approx(3.5)
+    assert (read_off(accuracies, GRID[0] / 5, GRID), read_off(accuracies, GRID[-1] * 5, GRID)) == (0, 8)
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
