@@ -51,7 +51,7 @@ SETTINGS = {
         ),
         Setting("fresh-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
         Setting(
-            "fresh-shapes-128", real=False, num_train=7_000, num_held_out=3_000, width=0.125, batch_size=128, epochs=14
+            "fresh-shapes-128", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=128, epochs=24
         ),
         # Range tests alone: what the batch size changes.
         Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
