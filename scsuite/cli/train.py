@@ -235,7 +235,7 @@ def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
     num_steps = config.epochs * -(-(len(data.train) - config.val_split) // config.batch_size)
     test = replace(test, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
-    if config.optimizer == "adamw":  # its steps do not shrink with the gradient: rates some hundred times smaller
+    if config.optimizer == "adamw":  # its steps do not shrink with the gradient: far smaller rates
         test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)
     return test
 

@@ -40,12 +40,15 @@ Curve = NDArray[np.float64]
 WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average looks back on
 LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
-RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn; from 0.3 on, no range test of the study differs
+RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX at which this network trains well whatever the data, the batch and its width, by optimizer: of sgd in five
-# settings of `tests/studies`; of adamw in one alone, where 0.008 to 0.032 are within a point.
-USUAL = {"sgd": 0.4, "adamw": 0.01}
-TEST_SHARE = 1 / 3  # of a test's own word on LRMAX, in log rate; the usual rate has the rest
+# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch that it grows with. Sgd:
+# cifar10-fast's 0.4 at a momentum of 0.9 is 0.6 at the 0.85 of our peak, and the linear scaling rule (Goyal et al.,
+# https://arxiv.org/abs/1706.02677). AdamW: the low end of what did well in one grid (`runs/reference/adamw`), and the
+# square root that is usual for it.
+USUAL = {"sgd": (0.6, 1.0), "adamw": (0.01, 0.5)}
+USUAL_BATCH = 512
+TEST_SHARE = 1 / 4  # of a test's own word on LRMAX, in log rate: what lost least on the settings the rule was made on
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
@@ -96,16 +99,16 @@ def range_test(
     configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    pairs = [choose(sweep, config.optimizer) for sweep in sweeps]
-    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
+    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config.optimizer, config.batch_size)
+    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*(choose(one, usual) for one in found), strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
         sweeps=sweeps,
         suggestions=suggestions,
         lr_min=lr_min,
         lr_max=lr_max,
-        reason=_reason(sweeps, config.optimizer),
-        warnings=tuple(_warnings(sweeps, num_steps_of(config, len(train)))),
+        reason=reason_of(found, usual),
+        warnings=tuple(_warnings(sweeps, found, num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
         conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
     )
@@ -342,80 +345,99 @@ RULES: dict[str, Callable[[Sweep], float]] = {
 
 
 class Landmarks(NamedTuple):
-    """Rates of a sweep: where the loss starts to fall, where it stops falling, and by which it has risen again.
+    """Rates of a sweep: where the loss starts to fall, where it stops falling, and what LRMAX must not exceed.
 
-    `start` is None where the fall is lost in the noise; `end` is the sweep's last rate where the loss did not rise.
+    The first two are None where the fall is lost in the noise.
     """
 
     start: float | None
-    flat: float
-    end: float
+    flat: float | None
+    bound: float
 
 
 def landmarks(sweep: Sweep) -> Landmarks:
     """It starts to fall where LOW of the fall is made, Smith's lower bound, and stops in the middle of its valley.
 
     The valley is where the loss lies within FLAT of its fall from its lowest, before it first turns; its middle in log
-    rate varies less from seed to seed than its lowest point, which is noise in a flat. Where the fall is lost in the
-    noise the only thing to see is where the loss rises: half of that rate stands for the valley.
+    rate varies less from seed to seed than its lowest point, which is noise in a flat. The bound is half the rate by
+    which the loss has risen for good, since the average lags behind it, or the last rate where it did not rise.
     Source of the lower bound: section 3.3 of https://arxiv.org/abs/1506.01186
     """
     loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
     turn, rise = turning_point(loss_L, sweep.noise)
-    end = float(lrs_L[-1 if rise is None else rise])
+    last = float(lrs_L[-1])
+    bound = float(lrs_L[rise]) / 2 if rise is not None else last / 2 if sweep.diverged else last
     first = WARM_STEPS - 1  # before, the average is of too few steps
     start, lowest = loss_L[first], loss_L[turn]
     if start - lowest < FALL_MIN * sweep.noise:
-        return Landmarks(None, end / 2, end)
+        return Landmarks(None, None, bound)
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
     valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
     middle = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])])
-    return Landmarks(float(lrs_L[low]), middle, end)
+    return Landmarks(float(lrs_L[low]), middle, bound)
 
 
-def choose(sweep: Sweep, optimizer: str = "sgd") -> tuple[float, float]:
+def usual_rate(optimizer: str, batch_size: int) -> float:
+    """LRMAX before any test."""
+    rate, power = USUAL[optimizer]
+    return float(rate * (batch_size / USUAL_BATCH) ** power)
+
+
+def choose(found: Landmarks, usual: float) -> tuple[float, float]:
     """The pair (lr_min, lr_max): where the loss starts to fall, and between the usual rate and where it stops falling.
 
-    A few steps from fresh weights say where a training of thousands goes best to within a factor of four: a wide
-    network's loss trips at rates that it later bears, a narrow one's falls at rates that are too noisy for it later.
-    What is best differs by less than that from setting to setting. So both are weighed, as the settings that the rule
-    was made on have it (`tests/studies` holds the pair against the other rules on settings it has not seen). Never
-    past the rate by which the loss has risen for good, or the sweep's last.
+    A few steps from fresh weights do not say what suits a long training: a wide network's loss trips at rates that it
+    later bears, a narrow one's still falls at rates that are too noisy for it later. In the settings that the rule was
+    made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the smaller
+    share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where the fall
+    is lost in the noise there is the usual rate alone, and a thirtieth of it.
     """
-    found = landmarks(sweep)
-    lr_max = min(_weighed(found.flat, optimizer), found.end)
+    lr_max = usual if found.flat is None else _towards(usual, found.flat)
+    lr_max = min(lr_max, found.bound)
     return (lr_max / 30 if found.start is None else min(found.start, lr_max / 3)), lr_max
 
 
-def _weighed(rate: float, optimizer: str) -> float:
-    return float(USUAL[optimizer] ** (1 - TEST_SHARE) * rate**TEST_SHARE)
+def _towards(usual: float, flat: float) -> float:
+    return float(usual ** (1 - TEST_SHARE) * flat**TEST_SHARE)
 
 
-def _reason(sweeps: Sequence[Sweep], optimizer: str) -> str:
-    found = [landmarks(sweep) for sweep in sweeps]
-    cut = any(one.end < _weighed(one.flat, optimizer) for one in found)
-    return (
-        f"LRMAX lies a third of the way, in log rate, from {USUAL[optimizer]:g}, where this network trains well on "
-        f"most images, to {_geometric_mean([one.flat for one in found]):.2g}, the middle of the valley that the loss "
-        f"reaches before it first turns{', but not past the end of its rise' if cut else ''}; LRMIN is where {LOW:.0%} "
-        "of that fall is made."
-    )
+def reason_of(found: Sequence[Landmarks], usual: float) -> str:
+    """Why the pair is what it is, in a sentence; of several repeats, what holds for most of them."""
+    middle = sorted(found, key=lambda one: choose(one, usual)[1])[len(found) // 2]
+    lr_min, lr_max = choose(middle, usual)
+    if middle.flat is None:
+        said = f"LRMAX is the usual rate of this network at this batch size, {usual:.2g}: the fall is lost in the noise"
+        wanted = usual
+    else:
+        said = (
+            f"LRMAX lies a quarter of the way, in log rate, from {usual:.2g}, the usual rate of this network at this "
+            f"batch size, to {middle.flat:.2g}, the middle of the valley where the loss stops falling"
+        )
+        wanted = _towards(usual, middle.flat)
+    if lr_max < wanted:
+        said += f", but not past {lr_max:.2g}, half the rate at which it has risen again or the last of the test"
+    if middle.start is None:
+        return f"{said}; LRMIN is a thirtieth of it."
+    if lr_min < middle.start:
+        return f"{said}; LRMIN is a third of it, since the loss starts to fall later."
+    return f"{said}; LRMIN is where {100 * LOW:.0f} % of its fall is made."
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def _warnings(sweeps: Sequence[Sweep], num_steps: int) -> Iterator[str]:
+def _warnings(sweeps: Sequence[Sweep], found: Sequence[Landmarks], num_steps: int) -> Iterator[str]:
     if num_steps < RANGE_STEPS_MIN:  # as planned: one that divergence ends early is as fine as it was before
         yield f"only {num_steps} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
-    found = [landmarks(sweep) for sweep in sweeps]
-    if any(one.start is None for one in found):
-        yield "the loss hardly fell, so the pair is little more than a guess: raise --steps, or lower --bs"
+    if any(one.flat is None for one in found):
+        yield "the loss hardly fell, so the pair is little more than the usual one: raise --steps, or lower --bs"
     if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] is not None for sweep in sweeps):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    if any(one.flat <= sweep.lrs_L[: WARM_STEPS + 1][-1] for one, sweep in zip(found, sweeps, strict=True)):
+    firsts = [sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep in sweeps]
+    if any((one.flat or 2 * one.bound) <= first for one, first in zip(found, firsts, strict=True)):
         yield "the loss turned at the first rates: lower --lr-start"
-    low, high = min(one.flat for one in found), max(one.flat for one in found)
-    if high > 2 * low:  # their own word: the usual rate, which LRMAX is weighed with, would hide it
+    flats = [one.flat for one in found if one.flat is not None]
+    if flats and max(flats) > 2 * min(flats):  # LRMAX itself, drawn to the usual rate, would hide it
+        low, high = min(flats), max(flats)
         yield f"the repeats disagree by more than a factor of two: the loss stops falling at {low:.3g} to {high:.3g}"

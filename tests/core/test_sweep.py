@@ -15,7 +15,17 @@ from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.errors import DivergedError, UsageError
 from scsuite.core.loop import Outcome, StepResult, fresh_model
-from scsuite.core.sweep import Curve, Sweep, choose, noise_of, range_test, smooth
+from scsuite.core.sweep import (
+    Curve,
+    Sweep,
+    choose,
+    landmarks,
+    noise_of,
+    range_test,
+    reason_of,
+    smooth,
+    usual_rate,
+)
 from tests.core import tiny
 
 NUM = 201
@@ -96,46 +106,80 @@ def test_a_rise_within_the_noise_is_no_turn() -> None:
     assert rule("edge of divergence", loss, noise=0.11) == pytest.approx(LRS[100])  # 0.4 is less than four of 0.11
 
 
-def weighed(middle: float, optimizer: str = "sgd") -> float:
-    """A third of the way from the usual rate to a test's own, in log rate."""
-    usual = math.log(sweep.USUAL[optimizer])
-    return math.exp(usual + (math.log(middle) - usual) / 3)
+def pair(one: Sweep, usual: float = 0.6) -> tuple[float, float]:
+    return choose(landmarks(one), usual)
 
 
-def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_a_third_of_the_way_to_the_valleys_middle() -> None:
+def weighed(middle: float, usual: float = 0.6) -> float:
+    """A quarter of the way from the usual rate to a test's own, in log rate."""
+    return math.exp(0.75 * math.log(usual) + 0.25 * math.log(middle))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size", "expected"),
+    # cifar10-fast's 0.4 at 0.9 gives each gradient the weight 4, as 0.6 at 0.85 does; in proportion to the batch.
+    [("sgd", 512, 0.6), ("sgd", 128, 0.15), ("adamw", 512, 0.01), ("adamw", 128, 0.005)],
+)
+def test_the_usual_rate_grows_with_the_batch(optimizer: str, batch_size: int, expected: float) -> None:
+    assert usual_rate(optimizer, batch_size) == pytest.approx(expected)
+
+
+def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_a_quarter_of_the_way_to_the_valleys_middle() -> None:
     # 101 steps of fall, 10.1 of them a tenth; the last tenth of it is made by step 111, and lost again by step 136.
-    one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=10)
-    middle = 10 * (LRS[111] * LRS[136]) ** 0.5
-    assert choose(one) == pytest.approx((10 * LRS[20 + 11], weighed(middle)))
-    assert choose(one, "adamw")[1] == pytest.approx(weighed(middle, "adamw"))
+    one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=20)
+    middle = 20 * (LRS[111] * LRS[136]) ** 0.5
+    assert pair(one) == pytest.approx((20 * LRS[20 + 11], weighed(middle)))
+    assert pair(one, usual=0.15)[1] == pytest.approx(weighed(middle, usual=0.15))
+
+
+@pytest.mark.parametrize(("optimizer", "usual"), [("sgd", 0.6 * 15 / 512), ("adamw", 0.01 * (15 / 512) ** 0.5)])
+def test_a_range_test_weighs_with_the_usual_rate_of_its_optimizer_and_batch(optimizer: str, usual: float) -> None:
+    result = range_test(tiny.dataset(), config(optimizer=optimizer, lr_end=0.1))
+    assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual)[1])
+    assert f"{usual:.2g}" in result.reason
 
 
 def test_what_comes_after_the_first_turn_does_not_count() -> None:
     again = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3), (200, 0.5))
-    assert choose(made(again)) == choose(made(again[:151]))
+    assert pair(made(again)) == pair(made(again[:151]))
 
 
 def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
-    # Falls in one step, at a rate of 0.25, and rises by a tenth of that in 2.1 more.
-    low, high = choose(made(pieces((0, 2.3), (169, 2.3), (170, 1.0), (200, 3.0))))
-    assert high == pytest.approx(weighed((LRS[170] * LRS[171]) ** 0.5))
-    assert low == pytest.approx(high / 3)
+    # Falls in one step, and rises by a tenth of that in 1.95 more.
+    one = made(pieces((0, 2.3), (169, 2.3), (170, 1.0), (200, 3.0)), times=10)
+    lr_max = weighed(10 * (LRS[170] * LRS[171]) ** 0.5)
+    assert pair(one) == pytest.approx((lr_max / 3, lr_max))
+    assert "LRMIN is a third of it" in reason_of([landmarks(one)], 0.6)
 
 
-def test_lrmax_is_never_past_the_rate_by_which_the_loss_has_risen() -> None:
+def test_lrmax_is_at_most_half_the_rate_by_which_the_loss_has_risen() -> None:
     # A fall of 1.0 by a rate of 0.001, 0.9 of it lost again by 0.0063: past 0.4 of it at the 18th step of 40.
     loss = pieces((0, 2.3), (10, 2.3), (50, 1.3), (90, 2.2), (200, 2.2))
-    assert weighed(LRS[50]) > 0.05
-    assert choose(made(loss))[1] == pytest.approx(LRS[68])
-    assert choose(made(loss[:61]))[1] == pytest.approx(LRS[60])  # as far as it went
+    assert pair(made(loss))[1] == pytest.approx(LRS[68] / 2)
+    assert "not past 0.0011, half the rate" in reason_of([landmarks(made(loss))], 0.6)
+    short = made(loss[:61])
+    assert pair(short)[1] == pytest.approx(LRS[60])  # as far as it went
+    assert pair(replace(short, diverged=True))[1] == pytest.approx(LRS[60] / 2)
 
 
-def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> None:
+def test_a_fall_lost_in_the_noise_leaves_the_usual_rate_within_the_rise() -> None:
     # Falls by 0.05, rises by 0.1 from step 100 to 150: past four times a noise of 0.0101 above the low after step 120.
     loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
-    low, high = choose(made(loss, noise=0.0101, times=100))
-    assert high == pytest.approx(weighed(100 * LRS[121] / 2))
-    assert low == pytest.approx(high / 30)
+    assert pair(made(loss, noise=0.0101, times=100)) == pytest.approx((0.02, 0.6))
+    assert pair(made(loss, noise=0.0101))[1] == pytest.approx(LRS[121] / 2)
+    said = reason_of([landmarks(made(loss, noise=0.0101, times=100))], 0.6)
+    assert said == (
+        "LRMAX is the usual rate of this network at this batch size, 0.6: the fall is lost in the noise; "
+        "LRMIN is a thirtieth of it."
+    )
+
+
+def test_the_reason_names_both_rates_that_lrmax_lies_between() -> None:
+    one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=20)  # the middle is at 0.59
+    assert reason_of([landmarks(one)], 0.15) == (
+        "LRMAX lies a quarter of the way, in log rate, from 0.15, the usual rate of this network at this batch size, "
+        "to 0.59, the middle of the valley where the loss stops falling; LRMIN is where 10 % of its fall is made."
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +195,7 @@ def test_a_fall_lost_in_the_noise_leaves_the_rate_at_which_the_loss_rises() -> N
 def test_every_rule_answers_for_every_finite_curve(loss: Curve) -> None:
     for name, suggest in sweep.RULES.items():
         assert LRS[0] / 10 <= suggest(made(loss)) <= LRS[-1], name
-    low, high = choose(made(loss))
+    low, high = pair(made(loss))
     assert 0 < low < high <= LRS[-1]
 
 
@@ -366,7 +410,17 @@ CASES: dict[str, tuple[list[Any], set[str]]] = {
     ),
     "no turn": ([pieces((0, 2.3), (30, 2.3), (119, 1.0)).tolist()], {"had not turned"}),
     "a turn at once": ([[2.3] * 10 + [0.5] + [2.3] * 109], {"at the first rates"}),
-    "two that disagree": ([GOOD, pieces((0, 2.3), (20, 2.3), (50, 1.0), (119, 2.3)).tolist()], {"disagree"}),
+    # Their valleys lie a factor of 2.6 apart, of which the usual rate leaves LRMAX 1.3.
+    "two that disagree": ([GOOD, pieces((0, 2.3), (20, 2.3), (76, 1.0), (119, 2.3)).tolist()], {"disagree"}),
+    "noise that rises": (
+        [
+            (
+                pieces((0, 2.3), (30, 2.3), (50, 2.25), (60, 2.25), (70, 2.9), (119, 2.9))
+                + 0.03 * (-1.0) ** np.arange(120)
+            ).tolist()
+        ],
+        {"hardly fell"},
+    ),
 }
 
 

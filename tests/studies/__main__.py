@@ -27,7 +27,13 @@ OUT = ROOT / "runs" / "reference" / "regret"
 def table(found: Sequence[Regret]) -> Table:
     """A line a setting and rule, in percentage points."""
     out = Table(
-        "setting", "rule", "LRMAX", "accuracy (%)", "last weights (%)", "regret (points)", "behind the found pair"
+        "setting",
+        "rule",
+        "LRMAX",
+        "accuracy (%)",
+        "last weights (%)",
+        "regret (points)",
+        "behind the found LRMAX, read off",
     )
     for row in found:
         rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"
@@ -40,16 +46,23 @@ def table(found: Sequence[Regret]) -> Table:
     return out
 
 
-def _points(value: float, interval: tuple[float, float]) -> str:
-    return f"{100 * value:.2f} ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+def _points(value: float, interval: tuple[float, float] | None) -> str:
+    within = "" if interval is None else f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+    return f"{100 * value:.2f}{within}"
 
 
 def spread_table(found: Sequence[Spread]) -> Table:
     """What ten seeds, and other batch sizes, find."""
-    out = Table("range tests", "batch", "seeds", "LRMIN", "LRMAX", "LRMAX, largest over smallest")
+    out = Table("range tests", "batch", "seeds", "LRMIN", "LRMAX", "its largest over smallest", "of the test alone")
     for row in found:
         out.add_row(
-            row.name, str(row.batch_size), str(row.seeds), f"{row.lr_min:.3g}", f"{row.lr_max:.3g}", f"{row.ratio:.2f}"
+            row.name,
+            str(row.batch_size),
+            str(row.seeds),
+            f"{row.lr_min:.3g}",
+            f"{row.lr_max:.3g}",
+            f"{row.ratio:.2f}",
+            f"{row.test_ratio:.2f}",
         )
     return out
 
@@ -86,8 +99,8 @@ def main() -> None:
     from tests.studies.figure import draw
 
     trained = {name: accuracies_of(trainings, name, tests[name], of) for name, of in seeds.items()}
-    grids = {name: trained_SC[:, -len(SETTINGS[name].rates) :] for name, trained_SC in trained.items()}
-    draw(options.out / "regret.png", found, grids)
+    grids = {name: trained[name][:, -len(SETTINGS[name].rates) :] for name in JUDGED}
+    draw(options.out / "regret.png", {name: found[name] for name in JUDGED}, grids)
     console = Console(width=150)
     for rows in found.values():
         console.print(table(rows))
@@ -98,7 +111,7 @@ def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]
     """The figures as JSON."""
     report = {
         "settings": {name: asdict(SETTINGS[name]) for name in found},
-        "designed_on": list(DESIGN),
+        "designed_on": DESIGN,
         "regrets": [asdict(row) for rows in found.values() for row in rows],
         "spread": [asdict(row) for row in spread],
     }

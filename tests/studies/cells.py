@@ -17,6 +17,7 @@ from typing import Any
 
 NUM_RATES = 9
 GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX; LRMIN is the seed's own, found
+DRAWN_SEED = 3  # of shapes drawn anew: 1 and 2 are those of `shapes` itself
 NUM_WATCHED = 10  # images that `fit` evaluates after each epoch; the held-out images are read once, at the end
 
 
@@ -33,6 +34,9 @@ class Setting:
     epochs: int = 10
     rates: tuple[float, ...] = GRID
     lr_min: float | None = None  # of the grid; else what each seed's own range test finds
+    drawn: bool = (
+        False  # the held-out images are drawn anew, since `shapes` has no more; else apart from its training's
+    )
 
 
 SETTINGS = {
@@ -49,9 +53,16 @@ SETTINGS = {
             "wide-512", real=True, num_train=10_000, num_held_out=5_000, width=0.5, batch_size=512,
             rates=GRID[2:7], lr_min=0.01,
         ),
-        Setting("fresh-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
+        Setting("more-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
         Setting(
-            "fresh-shapes-128", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=128, epochs=24
+            "long-shapes-128", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=128, epochs=24
+        ),
+        Setting(
+            "fresh-real-512", real=True, num_train=14_000, num_held_out=10_000, width=0.125, batch_size=512, epochs=14
+        ),
+        Setting(
+            "fresh-shapes-256", real=False, num_train=10_000, num_held_out=6_000, width=0.125, batch_size=256,
+            epochs=24, drawn=True,
         ),
         # Range tests alone: what the batch size changes.
         Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
@@ -59,8 +70,11 @@ SETTINGS = {
     )
 }  # fmt: skip
 # The rule was made on these, and so many seeds of each; it is judged on the others.
-DESIGN = {"real-512": 2, "shapes-128": 1, "real-128": 2, "shapes-512": 2, "wide-512": 1}
-JUDGED = ("fresh-real-512", "fresh-shapes-128")
+DESIGN = {
+    "real-512": 2, "shapes-128": 1, "real-128": 2, "shapes-512": 2, "wide-512": 1, "more-real-512": 2,
+    "long-shapes-128": 1,
+}  # fmt: skip
+JUDGED = ("fresh-real-512", "fresh-shapes-256")
 
 
 @dataclass(frozen=True)
@@ -112,14 +126,18 @@ def grid_cells(name: str, seed: int, lr_min: float) -> list[Cell]:
 
 @functools.cache
 def data_of(name: str, archive: str) -> tuple[Any, Any]:
-    """A dataset of the setting's training images, its held-out images apart; both are training images of the source."""
-    from scsuite.core.dataset import hold_out, load_dataset
+    """A dataset of the setting's training images, and its held-out images; no test image of the source is in either."""
+    from scsuite.core.dataset import Split, hold_out, load_dataset, shapes
 
     setting = SETTINGS[name]
-    data = load_dataset(
-        archive if setting.real else "shapes", limit_train=setting.num_train + setting.num_held_out, limit_test=10
-    )
-    train, held_out = hold_out(data.train, setting.num_held_out)
+    num_train = setting.num_train + (0 if setting.drawn else setting.num_held_out)
+    data = load_dataset(archive if setting.real else "shapes", limit_train=num_train, limit_test=10)
+    if setting.drawn:
+        images_NHWC, labels_N, masks_NHW = shapes.generate(setting.num_held_out, seed=DRAWN_SEED)
+        files = tuple(f"drawn/{index:05d}" for index in range(setting.num_held_out))
+        train, held_out = data.train, Split(images_NHWC, labels_N, files, masks_NHW)
+    else:
+        train, held_out = hold_out(data.train, setting.num_held_out)
     return replace(data, train=train, test=held_out.take(range(NUM_WATCHED))), held_out
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.report.figures import style
-from tests.studies.cells import DESIGN, GRID, SETTINGS
-from tests.studies.regret import FOUND, READ_OFF, RIVALS, Regret
+from tests.studies.cells import GRID, SETTINGS
+from tests.studies.regret import FOUND, READ_OFF, RIVALS, USUAL_ALONE, Regret
 
 OURS = (FOUND, READ_OFF)
 REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
@@ -22,7 +22,7 @@ def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, 
         style.title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
         grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.0] * len(found))
         for index, (name, rows) in enumerate(found.items()):
-            shown = [rows[0], *(row for row in rows if row.rule in RIVALS)]
+            shown = [rows[0], *(row for row in rows if row.rule in (*RIVALS, USUAL_ALONE))]
             strip = figure.add_subplot(grid[2 * index + 1, 0])
             regrets = figure.add_subplot(grid[2 * index : 2 * index + 2, 1])
             _accuracy(figure.add_subplot(grid[2 * index, 0]), name, grids[name], shown[0])
@@ -36,10 +36,8 @@ def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, 
 def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret) -> None:
     setting = SETTINGS[name]
     kind = "real images" if setting.real else "shapes"
-    role = ", designed on" if name in DESIGN else ""
     axes.set_title(
-        f"{kind}, batch {setting.batch_size}, width {setting.width:g}, {len(grid_SR)} seeds{role}",
-        fontsize=style.NORMAL,
+        f"{kind}, batch {setting.batch_size}, width {setting.width:g}, {len(grid_SR)} seeds", fontsize=style.NORMAL
     )
     for row in grid_SR:
         axes.plot(setting.rates, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
@@ -62,8 +60,8 @@ def _rates(axes: Any, shown: Sequence[Regret]) -> None:
 def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
         color = style.VERMILION if row.rule in OURS else style.INK
-        low, high = (100 * value for value in row.interval)
         value = 100 * row.regret
+        low, high = (value, value) if row.interval is None else (100 * end for end in row.interval)
         if value <= REGRET_MAX:
             axes.plot([low, min(high, REGRET_MAX)], [place, place], color=color)
             axes.plot(value, place, "o", color=color, markersize=5)
@@ -75,7 +73,7 @@ def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(min(-1.0, *(100 * row.interval[0] - 0.5 for row in shown)), REGRET_MAX * 1.15)
+    axes.set_xlim(min(-1.0, *(100 * row.interval[0] - 0.5 for row in shown if row.interval)), REGRET_MAX * 1.15)
 
 
 def _log_axis(axes: Any) -> None:

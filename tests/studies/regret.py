@@ -3,11 +3,11 @@
 In: the cells' rows (`tests.studies.cells`). Out: for each setting and rule the regret, the best mean accuracy of the
 grid minus the mean accuracy at the rule's rate, with a bootstrap interval over the seeds. S seeds, R rates of the grid.
 
-A rule's rate differs from seed to seed, as its range test does. All of a seed's grid has the LRMIN that its range test
-found, so that nothing but LRMAX differs. On the settings that the rule is judged on, the found pair is trained at; a
-rival's rate is not, its accuracy is read off the same seed's grid, linear in log rate. The found LRMAX is read off too,
-so that the two can be held against each other; on the settings that the rule was made on, that is all there is. The
-best of the grid's means is a little too high by its own luck, so every regret is too.
+A rule's rate differs from seed to seed, as its range test does. All of a seed's grid has one LRMIN, that of its range
+test or the setting's own, so that nothing but LRMAX differs. On the settings that the rule is judged on, the found pair
+is trained at; a rival's rate is not, its accuracy is read off the same seed's grid, linear in log rate. The found LRMAX
+is read off too: the rivals are held against that, like against like. On the settings that the rule was made on it is
+all there is. The best of the grid's means is a little too high by its own luck, so every regret is too.
 """
 
 import math
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
@@ -26,8 +28,10 @@ from tests.studies.cells import DESIGN, SETTINGS, Cell, Step, Training, grid_cel
 Values = NDArray[np.float64]
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95  # of the intervals
+MIN_SEEDS = 4  # fewer have no interval
 FOUND = "found pair"
 READ_OFF = "found pair, read off the grid"
+USUAL_ALONE = "usual LRMAX, no test"
 TRAINED_DIVS = (10.0, 30.0)  # the found LRMIN is held against LRMAX over these
 
 RIVALS: dict[str, Callable[[Sweep], float]] = {
@@ -36,15 +40,16 @@ RIVALS: dict[str, Callable[[Sweep], float]] = {
     "minimum/10": lambda s: sweep.minimum_10(s.lrs_L, s.smooth_loss_L),
     "torch-lr-finder": lambda s: rivals.torch_lr_finder(s.lrs_L, s.losses_L),
     "Lightning": lambda s: rivals.lightning(s.lrs_L, s.losses_L),
-    f"{sweep.USUAL['sgd']:g}, no test": lambda _: sweep.USUAL["sgd"],
 }
 
 
 @dataclass(frozen=True)
 class Regret:
-    """In fractions; `interval` is LEVEL of the bootstrap's. `rates_S` are the rule's LRMAX, one a seed.
+    """In fractions; intervals are the bootstrap's, None of fewer seeds than MIN_SEEDS.
 
-    `raw_accuracy` is that of the last step's weights in the same trainings; None where the accuracy is read off.
+    `rates_S` are the rule's LRMAX, one a seed. `raw_accuracy` is that of the last step's weights in the same trainings;
+    None where the accuracy is read off. `behind_found` is the mean accuracy of the found LRMAX minus this rule's, both
+    read off.
     """
 
     setting: str
@@ -53,9 +58,9 @@ class Regret:
     accuracy: float
     raw_accuracy: float | None
     regret: float
-    interval: tuple[float, float]
-    behind_found: float  # mean accuracy of the found pair minus this rule's
-    behind_interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    behind_found: float
+    behind_interval: tuple[float, float] | None
 
 
 def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
@@ -74,12 +79,18 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
     }
 
 
+def pair_of(setting: str, test: Sweep) -> tuple[float, float]:
+    """What `lr-range` finds by a sweep of this setting."""
+    usual = sweep.usual_rate("sgd", SETTINGS[setting].batch_size)
+    return sweep.choose(sweep.landmarks(test), usual)
+
+
 def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
     """The trainings of a seed: the grid at the found LRMIN; where the rule is judged, before it those at its pair.
 
     These are the found pair and the found LRMAX with two usual LRMIN.
     """
-    lr_min, lr_max = sweep.choose(test)
+    lr_min, lr_max = pair_of(setting, test)
     lows = () if setting in DESIGN else (lr_min, *(lr_max / div for div in TRAINED_DIVS))
     return [*(Cell(setting, seed, low, lr_max) for low in lows), *grid_cells(setting, seed, lr_min)]
 
@@ -93,15 +104,23 @@ def accuracies_of(
 
 
 def read_off(accuracies_R: Values, rate: float, grid: Sequence[float]) -> float:
-    """The grid's accuracy at a rate, linear in log rate; beyond its ends that of the end."""
+    """The grid's accuracy at a rate, linear in log rate; beyond its ends that of the end, which flatters the rate."""
     return float(np.interp(math.log(rate), np.log(grid), accuracies_R))
 
 
-def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -> tuple[float, float]:
-    """The interval of a statistic of the seeds (a function of their indices), each resample as large as they are."""
+def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -> tuple[float, float] | None:
+    """The interval of a statistic of the seeds (a function of their indices), each resample as large as they are.
+
+    Percentiles, further out the fewer the seeds: as far as Student's t lies beyond the normal distribution. Source: the
+    expanded percentile interval of Hesterberg, https://arxiv.org/abs/1411.5279
+    """
+    if num_seeds < MIN_SEEDS:
+        return None
+    wider = math.sqrt(num_seeds / (num_seeds - 1)) * float(student.ppf((1 - LEVEL) / 2, num_seeds - 1))
+    tail = float(normal.cdf(wider))
     rng = np.random.default_rng(0)
     values = [statistic(rng.integers(0, num_seeds, num_seeds)) for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -111,16 +130,19 @@ def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, 
     trained_SC = accuracies_of(trainings, setting, sweeps, seeds)
     raw_C = accuracies_of(trainings, setting, sweeps, seeds, raw=True).mean(axis=0)
     grid_SR = trained_SC[:, -len(grid) :]
-    tops = [sweep.choose(sweeps[seed])[1] for seed in seeds]
+    tops = [pair_of(setting, sweeps[seed])[1] for seed in seeds]
     names = [] if setting in DESIGN else [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
     by_rule: dict[str, tuple[list[float], Values]] = {
         name: (tops, accuracies_S) for name, accuracies_S in zip(names, trained_SC.T, strict=False)
     }
-    rules: dict[str, Callable[[Sweep], float]] = {READ_OFF: lambda s: sweep.choose(s)[1], **RIVALS}
+    usual = sweep.usual_rate("sgd", SETTINGS[setting].batch_size)
+    rules: dict[str, Callable[[Sweep], float]] = {
+        READ_OFF: lambda s: pair_of(setting, s)[1], **RIVALS, USUAL_ALONE: lambda _: usual,
+    }  # fmt: skip
     for name, rule in rules.items():
         rates = [rule(sweeps[seed]) for seed in seeds]
         by_rule[name] = rates, np.array([read_off(row, rate, grid) for row, rate in zip(grid_SR, rates, strict=True)])
-    found_S, raws = next(iter(by_rule.values()))[1], dict(zip(names, raw_C.tolist(), strict=False))
+    found_S, raws = by_rule[READ_OFF][1], dict(zip(names, raw_C.tolist(), strict=False))
     return [
         _regret(setting, rule, rates, grid_SR, accuracies_S, found_S, raws.get(rule))
         for rule, (rates, accuracies_S) in by_rule.items()

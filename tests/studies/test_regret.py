@@ -6,10 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scsuite.core import sweep
+from scsuite.core.dataset import load_dataset
 from tests.studies import cells
-from tests.studies.cells import GRID, Cell, Step, Training, grid_cells
-from tests.studies.regret import FOUND, READ_OFF, accuracies_of, bootstrap, cells_of, read_off, regrets, sweeps_of
+from tests.studies.cells import DESIGN, GRID, JUDGED, Cell, Step, Training, grid_cells
+from tests.studies.regret import (
+    FOUND,
+    READ_OFF,
+    accuracies_of,
+    bootstrap,
+    cells_of,
+    pair_of,
+    read_off,
+    regrets,
+    sweeps_of,
+)
 
 NAME = "fresh-real-512"  # one that the rule is judged on
 DESIGNED = "real-128"
@@ -48,22 +58,24 @@ def test_regret_is_the_best_mean_of_the_grid_less_the_rules_mean(study: tuple[li
     found = {row.rule: row for row in regrets(*study, NAME, range(4))}
     assert found[FOUND].accuracy == pytest.approx(0.715)  # the mean of 0.70 to 0.73
     assert found[FOUND].regret == pytest.approx(0.8 - 0.715)
-    low, high = found[FOUND].interval
-    assert 0.07 <= low < 0.8 - 0.715 < high <= 0.1  # resampled means lie between 0.70 and 0.73
+    interval = found[FOUND].interval
+    assert interval is not None
+    assert 0.0699 < interval[0] < 0.8 - 0.715 < interval[1] < 0.1001  # resampled means lie between 0.70 and 0.73
     assert found[FOUND].raw_accuracy == pytest.approx(0.715 - 0.02)
     lr_max = found[FOUND].rates_S[0]
-    read = found["found pair, read off the grid"]
+    read = found[READ_OFF]
     assert read.raw_accuracy is None
     assert read.accuracy == pytest.approx(peak_at(lr_max))  # straight between the grid's rates
     assert read.interval == pytest.approx((0.8 - peak_at(lr_max),) * 2)  # the same for every seed
-    assert read.behind_found == pytest.approx(0.715 - peak_at(lr_max))
+    assert (read.behind_found, read.behind_interval) == (0, (0, 0))
+    assert found[FOUND].behind_found == pytest.approx(peak_at(lr_max) - 0.715)
 
 
 def test_a_seed_trains_at_the_pair_its_range_test_gives_and_at_the_grid_with_that_lrmin(
     study: tuple[list[Step], list[Training]],
 ) -> None:
     (one, *_) = sweeps_of(study[0], NAME).values()
-    lr_min, lr_max = sweep.choose(one)
+    lr_min, lr_max = pair_of(NAME, one)
     assert cells_of(NAME, 0, one)[:3] == [
         Cell(NAME, 0, lr_min, lr_max), Cell(NAME, 0, lr_max / 10, lr_max), Cell(NAME, 0, lr_max / 30, lr_max)
     ]  # fmt: skip
@@ -73,7 +85,7 @@ def test_a_seed_trains_at_the_pair_its_range_test_gives_and_at_the_grid_with_tha
 def test_where_the_rule_was_made_only_the_grid_is_trained_and_the_pair_is_read_off_it() -> None:
     steps = [replace(step, setting=DESIGNED) for step in steps_of(0, 130)]
     (one,) = sweeps_of(steps, DESIGNED).values()
-    lr_min, lr_max = sweep.choose(one)
+    lr_min, lr_max = pair_of(DESIGNED, one)
     wanted = cells_of(DESIGNED, 0, one)
     assert wanted == [Cell(DESIGNED, 0, min(lr_min, top / 3), top) for top in GRID]
     first, *_ = regrets(steps, [training(cell, peak_at(cell.lr_max or 0)) for cell in wanted], DESIGNED, range(1))
@@ -93,11 +105,17 @@ def test_between_two_rates_of_the_grid_the_accuracy_is_linear_in_log_rate() -> N
     assert (read_off(accuracies, GRID[0] / 5, GRID), read_off(accuracies, GRID[-1] * 5, GRID)) == (0, 8)
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
-    values = np.random.default_rng(3).normal(size=60)
-    low, high = bootstrap(lambda chosen: float(values[chosen].mean()), 60)
-    half = 1.96 * values.std() / 60**0.5
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+@pytest.mark.parametrize(("num", "quantile", "margin"), [(60, 2.001, 0.03), (12, 2.201, 0.09)])
+def test_the_interval_of_a_mean_is_students(num: int, quantile: float, margin: float) -> None:
+    values = np.random.default_rng(3).normal(size=num)
+    interval = bootstrap(lambda chosen: float(values[chosen].mean()), num)
+    half = quantile * values.std(ddof=1) / num**0.5
+    assert interval == pytest.approx((values.mean() - half, values.mean() + half), abs=margin)
+
+
+def test_fewer_than_four_seeds_have_no_interval() -> None:
+    assert bootstrap(lambda chosen: float(chosen.mean()), 3) is None
+    assert bootstrap(lambda chosen: float(chosen.mean()), 4) is not None
 
 
 def test_a_seed_that_is_missing_is_an_error(study: tuple[list[Step], list[Training]]) -> None:
@@ -117,6 +135,22 @@ def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch
     assert cells.read_steps(tmp_path) == steps_of(0, 130)
     monkeypatch.setattr(cells, "run_cell", lambda *_: pytest.fail("nothing is left to do"))
     cells.run_all(half, tmp_path, tmp_path)
+
+
+def test_no_setting_is_both_made_for_and_judged_on() -> None:
+    assert not set(DESIGN) & set(JUDGED)
+    assert {*DESIGN, *JUDGED} <= set(cells.SETTINGS)
+
+
+def test_held_out_shapes_drawn_anew_are_none_of_the_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(cells.SETTINGS["fresh-shapes-256"], num_train=60, num_held_out=20)
+    monkeypatch.setitem(cells.SETTINGS, "fresh-shapes-256", small)
+    data, held_out = cells.data_of.__wrapped__("fresh-shapes-256", "")
+    assert (len(data.train), len(held_out)) == (60, 20)
+    everything = load_dataset("shapes")
+    known = {image.tobytes() for split in (everything.train, everything.test) for image in split.images_NHWC}
+    assert not known & {image.tobytes() for image in held_out.images_NHWC}
+    assert np.bincount(held_out.labels_N).tolist() == [2] * 10
 
 
 def test_trainings_and_range_tests_of_a_cell_see_the_same_images_and_never_the_held_out_ones(
