@@ -402,7 +402,7 @@ def _towards(usual: float, flat: float) -> float:
 
 
 def reason_of(found: Sequence[Landmarks], usual: float) -> str:
-    """Why the pair is what it is, in a sentence; of several repeats, what holds for most of them."""
+    """Why the pair is what it is, in a sentence; of several repeats, why that of the middle one."""
     middle = sorted(found, key=lambda one: choose(one, usual)[1])[len(found) // 2]
     lr_min, lr_max = choose(middle, usual)
     if middle.flat is None:
@@ -417,10 +417,14 @@ def reason_of(found: Sequence[Landmarks], usual: float) -> str:
     if lr_max < wanted:
         said += f", but not past {lr_max:.2g}, half the rate at which it has risen again or the last of the test"
     if middle.start is None:
-        return f"{said}; LRMIN is a thirtieth of it."
-    if lr_min < middle.start:
-        return f"{said}; LRMIN is a third of it, since the loss starts to fall later."
-    return f"{said}; LRMIN is where {100 * LOW:.0f} % of its fall is made."
+        said += "; LRMIN is a thirtieth of it"
+    elif lr_min < middle.start:
+        said += "; LRMIN is a third of it, since the loss starts to fall later"
+    else:
+        said += f"; LRMIN is where {100 * LOW:.0f} % of its fall is made"
+    if len(found) > 1:
+        said += f". So it is in the middle one of {len(found)} repeats; the pair is the geometric mean of theirs"
+    return f"{said}."
 
 
 def _geometric_mean(values: Sequence[float]) -> float:

@@ -280,6 +280,7 @@ def test_repeats_take_the_seeds_that_follow_and_their_geometric_mean() -> None:
     assert [s.losses_L.tolist() for s in both.sweeps] == [one.sweeps[0].losses_L.tolist() for one in single]
     assert both.lr_max == pytest.approx(math.sqrt(single[0].lr_max * single[1].lr_max))
     assert both.lr_min == pytest.approx(math.sqrt(single[0].lr_min * single[1].lr_min))
+    assert both.reason.endswith("the middle one of 2 repeats; the pair is the geometric mean of theirs.")
     for name, value in both.suggestions.items():
         assert value == pytest.approx(math.sqrt(single[0].suggestions[name] * single[1].suggestions[name]))
 
