@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scsuite.core import schedule
 from scsuite.core.augment import choose_engine, load_policy, normalisation_of, policy_facts
-from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig
+from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig, RecipeConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import DivergedError, UsageError
@@ -42,13 +42,14 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch that it grows with. Sgd:
-# cifar10-fast's 0.4 at a momentum of 0.9 is 0.6 at the 0.85 of our peak, and the linear scaling rule (Goyal et al.,
-# https://arxiv.org/abs/1706.02677). AdamW: the low end of what did well in one grid (`runs/reference/adamw`), and the
-# square root that is usual for it.
-USUAL = {"sgd": (0.6, 1.0), "adamw": (0.01, 0.5)}
+# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch that it grows with. Of sgd,
+# times one minus the momentum: cifar10-fast's 0.4 at 0.9, and linear scaling (https://arxiv.org/abs/1706.02677). AdamW:
+# near the low end of what did well in one grid (`runs/reference/adamw`), and the square root usual for it.
+USUAL = {"sgd": (4.0, 1.0), "adamw": (0.01, 0.5)}
 USUAL_BATCH = 512
-TEST_SHARE = 1 / 4  # of a test's own word on LRMAX, in log rate: what lost least on the settings the rule was made on
+TEST_SHARE = (
+    1 / 4
+)  # of a test's own word on LRMAX, in log rate: of an eighth to three eighths `tests/studies` tells none
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
@@ -99,8 +100,9 @@ def range_test(
     configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config.optimizer, config.batch_size)
-    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*(choose(one, usual) for one in found), strict=True))
+    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config)
+    pairs = [choose(one, usual) for one in found]
+    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
     train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
         sweeps=sweeps,
@@ -108,7 +110,7 @@ def range_test(
         lr_min=lr_min,
         lr_max=lr_max,
         reason=reason_of(found, usual),
-        warnings=tuple(_warnings(sweeps, found, num_steps_of(config, len(train)))),
+        warnings=tuple(_warnings(sweeps, found, [high for _, high in pairs], num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
         conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
     )
@@ -345,7 +347,7 @@ RULES: dict[str, Callable[[Sweep], float]] = {
 
 
 class Landmarks(NamedTuple):
-    """Rates of a sweep: where the loss starts to fall, where it stops falling, and what LRMAX must not exceed.
+    """Rates of a sweep: where the loss starts to fall, where it stops falling, and what LRMAX must not exceed, and why.
 
     The first two are None where the fall is lost in the noise.
     """
@@ -353,44 +355,55 @@ class Landmarks(NamedTuple):
     start: float | None
     flat: float | None
     bound: float
+    bound_is: str
 
 
 def landmarks(sweep: Sweep) -> Landmarks:
     """It starts to fall where LOW of the fall is made, Smith's lower bound, and stops in the middle of its valley.
 
     The valley is where the loss lies within FLAT of its fall from its lowest, before it first turns; its middle in log
-    rate varies less from seed to seed than its lowest point, which is noise in a flat. The bound is half the rate by
-    which the loss has risen for good, since the average lags behind it, or the last rate where it did not rise.
+    rate varies less from seed to seed than its lowest point, which is noise in a flat.
     Source of the lower bound: section 3.3 of https://arxiv.org/abs/1506.01186
     """
     loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
     turn, rise = turning_point(loss_L, sweep.noise)
-    last = float(lrs_L[-1])
-    bound = float(lrs_L[rise]) / 2 if rise is not None else last / 2 if sweep.diverged else last
     first = WARM_STEPS - 1  # before, the average is of too few steps
     start, lowest = loss_L[first], loss_L[turn]
+    bound = _bound(sweep)
     if start - lowest < FALL_MIN * sweep.noise:
-        return Landmarks(None, None, bound)
+        return Landmarks(None, None, *bound)
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
     valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
     middle = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])])
-    return Landmarks(float(lrs_L[low]), middle, bound)
+    return Landmarks(float(lrs_L[low]), middle, *bound)
 
 
-def usual_rate(optimizer: str, batch_size: int) -> float:
+def _bound(sweep: Sweep) -> tuple[float, str]:
+    """A turn is none: many a loss stumbles and falls on. Half, since the average lags behind the loss."""
+    first, last = WARM_STEPS - 1, float(sweep.lrs_L[-1])
+    lost_L = np.flatnonzero(sweep.smooth_loss_L > sweep.smooth_loss_L[first] + 4 * sweep.noise)
+    after_L = lost_L[lost_L > first]
+    if len(after_L):
+        return float(sweep.lrs_L[after_L[0]]) / 2, "half the rate at which the loss had risen past its start"
+    return (last / 2, "half the rate at which the loss diverged") if sweep.diverged else (last, "the test's last rate")
+
+
+def usual_rate(config: RecipeConfig) -> float:
     """LRMAX before any test."""
-    rate, power = USUAL[optimizer]
-    return float(rate * (batch_size / USUAL_BATCH) ** power)
+    rate, power = USUAL[config.optimizer]
+    if config.optimizer == "sgd":
+        rate *= 1 - (MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT)  # that of the peak
+    return float(rate * (config.batch_size / USUAL_BATCH) ** power)
 
 
 def choose(found: Landmarks, usual: float) -> tuple[float, float]:
     """The pair (lr_min, lr_max): where the loss starts to fall, and between the usual rate and where it stops falling.
 
     A few steps from fresh weights do not say what suits a long training: a wide network's loss trips at rates that it
-    later bears, a narrow one's still falls at rates that are too noisy for it later. In the settings that the rule was
-    made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the smaller
-    share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where the fall
-    is lost in the noise there is the usual rate alone, and a thirtieth of it.
+    later bears, a narrow one's still falls at rates that are too noisy for it later. In most of the settings that the
+    rule was made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the
+    smaller share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
+    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it. None exceeds the bound.
     """
     lr_max = usual if found.flat is None else _towards(usual, found.flat)
     lr_max = min(lr_max, found.bound)
@@ -402,28 +415,26 @@ def _towards(usual: float, flat: float) -> float:
 
 
 def reason_of(found: Sequence[Landmarks], usual: float) -> str:
-    """Why the pair is what it is, in a sentence; of several repeats, why that of the middle one."""
-    middle = sorted(found, key=lambda one: choose(one, usual)[1])[len(found) // 2]
-    lr_min, lr_max = choose(middle, usual)
-    if middle.flat is None:
-        said = f"LRMAX is the usual rate of this network at this batch size, {usual:.2g}: the fall is lost in the noise"
-        wanted = usual
+    """Why the pair is what it is, in a sentence; of several repeats, why that of a middle one."""
+    one = sorted(found, key=lambda each: choose(each, usual)[1])[(len(found) - 1) // 2]
+    lr_min, lr_max = choose(one, usual)
+    known = f"{usual:.2g}, the usual rate of this network at this batch size"
+    if one.flat is None:
+        said, wanted = f"{known}, since the fall of the loss is lost in the noise", usual
     else:
         said = (
-            f"LRMAX lies a quarter of the way, in log rate, from {usual:.2g}, the usual rate of this network at this "
-            f"batch size, to {middle.flat:.2g}, the middle of the valley where the loss stops falling"
+            f"a quarter of the way, in log rate, from {known}, to {one.flat:.2g}, the middle of the valley where the "
         )
-        wanted = _towards(usual, middle.flat)
-    if lr_max < wanted:
-        said += f", but not past {lr_max:.2g}, half the rate at which it has risen again or the last of the test"
-    if middle.start is None:
-        said += "; LRMIN is a thirtieth of it"
-    elif lr_min < middle.start:
-        said += "; LRMIN is a third of it, since the loss starts to fall later"
+        said, wanted = f"{said}loss stops falling", _towards(usual, one.flat)
+    said = f"LRMAX is {said}" if wanted == lr_max else f"LRMAX is {one.bound_is}, which lies below {said}"
+    if one.start is None:
+        said += "; LRMIN is a thirtieth of LRMAX"
+    elif lr_min < one.start:
+        said += "; LRMIN is a third of LRMAX, no tenth of the loss's fall being seen before that"
     else:
         said += f"; LRMIN is where {100 * LOW:.0f} % of its fall is made"
     if len(found) > 1:
-        said += f". So it is in the middle one of {len(found)} repeats; the pair is the geometric mean of theirs"
+        said += f". So it is in one of {len(found)} repeats; the pair is the geometric mean of theirs"
     return f"{said}."
 
 
@@ -431,17 +442,26 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def _warnings(sweeps: Sequence[Sweep], found: Sequence[Landmarks], num_steps: int) -> Iterator[str]:
+def _warnings(
+    sweeps: Sequence[Sweep], found: Sequence[Landmarks], lr_maxs: Sequence[float], num_steps: int
+) -> Iterator[str]:
     if num_steps < RANGE_STEPS_MIN:  # as planned: one that divergence ends early is as fine as it was before
         yield f"only {num_steps} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
     if any(one.flat is None for one in found):
-        yield "the loss hardly fell, so the pair is little more than the usual one: raise --steps, or lower --bs"
-    if not all(sweep.diverged or turning_point(sweep.smooth_loss_L, sweep.noise)[1] is not None for sweep in sweeps):
+        yield "the loss hardly fell, so the pair is little more than a guess: raise --steps or --bs"
+    turns = [turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps]
+    if not all(sweep.diverged or turn is not None for sweep, turn in zip(sweeps, turns, strict=True)):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    firsts = [sweep.lrs_L[: WARM_STEPS + 1][-1] for sweep in sweeps]
-    if any((one.flat or 2 * one.bound) <= first for one, first in zip(found, firsts, strict=True)):
+    if any(_turns_at_once(sweep, one) for sweep, one in zip(sweeps, found, strict=True)):
         yield "the loss turned at the first rates: lower --lr-start"
+    # LRMAX, drawn to the usual rate, would hide how far the tests themselves lie apart.
     flats = [one.flat for one in found if one.flat is not None]
-    if flats and max(flats) > 2 * min(flats):  # LRMAX itself, drawn to the usual rate, would hide it
-        low, high = min(flats), max(flats)
-        yield f"the repeats disagree by more than a factor of two: the loss stops falling at {low:.3g} to {high:.3g}"
+    if any(values and max(values) > 2 * min(values) for values in (flats, lr_maxs)):
+        falls = f"the loss stops falling at {min(flats):.3g} to {max(flats):.3g}, " if flats else ""
+        tops = f"lr_max {min(lr_maxs):.3g} to {max(lr_maxs):.3g}"
+        yield f"the repeats disagree by more than a factor of two: {falls}{tops}"
+
+
+def _turns_at_once(sweep: Sweep, found: Landmarks) -> bool:
+    end = 2 * found.bound if found.flat is None else found.flat
+    return end <= float(sweep.lrs_L[: WARM_STEPS + 1][-1])

@@ -33,7 +33,7 @@ def table(found: Sequence[Regret]) -> Table:
         "accuracy (%)",
         "last weights (%)",
         "regret (points)",
-        "behind the found LRMAX, read off",
+        "behind the found pair",
     )
     for row in found:
         rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"

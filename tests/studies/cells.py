@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 NUM_RATES = 9
-GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX; LRMIN is the seed's own, found
+GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX
 DRAWN_SEED = 3  # of shapes drawn anew: 1 and 2 are those of `shapes` itself
 NUM_WATCHED = 10  # images that `fit` evaluates after each epoch; the held-out images are read once, at the end
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a training is, but for its rates; `real` are the archive's images, else `shapes`."""
+    """What a training is, but for its LRMAX; `real` are the archive's images, else `shapes`.
+
+    `lr_min` is that of the grid, if not what each seed's own range test finds. `drawn`: the held-out images are no part
+    of `shapes` but drawn for the study.
+    """
 
     name: str
     real: bool
@@ -33,10 +37,8 @@ class Setting:
     batch_size: int
     epochs: int = 10
     rates: tuple[float, ...] = GRID
-    lr_min: float | None = None  # of the grid; else what each seed's own range test finds
-    drawn: bool = (
-        False  # the held-out images are drawn anew, since `shapes` has no more; else apart from its training's
-    )
+    lr_min: float | None = None
+    drawn: bool = False
 
 
 SETTINGS = {
@@ -118,7 +120,7 @@ class Training:
 
 
 def grid_cells(name: str, seed: int, lr_min: float) -> list[Cell]:
-    """The grid of one seed: all at one LRMIN, so that nothing but LRMAX differs."""
+    """The grid of one seed: all at one LRMIN, at most a third of LRMAX, so that little but LRMAX differs."""
     setting = SETTINGS[name]
     low = lr_min if setting.lr_min is None else setting.lr_min
     return [Cell(name, seed, min(low, lr_max / 3), lr_max) for lr_max in setting.rates]

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from scsuite.report.figures import style
 from tests.studies.cells import GRID, SETTINGS
-from tests.studies.regret import FOUND, READ_OFF, RIVALS, USUAL_ALONE, Regret
+from tests.studies.regret import FOUND, RIVALS, USUAL_ALONE, Regret
 
-OURS = (FOUND, READ_OFF)
 REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
 ROW = 3.4  # inches
 
@@ -50,7 +49,7 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
 
 def _rates(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule in OURS else style.INK
+        color = style.VERMILION if row.rule == FOUND else style.INK
         axes.plot(row.rates_S, [place] * len(row.rates_S), "d", color=color, markersize=3.5)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -59,7 +58,7 @@ def _rates(axes: Any, shown: Sequence[Regret]) -> None:
 
 def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule in OURS else style.INK
+        color = style.VERMILION if row.rule == FOUND else style.INK
         value = 100 * row.regret
         low, high = (value, value) if row.interval is None else (100 * end for end in row.interval)
         if value <= REGRET_MAX:
@@ -73,7 +72,8 @@ def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     axes.axvline(0, color=style.MUTED, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(min(-1.0, *(100 * row.interval[0] - 0.5 for row in shown if row.interval)), REGRET_MAX * 1.15)
+    lows = [100 * (row.interval[0] if row.interval else row.regret) - 0.5 for row in shown]
+    axes.set_xlim(min(-1.0, *lows), REGRET_MAX * 1.15)
 
 
 def _log_axis(axes: Any) -> None:

@@ -16,7 +16,8 @@ SPREADS = ("real-32", "real-128", "real-512", "real-1024")
 class Spread:
     """The found pairs of a setting over its seeds: geometric means, and the largest LRMAX over the smallest.
 
-    `test_ratio` is that of where the loss stops falling: the test's own word, before the usual rate has its share.
+    `test_ratio` is that of where the loss stops falling: the test's own word, before the usual rate has its share; None
+    where for some seed the fall is lost in the noise.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Spread:
     lr_min: float
     lr_max: float
     ratio: float
-    test_ratio: float
+    test_ratio: float | None
 
 
 def spread_cells() -> list[Cell]:
@@ -38,9 +39,10 @@ def spreads(steps: Sequence[Step], name: str) -> Spread:
     sweeps = [one for seed, one in sweeps_of(steps, name).items() if seed < NUM_SEEDS]
     lows, highs = zip(*(pair_of(name, one) for one in sweeps), strict=True)
     flats = [flat for one in sweeps if (flat := landmarks(one).flat) is not None]
+    test_ratio = max(flats) / min(flats) if len(flats) == len(sweeps) else None
     return Spread(
         name, SETTINGS[name].batch_size, len(sweeps), _mean(lows), _mean(highs), max(highs) / min(highs),
-        max(flats) / min(flats),
+        test_ratio,
     )  # fmt: skip
 
 
