@@ -42,7 +42,7 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch that it grows with. Of sgd,
+# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch it grows with. Of sgd,
 # times one minus the momentum: cifar10-fast's 0.4 at 0.9, and linear scaling (https://arxiv.org/abs/1706.02677). AdamW:
 # near the low end of what did well in one grid (`runs/reference/adamw`), and the square root usual for it.
 USUAL = {"sgd": (4.0, 1.0), "adamw": (0.01, 0.5)}
