@@ -350,9 +350,10 @@ RULES: dict[str, Callable[[Sweep], float]] = {
 class Landmarks(NamedTuple):
     """Rates of a sweep: where the loss starts to fall, where it stops falling, and what LRMAX must not exceed, and why.
 
-    The first two are None where the fall is lost in the noise.
+    `start` and `flat` are None where the fall is lost in the noise; `first` is the sweep's first rate.
     """
 
+    first: float
     start: float | None
     flat: float | None
     bound: float
@@ -370,13 +371,13 @@ def landmarks(sweep: Sweep) -> Landmarks:
     turn, rise = turning_point(loss_L, sweep.noise)
     first = WARM_STEPS - 1  # before, the average is of too few steps
     start, lowest = loss_L[first], loss_L[turn]
-    bound = _bound(sweep)
+    bound, first_lr = _bound(sweep), float(lrs_L[0])
     if start - lowest < FALL_MIN * sweep.noise:
-        return Landmarks(None, None, *bound)
+        return Landmarks(first_lr, None, None, *bound)
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
     valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
     middle = _geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])])
-    return Landmarks(float(lrs_L[low]), middle, *bound)
+    return Landmarks(first_lr, float(lrs_L[low]), middle, *bound)
 
 
 def _bound(sweep: Sweep) -> tuple[float, str]:
@@ -404,11 +405,13 @@ def choose(found: Landmarks, usual: float) -> tuple[float, float]:
     later bears, a narrow one's still falls at rates that are too noisy for it later. In most of the settings that the
     rule was made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the
     smaller share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
-    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it. None exceeds the bound.
+    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None exceeds
+    the bound.
     """
     lr_max = usual if found.flat is None else _towards(usual, found.flat)
     lr_max = min(lr_max, found.bound)
-    return (lr_max / 30 if found.start is None else min(found.start, lr_max / 3)), lr_max
+    start = max(lr_max / 30, found.first) if found.start is None else found.start
+    return min(start, lr_max / 3), lr_max
 
 
 def _towards(usual: float, flat: float) -> float:
@@ -429,7 +432,7 @@ def reason_of(found: Sequence[Landmarks], usual: float) -> str:
         said, wanted = f"{said}loss stops falling", _towards(usual, one.flat)
     said = f"LRMAX is {said}" if wanted == lr_max else f"LRMAX is {one.bound_is}, which lies below {said}"
     if one.start is None:
-        said += "; LRMIN is a thirtieth of LRMAX"
+        said += "; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third"
     elif lr_min < one.start:
         said += "; LRMIN is a third of LRMAX, no tenth of the loss's fall being seen before that"
     else:

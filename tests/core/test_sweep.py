@@ -146,7 +146,7 @@ def test_a_range_test_weighs_with_the_usual_rate_of_its_optimizer_and_batch(opti
 
 def test_what_comes_after_the_first_turn_does_not_move_start_and_valley() -> None:
     again = pieces((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3), (200, 0.5))
-    assert landmarks(made(again))[:2] == landmarks(made(again[:151]))[:2]
+    assert landmarks(made(again))[:3] == landmarks(made(again[:151]))[:3]
 
 
 def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
@@ -183,10 +183,11 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
     # Falls by 0.05, rises by 0.1 from step 100 to 150, and is past 2.3 + 4 * 0.0101 by step 146.
     loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
     free, bound = made(loss, noise=0.0101, times=100), made(loss, noise=0.0101)
+    assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.6))  # the first rate
     assert pair(free) == pytest.approx((0.02, 0.6))
     assert reason_of([landmarks(free)], 0.6) == (
         "LRMAX is 0.6, the usual rate of this network at this batch size, since the fall of the loss is lost in the "
-        "noise; LRMIN is a thirtieth of LRMAX."
+        "noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
     assert pair(bound)[1] == pytest.approx(LRS[146] / 2)
     assert "had risen past its start, which lies below 0.6, the usual rate" in reason_of([landmarks(bound)], 0.6)

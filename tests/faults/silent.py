@@ -317,7 +317,7 @@ def endless_nan(_box: Box) -> str:
     if len(done) >= 60 or not np.isfinite(done).all():
         return f"{len(done)} steps, {np.isnan(done).sum()} of them NaN"
     rates = 1e-3 * 1e33 ** (np.arange(60) / 59)
-    return "" if 0 < found.lr_min < found.lr_max <= rates[len(done) - 1] else f"{found.lr_min}, {found.lr_max}"
+    return "" if 1e-3 <= found.lr_min < found.lr_max <= rates[len(done) - 1] else f"{found.lr_min}, {found.lr_max}"
 
 
 def batch_beyond_the_data(box: Box) -> str:
