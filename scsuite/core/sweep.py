@@ -405,8 +405,8 @@ def choose(found: Landmarks, usual: float) -> tuple[float, float]:
     later bears, a narrow one's still falls at rates that are too noisy for it later. In most of the settings that the
     rule was made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the
     smaller share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
-    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None exceeds
-    the bound.
+    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None
+    exceeds the bound.
     """
     lr_max = usual if found.flat is None else _towards(usual, found.flat)
     lr_max = min(lr_max, found.bound)
