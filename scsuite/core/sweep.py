@@ -48,9 +48,7 @@ FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too n
 # and the square root usual for it.
 USUAL = {"sgd": (0.6, 1.0), "adamw": (0.01, 0.5)}
 USUAL_BATCH = 512
-TEST_SHARE = (
-    1 / 4
-)  # of a test's own word on LRMAX, in log rate: of an eighth to three eighths `tests/studies` tells none
+TEST_SHARE = 1 / 4  # of a test's own word on LRMAX, in log rate; from 1/8 to 3/8 the study's settings do not tell
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
