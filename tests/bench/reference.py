@@ -1,5 +1,7 @@
-"""The loops that ours is measured against, written as people write them."""
+"""The loops that ours is measured against, written as people write them, and run as Python runs them."""
 
+import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from scsuite.core.loop import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+
 if TYPE_CHECKING:
     from albumentations import Compose
+
+# What glibc's own adjustment of these comes to once tensors above 32 MB were freed, and where it begins.
+M_MMAP_THRESHOLD = -3
+ADJUSTED = {M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20, M_MMAP_MAX: 65536}
+
+
+def returning_memory(run: Callable[[], object]) -> Callable[[], None]:
+    """`run` with what it frees given back to the system, as in a process where nobody asked glibc to keep it."""
+
+    def as_it_comes() -> None:
+        if sys.platform == "linux":
+            for option, value in ADJUSTED.items():
+                ctypes.CDLL(None).mallopt(option, value)
+        run()
+        keep_freed_memory()
+
+    return as_it_comes
 
 
 def bare_step(

@@ -1,6 +1,9 @@
 """The loop: what a step does, what a run repeats, where it can stop. Run: pytest tests/core/test_loop.py."""
 
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -388,6 +391,29 @@ def test_a_device_or_a_format_that_is_not_here_is_refused_with_those_that_are() 
     with pytest.raises(UsageError, match="bf16 on cpu"):
         resolve_arithmetic("cpu", "fp16")
     assert resolve_arithmetic("cpu", "bf16").dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_on_the_cpu_memory_that_was_freed_is_not_asked_of_the_system_again() -> None:
+    code = """
+import json, resource, torch
+from scsuite.core.loop import resolve_arithmetic
+
+def pages_of_ten_tensors() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+as_it_comes = pages_of_ten_tensors()
+resolve_arithmetic("cpu", "fp32")
+pages_of_ten_tensors()
+print(json.dumps([as_it_comes, pages_of_ten_tensors()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    as_it_comes, kept = json.loads(done.stdout)
+    assert as_it_comes > 100, "each tensor is at least 32 huge pages: where none is asked for, nothing is shown here"
+    assert kept < as_it_comes / 10
 
 
 def test_evaluation_normalises_as_the_policy_of_the_training_does(
