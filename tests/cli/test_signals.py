@@ -65,9 +65,11 @@ def signal_at_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, 
             if step == result.step:  # type: ignore[attr-defined]
                 signal.raise_signal(signum)
 
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and by the program
     with monkeypatch.context() as patch:
         patch.setattr(RunDir, "append_step", append_and_raise)
         yield wanted
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.mark.parametrize(
