@@ -1,12 +1,12 @@
-"""What the recipe's defaults were chosen on: a factorial of short trainings, and what each of its factors gives.
+"""What the recipe's defaults were chosen on: factorials of trainings, and what each of their factors gives.
 
-    python -m tests.studies.recipes [--data ARCHIVE] [--out FOLDER]
+    python -m tests.studies.recipes short|long [--data ARCHIVE] [--out FOLDER]
 
-Each training is on 10,000 real images, width 0.25, batch 512, 20 epochs; accuracy is that of 6,000 other images held
-out of the training images, of the last weights and of averages over three horizons. Sixteen trainings, half of all
-combinations of five factors: the fifth is the parity of the others, so no effect of one or of two of them is mixed with
-another's. What a recipe may change of the network is tried one at a time beside one of them. Out: recipes.csv and
-environment.json; the effects on the terminal.
+Accuracy is that of images held out of the training images, of the last weights and of averages over some horizons.
+Half of all combinations of the factors is trained: the last factor is the parity of the others, so of five no effect of
+one or of two is mixed with another's, and of four none of one with one of two. What else is tried, is tried one at a
+time beside them. `short` is 400 steps of a narrow network. `long` is nearer to a full training: as many epochs, and a
+network that knows its images as well at their end. Out: recipes.csv and environment.json; the effects on the terminal.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN
 from scsuite.core.files import write_csv
 from scsuite.core.model import LOGIT_SCALE
 from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 
 Values = NDArray[np.float64]
-OUT = ROOT / "runs" / "reference" / "recipes"
-NUM_TRAIN, NUM_HELD_OUT, WIDTH, BATCH, EPOCHS, SEED = 10_000, 6_000, 0.25, 512, 20, 1
-HORIZONS = (0.5, 1.0, 2.0)  # epochs
+OUT = ROOT / "runs" / "reference"
+BATCH, SEED = 512, 1
+SETTINGS = ("cycle_momentum", "weight_decay", "label_smoothing", "lr_min", "lr_max")  # of a Recipe, for TrainConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One combination of the factors."""
+    """What a training may differ in from another of the same design."""
 
     cycle_momentum: bool
     weight_decay: float
@@ -47,48 +48,89 @@ class Recipe:
     logit_scale: float = LOGIT_SCALE
     initial_weights: str = "torch"  # or kaiming: normal, by the fan out, https://arxiv.org/abs/1502.01852
 
+    @property
+    def effective_rate(self) -> float:
+        """At the peak: the rate over 1 - momentum, by which the weights move in the long run."""
+        return round(self.lr_max / (1 - (MOMENTUM_MIN if self.cycle_momentum else MOMENTUM_FLAT)), 6)
 
-LEVELS: dict[str, tuple[Any, Any]] = {  # of each factor: the low one, the high one
-    "cycle_momentum": (True, False),
-    "weight_decay": (5e-4, 1e-3),
-    "label_smoothing": (0.0, 0.1),
-    "lr_min": (0.02, 0.1),
-    "lr_max": (0.5, 1.08),
-}
+
+def at_effective_rate(effective_rate: float, cycle_momentum: bool, **values: Any) -> Recipe:
+    """That rate at the peak, whatever the momentum; a hundredth of it at both ends."""
+    lr_max = effective_rate * (1 - (MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT))
+    return Recipe(cycle_momentum=cycle_momentum, lr_min=lr_max / 100, lr_max=lr_max, **values)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A factorial: the size of its trainings, the low and the high level of each factor, and what is tried beside."""
+
+    num_train: int
+    num_held_out: int
+    width: float
+    epochs: int
+    horizons: tuple[float, ...]  # of the averages, in epochs
+    levels: Mapping[str, tuple[Any, Any]]
+    variants: tuple[Recipe, ...]
+    make: Callable[..., Recipe] = Recipe
+
+    def recipes(self) -> list[Recipe]:
+        """Half of all combinations."""
+        chosen = []
+        for bits in itertools.product((0, 1), repeat=len(self.levels) - 1):
+            levels = zip(self.levels, (*bits, sum(bits) % 2), strict=True)
+            chosen.append(self.make(**{name: self.levels[name][bit] for name, bit in levels}))
+        return chosen
 
 
 BASE = Recipe(cycle_momentum=True, weight_decay=5e-4, label_smoothing=0.1, lr_min=0.02, lr_max=1.08)
-VARIANTS = (
-    replace(BASE, logit_scale=1 / 16), replace(BASE, logit_scale=1 / 4), replace(BASE, initial_weights="kaiming")
+SHORT = Design(
+    10_000, 6_000, width=0.25, epochs=20, horizons=(0.5, 1.0, 2.0),
+    levels={
+        "cycle_momentum": (True, False),
+        "weight_decay": (5e-4, 1e-3),
+        "label_smoothing": (0.0, 0.1),
+        "lr_min": (0.02, 0.1),
+        "lr_max": (0.5, 1.08),
+    },
+    variants=(
+        BASE, replace(BASE, logit_scale=1 / 16), replace(BASE, logit_scale=1 / 4),
+        replace(BASE, initial_weights="kaiming"),
+    ),
 )  # fmt: skip
+LONG = Design(
+    20_000, 10_000, width=0.5, epochs=24, horizons=(0.5, 1.0, 2.0, 3.0),
+    levels={
+        "cycle_momentum": (True, False),
+        "weight_decay": (5e-4, 1e-3),
+        "label_smoothing": (0.1, 0.2),
+        "effective_rate": (4.0, 8.0),
+    },
+    variants=(
+        at_effective_rate(4.0, cycle_momentum=False, weight_decay=5e-4, label_smoothing=0.0),  # cifar10-fast's
+        at_effective_rate(4.0, cycle_momentum=False, weight_decay=2e-3, label_smoothing=0.2),
+    ),
+    make=at_effective_rate,
+)  # fmt: skip
+DESIGNS = {"short": SHORT, "long": LONG}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Recipe):
-    """A row of recipes.csv: accuracies of the last weights, and of averages over HORIZONS epochs."""
+    """A row of recipes.csv: accuracies of the last weights, and of the averages by their horizons in epochs."""
 
     last: float
-    averaged: tuple[float, ...]
+    averaged: Mapping[float, float]
     precision: str
 
     def row(self) -> dict[str, Any]:
         """Plain values by column."""
         values = asdict(self)
         averaged, precision = values.pop("averaged"), values.pop("precision")
-        columns = {f"ema_{epochs:g}": value for epochs, value in zip(HORIZONS, averaged, strict=True)}
+        columns = {f"ema_{epochs:g}": value for epochs, value in averaged.items()}
         return {**values, **columns, "precision": precision}
 
 
-def recipes() -> list[Recipe]:
-    """Half of all combinations: of resolution V."""
-    chosen = []
-    for bits in itertools.product((0, 1), repeat=len(LEVELS) - 1):
-        levels = zip(LEVELS, (*bits, sum(bits) % 2), strict=True)
-        chosen.append(Recipe(**{name: LEVELS[name][bit] for name, bit in levels}))
-    return chosen
-
-
-def train(work: tuple[Recipe, str]) -> Trained:
+def train(work: tuple[Design, Recipe, str]) -> Trained:
     """One training, on one thread."""
     import torch
 
@@ -99,55 +141,56 @@ def train(work: tuple[Recipe, str]) -> Trained:
     from scsuite.core.loop import StepResult, Trainer, fit
 
     torch.set_num_threads(1)
-    recipe, archive = work
+    design, recipe, archive = work
     model.LOGIT_SCALE = recipe.logit_scale  # in this process alone: checkpoints are refused with another
-    settings = {name: getattr(recipe, name) for name in LEVELS}
-    data = load_dataset(archive, limit_train=NUM_TRAIN + NUM_HELD_OUT, limit_test=10)
-    train, held_out = hold_out(data.train, NUM_HELD_OUT)
+    data = load_dataset(archive, limit_train=design.num_train + design.num_held_out, limit_test=10)
+    train, held_out = hold_out(data.train, design.num_held_out)
     data = replace(data, train=train, test=held_out.take(range(10)))
     config = TrainConfig(
-        seed=SEED, batch_size=BATCH, width=WIDTH, epochs=EPOCHS, ema=0, workers=0, device="cpu", **settings
-    )
+        seed=SEED, batch_size=BATCH, width=design.width, epochs=design.epochs, ema=0, workers=0, device="cpu",
+        **{name: getattr(recipe, name) for name in SETTINGS},
+    )  # fmt: skip
     trainer = Trainer(data, config)
     if recipe.initial_weights == "kaiming":
         generator = torch.Generator().manual_seed(SEED)
         for module in trainer.model.modules():
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    averages = [WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS]
+    averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in design.horizons}
 
     def follow(step: StepResult) -> None:
-        for average in averages:
+        for average in averages.values():
             average.follow(trainer.model, step.step)
 
     for _ in fit(trainer, on_step=follow):
         pass
-    networks = [trainer.model, *(average.model for average in averages)]
-    last, *averaged = (trainer.evaluate(held_out, model=network).accuracy for network in networks)
-    return Trained(**asdict(recipe), last=last, averaged=tuple(averaged), precision=trainer.arithmetic.precision)
+    averaged = {epochs: trainer.evaluate(held_out, model=ema.model).accuracy for epochs, ema in averages.items()}
+    last = trainer.evaluate(held_out, model=trainer.model).accuracy
+    return Trained(**asdict(recipe), last=last, averaged=averaged, precision=trainer.arithmetic.precision)
 
 
-def effects(rows: Sequence[Trained]) -> tuple[Values, Values, Values]:
+def effects(design: Design, rows: Sequence[Trained]) -> tuple[Values, Values, Values]:
     """Of each factor (C) and kind of accuracy (A), in points: the mean at its high level less that at its low one.
 
     Then the standard errors, those of a difference of two means of half the rows, from what the effects leave over; and
     the means of all rows, in per cent.
     """
-    signs_RC = np.array([[2 * (getattr(row, name) == LEVELS[name][1]) - 1 for name in LEVELS] for row in rows])
-    design = np.column_stack([np.ones(len(rows)), signs_RC])
-    accuracies_RA = 100 * np.array([[row.last, *row.averaged] for row in rows])
-    found, *_ = np.linalg.lstsq(design, accuracies_RA, rcond=None)
-    left_RA = accuracies_RA - design @ found
-    variance_A = (left_RA**2).sum(axis=0) / (len(rows) - design.shape[1])
+    levels = design.levels
+    signs_RC = np.array([[2 * (getattr(row, name) == levels[name][1]) - 1 for name in levels] for row in rows])
+    model = np.column_stack([np.ones(len(rows)), signs_RC])
+    accuracies_RA = 100 * np.array([[row.last, *row.averaged.values()] for row in rows])
+    found, *_ = np.linalg.lstsq(model, accuracies_RA, rcond=None)
+    left_RA = accuracies_RA - model @ found
+    variance_A = (left_RA**2).sum(axis=0) / (len(rows) - model.shape[1])
     return 2 * found[1:], 2 * np.sqrt(variance_A / len(rows)), found[0]
 
 
-def effects_table(rows: Sequence[Trained]) -> Table:
+def effects_table(design: Design, rows: Sequence[Trained]) -> Table:
     """A line a factor."""
-    columns = [f"average over {epochs:g} epochs" for epochs in HORIZONS]
+    columns = [f"average over {epochs:g} epochs" for epochs in design.horizons]
     out = Table("factor", "from", "to", "last weights", *columns, title=f"effects in points, n = {len(rows)}")
-    effects_CA, errors_A, means_A = effects(rows)
-    for (name, (low, high)), effect_A in zip(LEVELS.items(), effects_CA, strict=True):
+    effects_CA, errors_A, means_A = effects(design, rows)
+    for (name, (low, high)), effect_A in zip(design.levels.items(), effects_CA, strict=True):
         cells = (f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effect_A, errors_A, strict=True))
         out.add_row(name, f"{low:g}", f"{high:g}", *cells)
     out.add_section()
@@ -155,33 +198,37 @@ def effects_table(rows: Sequence[Trained]) -> Table:
     return out
 
 
-def variants(rows: Sequence[Trained]) -> Table:
-    """BASE and what differs from it in the network, accuracies in per cent."""
-    out = Table("logits times", "initial weights", "last weights", *(f"average over {e:g} epochs" for e in HORIZONS))
+def variants_table(design: Design, rows: Sequence[Trained]) -> Table:
+    """A line a variant, accuracies in per cent."""
+    names = ("cycle_momentum", "weight_decay", "label_smoothing", "lr_max", "logit_scale", "initial_weights")
+    out = Table(*names, "last weights", *(f"average over {epochs:g} epochs" for epochs in design.horizons))
     for row in rows:
-        if all(getattr(row, name) == getattr(BASE, name) for name in LEVELS):
-            values = (f"{100 * value:.2f}" for value in (row.last, *row.averaged))
-            out.add_row(f"{row.logit_scale:g}", row.initial_weights, *values)
+        values = (f"{100 * value:.2f}" for value in (row.last, *row.averaged.values()))
+        out.add_row(*(str(getattr(row, name)) for name in names), *values)
     return out
 
 
 def main() -> None:
-    """Train all combinations, one process a core."""
+    """Train all combinations, one process a core; a row is written when its training is done."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies.recipes", description=__doc__)
+    parser.add_argument("design", choices=DESIGNS)
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help="default: runs/reference/recipes-DESIGN")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+    design, out = DESIGNS[options.design], options.out or OUT / f"recipes-{options.design}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+    recipes = list(dict.fromkeys((*design.recipes(), *design.variants)))  # a variant may be one of the combinations
+    rows: dict[Recipe, Trained] = {}
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        rows = pool.map(train, [(recipe, str(options.data)) for recipe in (*recipes(), *VARIANTS)], chunksize=1)
-    values = [row.row() for row in rows]
-    write_csv(options.out / "recipes.csv", tuple(values[0]), [tuple(row.values()) for row in values])
+        work = [(design, recipe, str(options.data)) for recipe in recipes]
+        for recipe, row in zip(recipes, pool.imap(train, work), strict=True):
+            rows[recipe] = row
+            values = [row.row() for row in rows.values()]
+            write_csv(out / "recipes.csv", tuple(values[0]), [tuple(row.values()) for row in values])
     console = Console(width=150)
-    console.print(
-        effects_table([row for row in rows if row.logit_scale == LOGIT_SCALE and row.initial_weights == "torch"])
-    )
-    console.print(variants(rows))
+    console.print(effects_table(design, [rows[recipe] for recipe in design.recipes()]))
+    console.print(variants_table(design, [rows[recipe] for recipe in design.variants]))
 
 
 if __name__ == "__main__":
