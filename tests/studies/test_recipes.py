@@ -45,11 +45,22 @@ def test_no_two_factors_of_the_short_design_are_mixed_with_two_others() -> None:
 def test_the_effects_are_the_gains_that_went_in(design: Design) -> None:
     found_CA, errors_A, means_A = effects(design, [trained(design, recipe) for recipe in design.recipes()])
     gains = GAINS[: len(design.levels)]
-    for gain, effect_A in zip(gains, found_CA, strict=True):
+    together = (0.0,) * len(design.products)
+    for gain, effect_A in zip((*gains, *together), found_CA, strict=True):
         assert effect_A == pytest.approx(100 * gain, abs=1e-9)
     assert errors_A == pytest.approx(0, abs=1e-9)
     num_averages = len(design.horizons)
     assert means_A == pytest.approx([50 + 50 * sum(gains)] + [60 + 50 * sum(gains)] * num_averages)
+
+
+def test_what_two_factors_do_together_is_told_from_what_each_does() -> None:
+    rows = [trained(LONG, recipe) for recipe in LONG.recipes()]
+    high = [row.weight_decay == 1e-3 and row.effective_rate == 8 for row in rows]
+    rows = [replace(row, last=row.last - 0.02 * both) for row, both in zip(rows, high, strict=True)]
+    found_CA, errors_A, _ = effects(LONG, rows)
+    # Two points less in a quarter of the rows: one less from each factor's high level, one less where they are alike.
+    assert found_CA[:, 0] == pytest.approx([1.0, -2.0 - 1.0, 0.0, 3.0 - 1.0, -1.0])
+    assert errors_A[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_the_error_is_that_of_a_difference_of_two_means() -> None:
