@@ -56,8 +56,8 @@ class Recipe:
 
 def at_effective_rate(effective_rate: float, cycle_momentum: bool, **values: Any) -> Recipe:
     """That rate at the peak, whatever the momentum; a hundredth of it at both ends."""
-    lr_max = effective_rate * (1 - (MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT))
-    return Recipe(cycle_momentum=cycle_momentum, lr_min=lr_max / 100, lr_max=lr_max, **values)
+    lr_max = round(effective_rate * (1 - (MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT)), 6)
+    return Recipe(cycle_momentum=cycle_momentum, lr_min=round(lr_max / 100, 6), lr_max=lr_max, **values)
 
 
 @dataclass(frozen=True)
