@@ -5,8 +5,8 @@
 Accuracy is that of images held out of the training images, of the last weights and of averages over some horizons.
 Half of all combinations of the factors is trained: the last factor is the parity of the others, so of five no effect of
 one or of two is mixed with another's, and of four none of one with one of two. What else is tried, is tried one at a
-time beside them. `short` is 400 steps of a narrow network. `long` is nearer to a full training: as many epochs, and a
-network that knows its images as well at their end. Out: recipes.csv and environment.json; the effects on the terminal.
+time beside them. `short` is 400 steps of a narrow network. `long` is nearer to a full training: as many epochs, more
+images, a wider network. Out: recipes.csv and environment.json; the effects on the terminal.
 """
 
 import argparse
@@ -51,13 +51,17 @@ class Recipe:
     @property
     def effective_rate(self) -> float:
         """At the peak: the rate over 1 - momentum, by which the weights move in the long run."""
-        return round(self.lr_max / (1 - (MOMENTUM_MIN if self.cycle_momentum else MOMENTUM_FLAT)), 6)
+        return round(self.lr_max / (1 - _peak_momentum(self.cycle_momentum)), 6)
 
 
 def at_effective_rate(effective_rate: float, cycle_momentum: bool, **values: Any) -> Recipe:
     """That rate at the peak, whatever the momentum; a hundredth of it at both ends."""
-    lr_max = round(effective_rate * (1 - (MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT)), 6)
+    lr_max = round(effective_rate * (1 - _peak_momentum(cycle_momentum)), 6)
     return Recipe(cycle_momentum=cycle_momentum, lr_min=round(lr_max / 100, 6), lr_max=lr_max, **values)
+
+
+def _peak_momentum(cycle_momentum: bool) -> float:
+    return MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ DESIGNS = {"short": SHORT, "long": LONG}
 class Trained(Recipe):
     """A row of recipes.csv: accuracies of the last weights, and of the averages by their horizons in epochs."""
 
+    train_accuracy: float  # of the last epoch's augmented images, as it went along
     last: float
     averaged: Mapping[float, float]
     precision: str
@@ -165,11 +170,13 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
         for average in averages.values():
             average.follow(trainer.model, step.step)
 
-    for _ in fit(trainer, on_step=follow):
-        pass
+    *_, last_epoch = fit(trainer, on_step=follow)
     averaged = {epochs: trainer.evaluate(held_out, model=ema.model).accuracy for epochs, ema in averages.items()}
     last = trainer.evaluate(held_out, model=trainer.model).accuracy
-    return Trained(**asdict(recipe), last=last, averaged=averaged, precision=trainer.arithmetic.precision)
+    return Trained(
+        **asdict(recipe), train_accuracy=last_epoch.train_accuracy, last=last, averaged=averaged,
+        precision=trainer.arithmetic.precision,
+    )  # fmt: skip
 
 
 def effects(design: Design, rows: Sequence[Trained]) -> tuple[Values, Values, Values]:

@@ -19,7 +19,7 @@ def trained(design: Design, recipe: Recipe) -> Trained:
     """0.5, and each factor's gain where it is at its high level; the averages are 0.1 better."""
     last = 0.5 + sum(gain * (sign == 1) for gain, sign in zip(GAINS, signs(design, recipe), strict=False))
     averaged = dict.fromkeys(design.horizons, last + 0.1)
-    return Trained(**asdict(recipe), last=last, averaged=averaged, precision="fp32")
+    return Trained(**asdict(recipe), train_accuracy=0.9, last=last, averaged=averaged, precision="fp32")
 
 
 @pytest.mark.parametrize(("design", "num_recipes"), [(SHORT, 16), (LONG, 8)])
