@@ -226,7 +226,8 @@ def shown_default(item: dataclasses.Field[Any]) -> str | None:
     if item.default is dataclasses.MISSING or item.default is None or item.default == ():
         return None
     if isinstance(item.default, bool):
-        return None if not item.default else flag_of(item).removeprefix("--")
+        two_sided, sign = "flags" not in item.metadata, "" if item.default else "no-"
+        return sign + flag_of(item).removeprefix("--") if item.default or two_sided else None
     return str(item.default)
 
 

@@ -15,7 +15,7 @@ from scsuite.core.errors import InputError, UsageError
 
 MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, section 4.3: high rate, low momentum
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
-MOMENTUM_FLAT = 0.9  # with --no-cycle-momentum
+MOMENTUM_FLAT = 0.9  # without --cycle-momentum
 PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
 EMA_SHARE = 1 / 24  # of the epochs: what the average of the weights looks back on
 RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
@@ -174,7 +174,7 @@ class RecipeConfig(RunConfig):
     augment_engine: str = option(
         "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
-    cycle_momentum: bool = option(True, "Momentum 0.95 > 0.85 > 0.95 against the rate, or 0.9.")
+    cycle_momentum: bool = option(False, "Momentum 0.95 > 0.85 > 0.95 against the rate, rather than 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
 

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from scsuite.core.loop import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from scsuite.core.loop import LARGEST_KEPT, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 
 if TYPE_CHECKING:
     from albumentations import Compose
 
 # What glibc's own adjustment of these comes to once tensors above 32 MB were freed, and where it begins.
-M_MMAP_THRESHOLD = -3
-ADJUSTED = {M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20, M_MMAP_MAX: 65536}
+ADJUSTED = {M_MMAP_THRESHOLD: LARGEST_KEPT, M_TRIM_THRESHOLD: 2 * LARGEST_KEPT}
 
 
 def returning_memory(run: Callable[[], object]) -> Callable[[], None]:

@@ -295,8 +295,7 @@ def test_the_rates_follow_one_cycle_without_annihilation(trained: Answer) -> Non
     lrs = [float(row["lr"]) for row in rows_of(trained.run_dir / "steps.csv")]
     # peak at round(2 * 5 / 24 * 4) - 1 = 1; then 6 equal steps of 0.015 down to LRMIN, and never below it
     assert lrs == pytest.approx([0.01, 0.1, 0.085, 0.07, 0.055, 0.04, 0.025, 0.01])
-    momenta = [float(row["momentum"]) for row in rows_of(trained.run_dir / "steps.csv")]
-    assert (momenta[0], momenta[1], momenta[-1]) == pytest.approx((0.95, 0.85, 0.95))
+    assert {row["momentum"] for row in rows_of(trained.run_dir / "steps.csv")} == {"0.9"}
 
 
 def test_lr_max_alone_gives_a_tenth_as_the_lower_rate_and_says_so(trained: Answer) -> None:

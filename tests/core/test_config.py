@@ -94,7 +94,7 @@ ALLOWED: list[tuple[type[Config], str, Any]] = [
     (LrRangeConfig, "epochs", 0.5),
     (TrainConfig, "peak_epoch", 23.99),
     (TrainConfig, "lr_max", 5),
-    (TrainConfig, "cycle_momentum", False),
+    (TrainConfig, "cycle_momentum", True),
 ]
 
 

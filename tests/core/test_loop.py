@@ -99,8 +99,10 @@ def test_a_step_that_is_not_finite_leaves_weights_and_momentum_alone(
     assert same(before, after)
 
 
-def test_the_rates_of_a_run_are_those_of_torchs_one_cycle(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
-    trainer = Trainer(tiny_data, replace(tiny_config, peak_epoch=1.0, lr_min=0.02))
+def test_rates_and_cycled_momentum_of_a_run_are_those_of_torchs_one_cycle(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, peak_epoch=1.0, lr_min=0.02, cycle_momentum=True))
     _, steps = run(trainer)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(

@@ -26,7 +26,7 @@ class Setting:
     """What a training is, but for its LRMAX; `real` are the archive's images, else `shapes`.
 
     `lr_min` is that of the grid, if not what each seed's own range test finds. `drawn`: the held-out images are no part
-    of `shapes` but drawn for the study.
+    of `shapes` but drawn for the study. `cycle_momentum`, as the default was when the rule was made.
     """
 
     name: str
@@ -39,44 +39,58 @@ class Setting:
     rates: tuple[float, ...] = GRID
     lr_min: float | None = None
     drawn: bool = False
+    cycle_momentum: bool = False
 
 
+# The rule was made on these, at cycled momentum, as the default then was; it is judged at the default.
+MADE_ON = (
+    Setting("real-512", real=True, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=512),
+    Setting(
+        "shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128,
+        lr_min=0.004721826836398874,  # as an earlier form of the rule had found it
+    ),
+    Setting("real-128", real=True, num_train=8_000, num_held_out=10_000, width=0.1875, batch_size=128),
+    Setting("shapes-512", real=False, num_train=6_000, num_held_out=4_000, width=0.1875, batch_size=512, epochs=16),
+    Setting(
+        "wide-512", real=True, num_train=10_000, num_held_out=5_000, width=0.5, batch_size=512,
+        rates=GRID[2:7], lr_min=0.01,
+    ),
+    Setting("more-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
+    Setting(
+        "long-shapes-128", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=128, epochs=24
+    ),
+    Setting(
+        "fresh-real-512", real=True, num_train=14_000, num_held_out=10_000, width=0.125, batch_size=512, epochs=14
+    ),
+    Setting(
+        "fresh-shapes-256", real=False, num_train=10_000, num_held_out=6_000, width=0.125, batch_size=256,
+        epochs=24, drawn=True,
+    ),
+)  # fmt: skip
+JUDGED_ON = (
+    Setting(
+        "judged-real-256", real=True, num_train=12_000, num_held_out=10_000, width=0.125, batch_size=256, epochs=14
+    ),
+    Setting(
+        "judged-shapes-512", real=False, num_train=10_000, num_held_out=6_000, width=0.125, batch_size=512,
+        epochs=24, drawn=True,
+    ),
+)  # fmt: skip
+# Range tests alone: how far seeds lie apart, and what the batch size changes.
+SPREAD = tuple(
+    Setting(f"batch-{batch_size}", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=batch_size)
+    for batch_size in (32, 128, 512, 1024)
+)
 SETTINGS = {
     setting.name: setting
-    for setting in (
-        Setting("real-512", real=True, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=512),
-        Setting(
-            "shapes-128", real=False, num_train=5_000, num_held_out=5_000, width=0.25, batch_size=128,
-            lr_min=0.004721826836398874,  # as an earlier form of the rule had found it
-        ),
-        Setting("real-128", real=True, num_train=8_000, num_held_out=10_000, width=0.1875, batch_size=128),
-        Setting("shapes-512", real=False, num_train=6_000, num_held_out=4_000, width=0.1875, batch_size=512, epochs=16),
-        Setting(
-            "wide-512", real=True, num_train=10_000, num_held_out=5_000, width=0.5, batch_size=512,
-            rates=GRID[2:7], lr_min=0.01,
-        ),
-        Setting("more-real-512", real=True, num_train=12_000, num_held_out=10_000, width=0.1875, batch_size=512),
-        Setting(
-            "long-shapes-128", real=False, num_train=8_000, num_held_out=2_000, width=0.125, batch_size=128, epochs=24
-        ),
-        Setting(
-            "fresh-real-512", real=True, num_train=14_000, num_held_out=10_000, width=0.125, batch_size=512, epochs=14
-        ),
-        Setting(
-            "fresh-shapes-256", real=False, num_train=10_000, num_held_out=6_000, width=0.125, batch_size=256,
-            epochs=24, drawn=True,
-        ),
-        # Range tests alone: what the batch size changes.
-        Setting("real-32", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=32),
-        Setting("real-1024", real=True, num_train=10_000, num_held_out=5_000, width=0.125, batch_size=1024),
-    )
-}  # fmt: skip
-# The rule was made on these, and so many seeds of each; it is judged on the others.
+    for setting in (*(replace(setting, cycle_momentum=True) for setting in MADE_ON), *JUDGED_ON, *SPREAD)
+}
+# So many seeds of what it was made on.
 DESIGN = {
     "real-512": 2, "shapes-128": 1, "real-128": 2, "shapes-512": 2, "wide-512": 1, "more-real-512": 2,
-    "long-shapes-128": 1,
+    "long-shapes-128": 1, "fresh-real-512": 3, "fresh-shapes-256": 3,
 }  # fmt: skip
-JUDGED = ("fresh-real-512", "fresh-shapes-256")
+JUDGED = tuple(setting.name for setting in JUDGED_ON)
 
 
 @dataclass(frozen=True)
@@ -156,7 +170,10 @@ def _sweep(cell: Cell, archive: str) -> list[Step]:
     from scsuite.core.sweep import range_test
 
     setting, (data, _) = SETTINGS[cell.setting], data_of(cell.setting, archive)
-    config = LrRangeConfig(seed=cell.seed, batch_size=setting.batch_size, width=setting.width, workers=0, device="cpu")
+    config = LrRangeConfig(
+        seed=cell.seed, batch_size=setting.batch_size, width=setting.width, cycle_momentum=setting.cycle_momentum,
+        workers=0, device="cpu",
+    )  # fmt: skip
     (done,) = range_test(data, config).sweeps
     columns = zip(done.lrs_L.tolist(), done.losses_L.tolist(), done.accuracies_L.tolist(), strict=True)
     return [Step(cell.setting, cell.seed, step, *values) for step, values in enumerate(columns)]
@@ -175,7 +192,7 @@ def _train(cell: Cell, archive: str) -> Training:
         data,
         TrainConfig(
             seed=cell.seed, batch_size=setting.batch_size, width=setting.width, epochs=setting.epochs,
-            lr_min=cell.lr_min, lr_max=cell.lr_max, workers=0, device="cpu",
+            lr_min=cell.lr_min, lr_max=cell.lr_max, cycle_momentum=setting.cycle_momentum, workers=0, device="cpu",
         ),
     )  # fmt: skip
     accuracy, diverged = 1 / len(data.class_names), True

@@ -83,7 +83,8 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
 
 def usual_of(setting: str) -> float:
     """LRMAX before any test."""
-    return sweep.usual_rate(LrRangeConfig(batch_size=SETTINGS[setting].batch_size))
+    of = SETTINGS[setting]
+    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, cycle_momentum=of.cycle_momentum))
 
 
 def pair_of(setting: str, test: Sweep) -> tuple[float, float]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scsuite.core.sweep import landmarks
-from tests.studies.cells import SETTINGS, Cell, Step
+from tests.studies.cells import SETTINGS, SPREAD, Cell, Step
 from tests.studies.regret import pair_of, sweeps_of
 
 NUM_SEEDS = 10
-SPREADS = ("real-32", "real-128", "real-512", "real-1024")
+SPREADS = tuple(setting.name for setting in SPREAD)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tests.studies.regret import (
     sweeps_of,
 )
 
-NAME = "fresh-real-512"  # one that the rule is judged on
+NAME = "judged-real-256"  # one that the rule is judged on
 DESIGNED = "real-128"
 
 
