@@ -174,6 +174,7 @@ class RecipeConfig(RunConfig):
     augment_engine: str = option(
         "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
+    gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
     cycle_momentum: bool = option(False, "Momentum 0.95 > 0.85 > 0.95 against the rate, rather than 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 

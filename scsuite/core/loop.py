@@ -152,12 +152,28 @@ def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> t
 
     Fused: one pass over the weights, which `found_inf` turns into none without asking the device; see `train_step`.
     """
-    decay = config.weight_decay
+    parameters, decay = list(model.parameters()), config.weight_decay
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True
+        optimizer = torch.optim.SGD(
+            parameters, lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True
         )
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
+    if config.gradient_centralization:
+        optimizer.register_step_pre_hook(lambda *_: centralize([p.grad for p in parameters if p.grad is not None]))
+    return optimizer
+
+
+def centralize(gradients: Sequence[Tensor]) -> None:
+    """Take from each convolution filter's gradient, an OIHW tensor's [o], its mean, in place; leave all other shapes.
+
+    The filters' means then only decay. Source: gradient centralization, https://arxiv.org/abs/2004.01461, for
+    convolutions alone.
+    """
+    for gradient in gradients:
+        if gradient.ndim == 4:
+            gradient.sub_(gradient.mean(dim=(1, 2, 3), keepdim=True))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:

@@ -127,6 +127,7 @@ def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[st
         "weight decay": config.weight_decay,
         "label smoothing": config.label_smoothing,
         "dropout": config.dropout,
+        "gradient centralization": config.gradient_centralization,
         "cycled momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(kinds),

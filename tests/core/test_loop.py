@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from scsuite.core.loop import (
     train_step,
 )
 from scsuite.core.model import build_model
+
+WIDTH = 0.05
 
 
 def run(trainer: Trainer) -> tuple[list[EpochResult], list[StepResult]]:
@@ -69,15 +71,50 @@ def one_step(config: TrainConfig, batch: Batch, lr: float = 0.1) -> tuple[dict[s
     return before, {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def test_a_step_is_torchs_own_sgd_step(tiny_config: TrainConfig, batch: Batch) -> None:
-    config = replace(tiny_config, dropout=0.0, label_smoothing=0.1, weight_decay=0.01)
-    _, ours = one_step(config, batch)
-    model = build_model(3, config.width, seed=1).train()
+def torchs_step(batch: Batch, change: Callable[[torch.nn.Module], None]) -> dict[str, Tensor]:
+    """Weights after a step of torch's own SGD; `change` may change the gradients before it."""
+    model = build_model(3, WIDTH, seed=1).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
     torch.nn.CrossEntropyLoss(label_smoothing=0.1)(model(batch.images_NCHW), batch.labels_N).backward()
+    change(model)
     optimizer.step()
-    for name, parameter in model.named_parameters():
-        assert torch.allclose(ours[name], parameter, atol=1e-6), name
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def test_a_step_is_torchs_own_sgd_step(tiny_config: TrainConfig, batch: Batch) -> None:
+    config = replace(
+        tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01, gradient_centralization=False
+    )
+    _, ours = one_step(config, batch)
+    for name, theirs in torchs_step(batch, lambda _: None).items():
+        assert torch.allclose(ours[name], theirs, atol=1e-6), name
+
+
+def test_a_step_with_centralization_is_torchs_with_the_filters_gradients_less_their_means(
+    tiny_config: TrainConfig, batch: Batch
+) -> None:
+    def centralized(model: torch.nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                assert module.weight.grad is not None
+                filters_ON = module.weight.grad.flatten(start_dim=1)
+                filters_ON -= filters_ON.double().sum(dim=1, keepdim=True) / filters_ON.shape[1]
+
+    _, ours = one_step(replace(tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01), batch)
+    for name, theirs in torchs_step(batch, centralized).items():
+        assert torch.allclose(ours[name], theirs, atol=1e-6), name
+
+
+def test_centralization_leaves_the_mean_of_each_filter_where_it_was(tiny_config: TrainConfig, batch: Batch) -> None:
+    config = replace(tiny_config, dropout=0.0, weight_decay=0.0)
+    before, after = one_step(config, batch)
+    _, plain = one_step(replace(config, gradient_centralization=False), batch)
+    filters = [name for name in before if before[name].ndim == 4]
+    assert len(filters) == 8
+    for name in filters:
+        mean, moved, unmoved = (weights[name].mean(dim=(1, 2, 3)) for weights in (before, plain, after))
+        assert torch.allclose(unmoved, mean, atol=1e-7), name
+        assert not torch.allclose(moved, mean, atol=1e-5), name
 
 
 def test_l1_moves_the_weights_by_its_subgradient(tiny_config: TrainConfig, batch: Batch) -> None:
@@ -401,20 +438,21 @@ def test_on_the_cpu_memory_that_was_freed_is_not_asked_of_the_system_again() -> 
 import json, resource, torch
 from scsuite.core.loop import resolve_arithmetic
 
-def pages_of_ten_tensors() -> int:
+def pages_of_six_tensors_ten_times() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
-        torch.ones(2**24)
+        tensors = [torch.ones(2**22) for _ in range(6)]  # 16 MB each
+        del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-as_it_comes = pages_of_ten_tensors()
+as_it_comes = pages_of_six_tensors_ten_times()
 resolve_arithmetic("cpu", "fp32")
-pages_of_ten_tensors()
-print(json.dumps([as_it_comes, pages_of_ten_tensors()]))
+pages_of_six_tensors_ten_times()
+print(json.dumps([as_it_comes, pages_of_six_tensors_ten_times()]))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     as_it_comes, kept = json.loads(done.stdout)
-    assert as_it_comes > 100, "each tensor is at least 32 huge pages: where none is asked for, nothing is shown here"
+    assert as_it_comes > 100, "each tensor is at least 8 huge pages: where none is asked for, nothing is shown here"
     assert kept < as_it_comes / 10
 
 
@@ -443,7 +481,8 @@ GOLDEN_LOSSES = [
 
 
 def test_the_loss_curve_is_the_recorded_one(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
-    _, steps = run(Trainer(tiny_data, replace(tiny_config, lr_max=0.02, label_smoothing=0.0)))
+    before = replace(tiny_config, label_smoothing=0.0, cycle_momentum=True, gradient_centralization=False)
+    _, steps = run(Trainer(tiny_data, replace(before, lr_max=0.02)))
     losses = [step.loss for step in steps]
     assert losses[:4] == pytest.approx(GOLDEN_LOSSES[:4], abs=2e-3)
     assert losses == pytest.approx(GOLDEN_LOSSES, abs=0.02)
