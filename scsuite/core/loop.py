@@ -46,7 +46,7 @@ from scsuite.core.model import Dropout, ResNet3, build_model
 AVERAGES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}  # of each parameter, by optimizer
 EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_KEPT = 32 * 2**20  # bytes; the most that glibc takes for M_MMAP_THRESHOLD
+LARGEST_KEPT = 32 * 2**20  # bytes; as far as glibc itself raises M_MMAP_THRESHOLD
 STEPS_AHEAD = 8  # on an accelerator, where a step of 512 images takes a few milliseconds
 
 
@@ -125,7 +125,7 @@ def keep_freed_memory() -> None:
 
     By default it returns the end of its heap after every step, and the system then hands it out again page by page,
     filled with zeros. Tensors above 32 MB are still mapped anew each time: kept too, they took up to 1.4 times the
-    memory, for glibc 2.36 does not fit an aligned block into the hole that one of the same size has left.
+    memory, another share in each process.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
