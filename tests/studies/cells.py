@@ -69,12 +69,10 @@ MADE_ON = (
     ),
 )  # fmt: skip
 JUDGED_ON = (
+    Setting("judged-real-256", real=True, num_train=10_000, num_held_out=40_000, width=0.125, batch_size=256),
     Setting(
-        "judged-real-256", real=True, num_train=12_000, num_held_out=10_000, width=0.125, batch_size=256, epochs=14
-    ),
-    Setting(
-        "judged-shapes-512", real=False, num_train=10_000, num_held_out=6_000, width=0.125, batch_size=512,
-        epochs=24, drawn=True,
+        "judged-shapes-128", real=False, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=128,
+        epochs=20, drawn=True,
     ),
 )  # fmt: skip
 # Range tests alone: how far seeds lie apart, and what the batch size changes.
