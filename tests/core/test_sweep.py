@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from scsuite.core import sweep
-from scsuite.core.config import LrRangeConfig
+from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig
 from scsuite.core.errors import DivergedError, UsageError
 from scsuite.core.loop import Outcome, StepResult, fresh_model
 from scsuite.core.sweep import (
     Curve,
     Sweep,
     choose,
+    conditions_of,
     landmarks,
     noise_of,
     range_test,
@@ -465,6 +466,29 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
     assert conditions["augmentation"] == "PadIfNeeded > RandomCrop > HorizontalFlip > CoarseDropout > Normalize"
     assert range_test(tiny.dataset(), replace(plain, seed=9, steps=11)).conditions == conditions
     assert range_test(tiny.dataset(), replace(plain, optimizer="adamw")).conditions != conditions
+
+
+# Of a recipe's options those that change what a step does, each with another value than the default.
+OTHERWISE: dict[str, Any] = {
+    "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
+    "gradient_centralization": False, "cycle_momentum": True, "width": 0.5,
+}  # fmt: skip
+# The data and the policy are conditions by their content; which numbers a machine computes in is none.
+BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
+NO_CONDITION = {"seed", "device", "workers", "precision"}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_each_option_that_changes_a_step_is_a_condition_of_its_own(name: str) -> None:
+    plain, other = (
+        conditions_of(tiny.dataset(), recipe, {"transforms": []})
+        for recipe in (RecipeConfig(), RecipeConfig(**{name: OTHERWISE[name]}))
+    )
+    assert sum(other[condition] != plain[condition] for condition in plain) == 1
+
+
+def test_no_option_of_a_recipe_is_forgotten_as_a_condition() -> None:
+    assert {item.name for item in fields(RecipeConfig)} == {*OTHERWISE, *BY_CONTENT, *NO_CONDITION}
 
 
 def test_the_mean_curves_go_as_far_as_all_sweeps_went() -> None:

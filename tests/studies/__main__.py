@@ -1,8 +1,8 @@
 """`make study`: does the range test find? The regret study, all of it or what is missing of it.
 
-    python -m tests.studies [--data ARCHIVE] [--out FOLDER] [--seeds N]
+    python -m tests.studies [SETTING ...] [--data ARCHIVE] [--out FOLDER] [--seeds N]
 
-Out, in FOLDER: sweeps.csv, trainings.csv, regret.json, regret.png, environment.json; a table on the terminal.
+Out, in FOLDER: sweeps.csv, trainings.csv, regret.json, regret.png, environments.json; tables on the terminal.
 """
 
 import argparse
@@ -70,14 +70,21 @@ def spread_table(found: Sequence[Spread]) -> Table:
 def main() -> None:
     """Run the cells that have no rows yet, then say what they come to."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies", description=__doc__)
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="of them alone, rather than of all")
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seeds", type=int, default=8, help="of the settings that the rule was not made on")
     options = parser.parse_args()
+    chosen = options.settings or list(SETTINGS)
+    if unknown := set(chosen) - set(SETTINGS):
+        parser.error(f"no setting {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
     options.out.mkdir(parents=True, exist_ok=True)
     # First, so that the rows of a study cut short say where they come from; trainings name their precision themselves.
-    (options.out / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
-    seeds = {name: range(num) for name, num in {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}.items()}
+    note_environment(options.out, chosen)
+    num_seeds = {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}
+    seeds = {name: range(num) for name, num in num_seeds.items() if name in chosen}
+    alone = [name for name in SPREADS if name in chosen]
+    judged = [name for name in JUDGED if name in chosen]
 
     sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
     run_all(sweeps, options.out, options.data)
@@ -85,26 +92,35 @@ def main() -> None:
     tests = {name: sweeps_of(steps, name) for name in seeds}
     cells = [
         cell
-        for seed in range(max(map(len, seeds.values())))  # so that a study cut short has whole seeds
+        for seed in range(max(num_seeds.values()))  # so that a study cut short has whole seeds
         for name, of in seeds.items()
         if seed in of
         for cell in cells_of(name, seed, tests[name][seed])
     ]
-    run_all([*cells, *spread_cells()], options.out, options.data)
+    run_all([*cells, *spread_cells(alone)], options.out, options.data)
 
     steps, trainings = read_steps(options.out), read_trainings(options.out)
     found = {name: regrets(steps, trainings, name, of) for name, of in seeds.items()}
-    spread = [spreads(steps, each) for each in SPREADS]
+    spread = [spreads(steps, name) for name in alone]
     write(options.out, found, spread)
     from tests.studies.figure import draw
 
-    trained = {name: accuracies_of(trainings, name, tests[name], of) for name, of in seeds.items()}
-    grids = {name: trained[name][:, -len(SETTINGS[name].rates) :] for name in JUDGED}
-    draw(options.out / "regret.png", {name: found[name] for name in JUDGED}, grids)
+    trained = {name: accuracies_of(trainings, name, tests[name], seeds[name]) for name in judged}
+    grids = {name: trained[name][:, -len(SETTINGS[name].rates) :] for name in judged}
+    if judged:
+        draw(options.out / "regret.png", {name: found[name] for name in judged}, grids)
     console = Console(width=150)
     for rows in found.values():
         console.print(table(rows))
     console.print(spread_table(spread))
+
+
+def note_environment(folder: Path, settings: Sequence[str]) -> None:
+    """Add where these settings are computed to the file: the rows of a study may come from several machines."""
+    path = folder / "environments.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    here = {name: value for name, value in environment().items() if name not in ("command_line", "process")}
+    path.write_text(json.dumps([*known, {"settings": list(settings), **here}], indent=1) + "\n")
 
 
 def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:

@@ -29,9 +29,9 @@ class Spread:
     test_ratio: float | None
 
 
-def spread_cells() -> list[Cell]:
+def spread_cells(names: Sequence[str]) -> list[Cell]:
     """Range tests alone."""
-    return [Cell(name, seed) for name in SPREADS for seed in range(NUM_SEEDS)]
+    return [Cell(name, seed) for name in names for seed in range(NUM_SEEDS)]
 
 
 def spreads(steps: Sequence[Step], name: str) -> Spread:
