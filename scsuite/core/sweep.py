@@ -42,12 +42,15 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at a batch of USUAL_BATCH, and the power of the batch it grows with. Sgd:
-# cifar10-fast's 0.4 at a momentum of 0.9, and linear scaling (Goyal et al., https://arxiv.org/abs/1706.02677). AdamW:
-# near the low end of what did well in one grid (`runs/reference/adamw`), and the square root usual for it.
+# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH, and the power of the batch it grows with.
+# Sgd: cifar10-fast's 0.4, and linear scaling (Goyal et al., https://arxiv.org/abs/1706.02677). AdamW: what is usual for
+# networks of this kind, and the square root usual for it; one grid at width 0.125 agrees (`runs/reference/adamw`).
 USUAL = {"sgd": (0.4, 1.0), "adamw": (0.01, 0.5)}
 USUAL_BATCH = 512
-TEST_SHARE = 1 / 4  # of a test's own word on LRMAX, in log rate; from 1/8 to 3/8 the study's settings do not tell
+WIDTH_POWER = -1 / 2  # of the width; in the study's settings narrow networks bear more, by about so much
+# Times the rate at which a test's loss stops falling, LRMAX lies between these: half and twice what was seen, the best
+# rates of the study's settings and of the full size lying at 0.05 to 2 times it, and not following it closer.
+LOWEST, HIGHEST = 1 / 32, 4.0
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
 
@@ -389,45 +392,45 @@ def _bound(sweep: Sweep) -> tuple[float, str]:
 
 
 def usual_rate(config: RecipeConfig) -> float:
-    """LRMAX before any test."""
+    """LRMAX before any test; the same for a cycled momentum, whose mean is near 0.9 too."""
     rate, power = USUAL[config.optimizer]
-    if config.optimizer == "sgd" and config.cycle_momentum:  # a gradient counts 1 / (1 - momentum) times in all
-        rate *= (1 - MOMENTUM_MIN) / (1 - MOMENTUM_FLAT)
-    return float(rate * (config.batch_size / USUAL_BATCH) ** power)
+    return float(rate * (config.batch_size / USUAL_BATCH) ** power * config.width**WIDTH_POWER)
 
 
 def choose(found: Landmarks, usual: float) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss starts to fall, and between the usual rate and where it stops falling.
+    """The pair (lr_min, lr_max): where the loss starts to fall, and the usual rate as far as the test allows it.
 
     A few steps from fresh weights do not say what suits a long training: a wide network's loss trips at rates that it
-    later bears, a narrow one's still falls at rates that are too noisy for it later. In most of the settings that the
-    rule was made on the best rates lie closer to the usual one than to where the loss stops falling; so that has the
-    smaller share (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
-    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None
-    exceeds the bound.
+    later bears, a narrow one's still falls at rates that are too noisy for it later. In the settings that the rule was
+    made on the best rates follow batch size and width, and hardly where the loss stops falling; so that only limits
+    them (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where the fall
+    is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None exceeds the
+    bound.
     """
-    lr_max = usual if found.flat is None else _towards(usual, found.flat)
-    lr_max = min(lr_max, found.bound)
+    lr_max = min(_allowed(usual, found.flat), found.bound)
     start = max(lr_max / 30, found.first) if found.start is None else found.start
     return min(start, lr_max / 3), lr_max
 
 
-def _towards(usual: float, flat: float) -> float:
-    return float(usual ** (1 - TEST_SHARE) * flat**TEST_SHARE)
+def _allowed(usual: float, flat: float | None) -> float:
+    return usual if flat is None else min(max(usual, LOWEST * flat), HIGHEST * flat)
 
 
 def reason_of(found: Sequence[Landmarks], usual: float) -> str:
     """Why the pair is what it is, in a sentence; of several repeats, why that of a middle one."""
     one = sorted(found, key=lambda each: choose(each, usual)[1])[(len(found) - 1) // 2]
     lr_min, lr_max = choose(one, usual)
-    known = f"{usual:.2g}, the usual rate of this network at this batch size"
+    wanted = _allowed(usual, one.flat)
+    said = f"{usual:.2g}, the usual rate of this network at this width and batch size"
     if one.flat is None:
-        said, wanted = f"{known}, since the fall of the loss is lost in the noise", usual
+        said += ", since the fall of the loss is lost in the noise"
     else:
-        said = (
-            f"a quarter of the way, in log rate, from {known}, to {one.flat:.2g}, the middle of the valley where the "
-        )
-        said, wanted = f"{said}loss stops falling", _towards(usual, one.flat)
+        valley = f"{one.flat:.2g}, the middle of the valley where the loss stops falling"
+        if wanted == usual:
+            said += f"; the test allows {LOWEST * one.flat:.2g} to {HIGHEST * one.flat:.2g} by {valley}"
+        else:
+            limit = f"{HIGHEST:g} times" if wanted < usual else f"1/{1 / LOWEST:g} of"
+            said = f"{limit} {valley}, {'below' if wanted < usual else 'above'} {said}"
     said = f"LRMAX is {said}" if wanted == lr_max else f"LRMAX is {one.bound_is}, which lies below {said}"
     if one.start is None:
         said += "; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third"
@@ -456,7 +459,7 @@ def _warnings(
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
     if any(_turns_at_once(sweep, one) for sweep, one in zip(sweeps, found, strict=True)):
         yield "the loss turned at the first rates: lower --lr-start"
-    # LRMAX, drawn to the usual rate, would hide how far the tests themselves lie apart.
+    # LRMAX alone, the usual rate as a rule, would hide how far the tests themselves lie apart.
     flats = [one.flat for one in found if one.flat is not None]
     if any(values and max(values) > 2 * min(values) for values in (flats, lr_maxs)):
         falls = f"the loss stops falling at {min(flats):.3g} to {max(flats):.3g}, " if flats else ""

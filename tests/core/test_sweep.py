@@ -111,38 +111,37 @@ def pair(one: Sweep, usual: float = 0.4) -> tuple[float, float]:
     return choose(landmarks(one), usual)
 
 
-def weighed(middle: float, usual: float = 0.4) -> float:
-    """A quarter of the way from the usual rate to a test's own, in log rate."""
-    return math.exp(0.75 * math.log(usual) + 0.25 * math.log(middle))
-
-
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
         ({}, 0.4),  # cifar10-fast's, at its momentum of 0.9
-        ({"cycle_momentum": True}, 0.6),  # at 0.85 a gradient counts 1 / 0.15 times in all, at 0.9 it is 1 / 0.1
+        ({"cycle_momentum": True}, 0.4),  # near 0.9 on average
         ({"batch_size": 128}, 0.1),
+        ({"width": 0.25}, 0.8),
         ({"optimizer": "adamw"}, 0.01),
-        ({"optimizer": "adamw", "batch_size": 128, "cycle_momentum": True}, 0.005),
+        ({"optimizer": "adamw", "batch_size": 128, "width": 4.0}, 0.0025),
     ],
 )
-def test_the_usual_rate_goes_with_batch_and_momentum(more: dict[str, Any], expected: float) -> None:
+def test_the_usual_rate_goes_with_batch_and_width(more: dict[str, Any], expected: float) -> None:
     assert usual_rate(LrRangeConfig(**{"batch_size": 512, **more})) == pytest.approx(expected)
 
 
-def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_a_quarter_of_the_way_to_the_valleys_middle() -> None:
+def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_the_usual_rate_within_what_the_valley_allows() -> None:
     # 101 steps of fall, 10.1 of them a tenth; the last tenth of it is made by step 111, and lost again by step 136.
     one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=20)
     middle = 20 * (LRS[111] * LRS[136]) ** 0.5
-    assert pair(one) == pytest.approx((20 * LRS[20 + 11], weighed(middle)))
-    assert pair(one, usual=0.15)[1] == pytest.approx(weighed(middle, usual=0.15))
+    assert pair(one) == pytest.approx((20 * LRS[20 + 11], 0.4))
+    assert pair(one, usual=4.1 * middle)[1] == pytest.approx(4 * middle)
+    assert pair(one, usual=3.9 * middle)[1] == 3.9 * middle
+    assert pair(one, usual=middle / 31)[1] == middle / 31
+    assert pair(one, usual=middle / 33)[1] == pytest.approx(middle / 32)
 
 
 @pytest.mark.parametrize(("optimizer", "usual"), [("sgd", 0.4 * 15 / 512), ("adamw", 0.01 * (15 / 512) ** 0.5)])
-def test_a_range_test_weighs_with_the_usual_rate_of_its_optimizer_and_batch(optimizer: str, usual: float) -> None:
+def test_a_range_test_takes_the_usual_rate_of_its_optimizer_batch_and_width(optimizer: str, usual: float) -> None:
     result = range_test(tiny.dataset(), config(optimizer=optimizer, lr_end=0.1))
-    assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual)[1])
-    assert f"{usual:.2g}" in result.reason
+    assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual * 0.05**-0.5)[1])
+    assert f"{usual * 0.05**-0.5:.2g}" in result.reason
 
 
 def test_what_comes_after_the_first_turn_does_not_move_start_and_valley() -> None:
@@ -153,8 +152,7 @@ def test_what_comes_after_the_first_turn_does_not_move_start_and_valley() -> Non
 def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
     # Falls in one step, and rises by a tenth of that in 1.95 more.
     one = made(pieces((0, 2.3), (169, 2.3), (170, 1.0), (200, 3.0)), times=10)
-    lr_max = weighed(10 * (LRS[170] * LRS[171]) ** 0.5)
-    assert pair(one) == pytest.approx((lr_max / 3, lr_max))
+    assert pair(one) == pytest.approx((0.4 / 3, 0.4))
     assert "LRMIN is a third of LRMAX, no tenth" in reason_of([landmarks(one)], 0.4)
 
 
@@ -163,7 +161,7 @@ def test_lrmax_is_at_most_half_the_rate_at_which_the_loss_has_risen_past_its_sta
     loss = pieces((0, 2.3), (10, 2.3), (50, 1.3), (90, 2.6), (200, 2.6))
     assert pair(made(loss))[1] == pytest.approx(LRS[81] / 2)
     assert reason_of([landmarks(made(loss))], 0.4).startswith(
-        "LRMAX is half the rate at which the loss had risen past its start, which lies below a quarter of the way, "
+        "LRMAX is half the rate at which the loss had risen past its start, which lies below 4 times 0.00"
     )
     short = made(loss[:61])
     assert pair(short)[1] == pytest.approx(LRS[60])  # as far as it went
@@ -177,7 +175,7 @@ def test_a_stumble_bounds_nothing() -> None:
     # 0.8 of the fall is lost again, by a rate of 0.0063, and then made once more.
     loss = pieces((0, 2.3), (10, 2.3), (50, 1.3), (90, 2.1), (140, 1.0), (200, 1.0))
     assert landmarks(made(loss)).flat == pytest.approx(LRS[50], rel=0.05)
-    assert pair(made(loss))[1] == pytest.approx(weighed(LRS[50]), rel=0.02)
+    assert pair(made(loss))[1] == pytest.approx(4 * LRS[50], rel=0.05)
 
 
 def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
@@ -187,19 +185,23 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
     assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.4))  # the first rate
     assert pair(free) == pytest.approx((0.4 / 30, 0.4))
     assert reason_of([landmarks(free)], 0.4) == (
-        "LRMAX is 0.4, the usual rate of this network at this batch size, since the fall of the loss is lost in the "
-        "noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
+        "LRMAX is 0.4, the usual rate of this network at this width and batch size, since the fall of the loss is lost "
+        "in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
     assert pair(bound)[1] == pytest.approx(LRS[146] / 2)
     assert "had risen past its start, which lies below 0.4, the usual rate" in reason_of([landmarks(bound)], 0.4)
 
 
-def test_the_reason_names_both_rates_that_lrmax_lies_between() -> None:
+def test_the_reason_names_the_usual_rate_and_what_the_test_allows() -> None:
     one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=20)  # the middle is at 0.59
-    assert reason_of([landmarks(one)], 0.15) == (
-        "LRMAX is a quarter of the way, in log rate, from 0.15, the usual rate of this network at this batch size, to "
-        "0.59, the middle of the valley where the loss stops falling; LRMIN is where 10 % of its fall is made."
-    )
+    usual = "the usual rate of this network at this width and batch size"
+    valley = "0.59, the middle of the valley where the loss stops falling"
+    for rate, said in (
+        (0.15, f"0.15, {usual}; the test allows 0.018 to 2.4 by {valley}"),
+        (5.0, f"4 times {valley}, below 5, {usual}"),
+        (0.01, f"1/32 of {valley}, above 0.01, {usual}"),
+    ):
+        assert reason_of([landmarks(one)], rate).startswith(f"LRMAX is {said}; LRMIN is ")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
 def usual_of(setting: str) -> float:
     """LRMAX before any test."""
     of = SETTINGS[setting]
-    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, cycle_momentum=of.cycle_momentum))
+    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, width=of.width))
 
 
 def pair_of(setting: str, test: Sweep) -> tuple[float, float]:

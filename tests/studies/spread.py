@@ -16,7 +16,7 @@ SPREADS = tuple(setting.name for setting in SPREAD)
 class Spread:
     """The found pairs of a setting over its seeds: geometric means, and the largest LRMAX over the smallest.
 
-    `test_ratio` is that of where the loss stops falling: the test's own word, before the usual rate has its share; None
+    `test_ratio` is that of where the loss stops falling: the test's own word, which LRMAX hardly follows; None
     where for some seed the fall is lost in the noise.
     """
 

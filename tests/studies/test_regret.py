@@ -21,7 +21,7 @@ from tests.studies.regret import (
     sweeps_of,
 )
 
-NAME = "judged-real-256"  # one that the rule is judged on
+NAME = "judged-shapes-128"  # one that the rule is judged on
 DESIGNED = "real-128"
 
 
