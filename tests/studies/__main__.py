@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from scsuite.core.rundir import environment
 from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
 from tests.studies.regret import Regret, accuracies_of, cells_of, regrets, sweeps_of
 from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
@@ -79,8 +78,6 @@ def main() -> None:
     if unknown := set(chosen) - set(SETTINGS):
         parser.error(f"no setting {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    # First, so that the rows of a study cut short say where they come from; trainings name their precision themselves.
-    note_environment(options.out, chosen)
     num_seeds = {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}
     seeds = {name: range(num) for name, num in num_seeds.items() if name in chosen}
     alone = [name for name in SPREADS if name in chosen]
@@ -113,14 +110,6 @@ def main() -> None:
     for rows in found.values():
         console.print(table(rows))
     console.print(spread_table(spread))
-
-
-def note_environment(folder: Path, settings: Sequence[str]) -> None:
-    """Add where these settings are computed to the file: the rows of a study may come from several machines."""
-    path = folder / "environments.json"
-    known = json.loads(path.read_text()) if path.exists() else []
-    here = {name: value for name, value in environment().items() if name not in ("command_line", "process")}
-    path.write_text(json.dumps([*known, {"settings": list(settings), **here}], indent=1) + "\n")
 
 
 def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:

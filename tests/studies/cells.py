@@ -7,6 +7,7 @@ A cell that has its rows is not run again, so a study that was cut short, or wan
 import contextlib
 import csv
 import functools
+import json
 import multiprocessing
 import os
 import time
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from scsuite.core.rundir import environment
 
 NUM_RATES = 9
 GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX
@@ -255,6 +258,14 @@ def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     return [cell for cell in dict.fromkeys(cells) if cell not in done]
 
 
+def note_environment(folder: Path, settings: Sequence[str]) -> None:
+    """Add where these settings' rows come from to the file: those of a study may come from several machines."""
+    path = folder / "environments.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    here = {name: value for name, value in environment().items() if name not in ("command_line", "process")}
+    path.write_text(json.dumps([*known, {"settings": list(settings), **here}], indent=1) + "\n")
+
+
 def _worker(work: tuple[Cell, str]) -> list[Step] | list[Training]:
     return run_cell(*work)
 
@@ -264,6 +275,8 @@ def run_all(cells: Sequence[Cell], folder: Path, archive: Path) -> None:
     todo = missing(cells, folder)
     if not todo:
         return
+    # First, so that the rows of a study cut short say where they come from; trainings name their precision themselves.
+    note_environment(folder, list(dict.fromkeys(cell.setting for cell in todo)))
     begin = time.monotonic()
     work = [(cell, str(archive)) for cell in todo]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:

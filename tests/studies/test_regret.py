@@ -1,5 +1,6 @@
 """The study's own arithmetic: what a regret is, its interval, and that a study goes on where it was cut short."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,15 @@ def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch
     assert cells.read_steps(tmp_path) == steps_of(0, 130)
     monkeypatch.setattr(cells, "run_cell", lambda *_: pytest.fail("nothing is left to do"))
     cells.run_all(half, tmp_path, tmp_path)
+    assert not (tmp_path / "environments.json").exists()  # no row comes from here
+
+
+def test_each_machine_that_rows_come_from_is_kept(tmp_path: Path) -> None:
+    for names in (["one", "two"], ["three"]):
+        cells.note_environment(tmp_path, names)
+    noted = json.loads((tmp_path / "environments.json").read_text())
+    assert [entry["settings"] for entry in noted] == [["one", "two"], ["three"]]
+    assert all("cpu" in entry and "command_line" not in entry for entry in noted)  # which names a machine's paths
 
 
 def test_no_setting_is_both_made_for_and_judged_on() -> None:
