@@ -1,6 +1,6 @@
 """`make study`: does the range test find? The regret study, all of it or what is missing of it.
 
-    python -m tests.studies [SETTING ...] [--data ARCHIVE] [--out FOLDER] [--seeds N]
+    python -m tests.studies [SETTING ...] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--report]
 
 Out, in FOLDER: sweeps.csv, trainings.csv, regret.json, regret.png, environments.json; tables on the terminal.
 """
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
-from tests.studies.regret import Regret, accuracies_of, cells_of, regrets, sweeps_of
+from tests.studies.regret import WHOLE_SEEDS, Regret, accuracies_of, cells_of, contenders, regrets, sweeps_of
 from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +28,7 @@ def table(found: Sequence[Regret]) -> Table:
     out = Table(
         "setting",
         "rule",
+        "seeds",
         "LRMAX",
         "accuracy (%)",
         "last weights (%)",
@@ -37,7 +38,7 @@ def table(found: Sequence[Regret]) -> Table:
     for row in found:
         rates = f"{min(row.rates_S):.3g} to {max(row.rates_S):.3g}"
         out.add_row(
-            row.setting if row is found[0] else "", row.rule, rates, f"{100 * row.accuracy:.2f}",
+            row.setting if row is found[0] else "", row.rule, str(row.seeds), rates, f"{100 * row.accuracy:.2f}",
             "" if row.raw_accuracy is None else f"{100 * row.raw_accuracy:.2f}",
             _points(row.regret, row.interval), _points(row.behind_found, row.behind_interval),
             end_section=row is found[-1],
@@ -72,7 +73,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="of them alone, rather than of all")
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=int, default=8, help="of the settings that the rule was not made on")
+    parser.add_argument("--seeds", type=int, default=12, help="of the settings that the rule was not made on")
+    parser.add_argument("--report", action="store_true", help="say what the rows there come to, and run nothing")
     options = parser.parse_args()
     chosen = options.settings or list(SETTINGS)
     if unknown := set(chosen) - set(SETTINGS):
@@ -83,26 +85,15 @@ def main() -> None:
     alone = [name for name in SPREADS if name in chosen]
     judged = [name for name in JUDGED if name in chosen]
 
-    sweeps = [Cell(name, seed) for name, of in seeds.items() for seed in of]
-    run_all(sweeps, options.out, options.data)
-    steps = read_steps(options.out)
-    tests = {name: sweeps_of(steps, name) for name in seeds}
-    cells = [
-        cell
-        for seed in range(max(num_seeds.values()))  # so that a study cut short has whole seeds
-        for name, of in seeds.items()
-        if seed in of
-        for cell in cells_of(name, seed, tests[name][seed])
-    ]
-    run_all([*cells, *spread_cells(alone)], options.out, options.data)
-
+    if not options.report:
+        _run(options.out, options.data, seeds, alone)
     steps, trainings = read_steps(options.out), read_trainings(options.out)
     found = {name: regrets(steps, trainings, name, of) for name, of in seeds.items()}
     spread = [spreads(steps, name) for name in alone]
     write(options.out, found, spread)
     from tests.studies.figure import draw
 
-    trained = {name: accuracies_of(trainings, name, tests[name], seeds[name]) for name in judged}
+    trained = {name: accuracies_of(trainings, name, sweeps_of(steps, name), seeds[name]) for name in judged}
     grids = {name: trained[name][:, -len(SETTINGS[name].rates) :] for name in judged}
     if judged:
         draw(options.out / "regret.png", {name: found[name] for name in judged}, grids)
@@ -110,6 +101,31 @@ def main() -> None:
     for rows in found.values():
         console.print(table(rows))
     console.print(spread_table(spread))
+
+
+def _run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[str]) -> None:
+    """The range tests; the whole grids; what these leave to the later seeds of a race, and at last their other LRMIN.
+
+    Seed by seed, so that a study cut short has whole seeds.
+    """
+    run_all([Cell(name, seed) for name, of in seeds.items() for seed in of], folder, archive)
+    steps = read_steps(folder)
+    tests = {name: sweeps_of(steps, name) for name in seeds}
+    turns = sorted((seed, name) for name, of in seeds.items() for seed in of)
+    raced = [(seed, name) for seed, name in turns if name in JUDGED and seed >= WHOLE_SEEDS]
+    whole = [turn for turn in turns if turn not in raced]
+    cells = [cell for seed, name in whole for cell in cells_of(name, seed, tests[name][seed])]
+    run_all([*cells, *spread_cells(alone)], folder, archive)
+    trainings = read_trainings(folder)
+    first: list[Cell] = []
+    last: list[Cell] = []
+    for seed, name in raced:
+        num_rates = len(SETTINGS[name].rates)
+        race = contenders(accuracies_of(trainings, name, tests[name], range(WHOLE_SEEDS))[:, -num_rates:])
+        pair, *lows = cells_of(name, seed, tests[name][seed])
+        first += [pair, *lows[-num_rates:][race]]
+        last += lows[:-num_rates]
+    run_all([*first, *last], folder, archive)
 
 
 def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:

@@ -36,11 +36,11 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
     setting = SETTINGS[name]
     kind = "real images" if setting.real else "shapes"
     axes.set_title(
-        f"{kind}, batch {setting.batch_size}, width {setting.width:g}, {len(grid_SR)} seeds", fontsize=style.NORMAL
+        f"{kind}, batch {setting.batch_size}, width {setting.width:g}, {found.seeds} seeds", fontsize=style.NORMAL
     )
     for row in grid_SR:
         axes.plot(setting.rates, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
-    axes.plot(setting.rates, 100 * grid_SR.mean(axis=0), color=style.BLUE)
+    axes.plot(setting.rates, 100 * np.nanmean(grid_SR, axis=0), color=style.BLUE)
     axes.plot(np.exp(np.mean(np.log(found.rates_S))), 100 * found.accuracy, "D", color=style.VERMILION, zorder=3)
     axes.set_ylabel("accuracy (%)")
     _log_axis(axes)

@@ -13,9 +13,10 @@ from tests.studies.cells import DESIGN, GRID, JUDGED, Cell, Step, Training, grid
 from tests.studies.regret import (
     FOUND,
     READ_OFF,
-    accuracies_of,
+    _read_off_all,
     bootstrap,
     cells_of,
+    contenders,
     pair_of,
     read_off,
     regrets,
@@ -122,9 +123,43 @@ def test_fewer_than_six_seeds_have_no_interval() -> None:
     assert bootstrap(lambda chosen: float(chosen.mean()), 6) is not None
 
 
-def test_a_seed_that_is_missing_is_an_error(study: tuple[list[Step], list[Training]]) -> None:
-    with pytest.raises(KeyError):
-        accuracies_of(study[1][:-1], NAME, sweeps_of(study[0], NAME), range(6))
+def test_rates_that_the_first_seeds_show_to_be_far_behind_leave_the_race_and_those_between_stay() -> None:
+    means = [0.50, 0.62, 0.69, 0.66, 0.70, 0.681, 0.679, 0.6, 0.1]
+    seeds = [[mean + shift for mean in means] for shift in (-0.01, 0.0, 0.01)]
+    later = [[1.0, *[np.nan] * 8]]  # of no account
+    assert contenders(np.array(seeds + later)) == slice(2, 6)
+    with pytest.raises(ValueError, match="whole grid"):
+        contenders(np.array(seeds[:2] + later))
+
+
+def test_a_later_seed_counts_where_it_has_the_contenders_and_the_rules_own_training(
+    study: tuple[list[Step], list[Training]],
+) -> None:
+    steps, trainings = study
+    top = pair_of(NAME, sweeps_of(steps, NAME)[5])[1]
+
+    def kept(row: Training) -> bool:
+        low_of_last = row.seed == 5 and row.lr_max == top and row.lr_min == top / 30
+        return row.seed < 3 or (row.lr_max in (0.4, top) and not low_of_last)  # 0.4 is a tenth ahead of all others
+
+    found = {row.rule: row for row in regrets(steps, [row for row in trainings if kept(row)], NAME, range(6))}
+    whole = {row.rule: row for row in regrets(steps, trainings, NAME, range(6))}
+    assert found[FOUND] == whole[FOUND]
+    seeds = {rule: row.seeds for rule, row in found.items()}
+    assert seeds.pop("found LRMAX, LRMIN = LRMAX/30") == 5
+    assert (seeds.pop(FOUND), seeds.pop("found LRMAX, LRMIN = LRMAX/10")) == (6, 6)
+    assert set(seeds.values()) == {3}  # read off the whole grid, all of whose rates but one are missing later
+    assert found["steepest"].interval is None
+    assert found["steepest"].accuracy == pytest.approx(whole["steepest"].accuracy)
+
+
+def test_what_is_read_off_later_seeds_lies_among_their_rates_for_all_of_them() -> None:
+    rates = (0.1, 0.2, 0.4, 0.8)
+    grid = np.array([[0.1, 0.2, 0.4, 0.3], [np.nan, 0.5, 0.7, np.nan]])
+    race = slice(1, 3)
+    assert _read_off_all(grid, race, rates, np.array([0.2, 0.4])).tolist() == pytest.approx([0.2, 0.7])
+    inside_and_out = _read_off_all(grid, race, rates, np.array([0.8, 0.4]))
+    assert inside_and_out.tolist() == pytest.approx([0.3, np.nan], nan_ok=True)
 
 
 def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
