@@ -1,0 +1,120 @@
+"""How LRMAX's rule was chosen: what each of 360 forms costs on the settings that the rule was made on.
+
+    python -m tests.studies.forms
+
+A form is a usual rate, which grows with powers of batch size and width, and how far it goes, in log rate, towards where
+the range test's loss stops falling; none exceeds the test's bound. Its regret is read off the mean accuracies of each
+setting's grid, smoothed: a cubic in log rate through those near the best. In: the study's rows. Out: a table.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.polynomial import Polynomial
+from rich.console import Console
+from rich.table import Table
+
+from scsuite.core.sweep import USUAL_BATCH, Landmarks, landmarks
+from tests.studies.__main__ import OUT
+from tests.studies.cells import DESIGN, SETTINGS, Setting, read_steps, read_trainings
+from tests.studies.regret import Values, accuracies_of, sweeps_of
+
+TOO_NOISY = "shapes-128"
+NEAR = 0.08  # of the best: what the course is fitted to, at most REACH rates away
+REACH = 3
+CYCLED_FACTOR = 1.5  # the mean step is 1 / (1 - momentum): 0.85 in its middle against 0.9
+
+
+@dataclass(frozen=True)
+class Form:
+    """LRMAX = base x factor x (batch / 512)^batch_power / width^width_power, a share of the way to where loss stops."""
+
+    base: float
+    batch_power: float
+    width_power: float
+    cycled_factor: float
+    share: float
+
+    def rate(self, setting: Setting, test: Landmarks) -> float:
+        """LRMAX by one range test."""
+        usual = self.base * (setting.batch_size / USUAL_BATCH) ** self.batch_power / setting.width**self.width_power
+        usual *= self.cycled_factor if setting.cycle_momentum else 1.0
+        wanted = usual if test.flat is None else usual ** (1 - self.share) * test.flat**self.share
+        return float(min(wanted, test.bound))
+
+
+BASES = (0.3, 0.4, 0.5)
+BATCH_POWERS = (0.5, 0.75, 1.0)
+WIDTH_POWERS = (0.0, 1 / 4, 1 / 3, 1 / 2, 2 / 3)
+SHARES = (0.0, 1 / 8, 1 / 4, 3 / 8)
+FORMS = tuple(
+    itertools.starmap(Form, itertools.product(BASES, BATCH_POWERS, WIDTH_POWERS, (1.0, CYCLED_FACTOR), SHARES))
+)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One setting: its range tests, and accuracy over log LRMAX, smoothed."""
+
+    setting: Setting
+    tests: tuple[Landmarks, ...]
+    smooth: Polynomial
+    low: float
+    high: float
+    best: float
+
+    def regret(self, form: Form) -> float:
+        """Mean over the range tests, as a fraction; beyond the course's ends that of the end."""
+        logs = np.log([form.rate(self.setting, test) for test in self.tests])
+        return self.best - float(self.smooth(np.clip(logs, self.low, self.high)).mean())
+
+
+def smoothed(rates: Sequence[float], means_R: Values) -> tuple[Polynomial, float, float, float]:
+    """A cubic in log rate through what lies near the best, the log rates of its ends, and its highest value."""
+    logs_R, best = np.log(rates), int(means_R.argmax())
+    near = slice(max(0, best - REACH), best + REACH + 1)
+    kept = means_R[near] > means_R.max() - NEAR
+    logs, means = logs_R[near][kept], means_R[near][kept]
+    course = Polynomial.fit(logs, means, min(3, len(logs) - 1))
+    return course, float(logs[0]), float(logs[-1]), float(course(np.linspace(logs[0], logs[-1], 400)).max())
+
+
+def courses(folder: Path) -> list[Course]:
+    """Of the settings that the rule was made on, without the one that is too noisy to tell."""
+    steps, trainings = read_steps(folder), read_trainings(folder)
+    out = []
+    for name, num_seeds in DESIGN.items():
+        if name == TOO_NOISY:
+            continue
+        setting, sweeps, seeds = SETTINGS[name], sweeps_of(steps, name), range(num_seeds)
+        grid_SR = accuracies_of(trainings, name, sweeps, seeds)[:, -len(setting.rates) :]
+        tests = tuple(landmarks(sweeps[seed]) for seed in seeds)
+        out.append(Course(setting, tests, *smoothed(setting.rates, grid_SR.mean(axis=0))))
+    return out
+
+
+def costs(folder: Path) -> dict[Form, list[float]]:
+    """Each form's regrets, those with the smallest largest one first."""
+    known = courses(folder)
+    of_forms = {form: [course.regret(form) for course in known] for form in FORMS}
+    return dict(sorted(of_forms.items(), key=lambda item: max(item[1])))
+
+
+def main() -> None:
+    """The first twenty."""
+    table = Table(
+        "base", "power of the batch", "of the width", "factor of cycled momentum", "share of the test",
+        "largest regret (points)", "mean", *(name for name in DESIGN if name != TOO_NOISY),
+    )  # fmt: skip
+    for form, regrets in list(costs(OUT).items())[:20]:
+        said = (form.base, form.batch_power, -form.width_power, form.cycled_factor, form.share)
+        points = (max(regrets), float(np.mean(regrets)), *regrets)
+        table.add_row(*(f"{value:.3g}" for value in said), *(f"{100 * value:.2f}" for value in points))
+    Console(width=220).print(table)
+
+
+if __name__ == "__main__":
+    main()
