@@ -1,8 +1,9 @@
 """`make study`: does the range test find? The regret study, all of it or what is missing of it.
 
-    python -m tests.studies [SETTING ...] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--report]
+    python -m tests.studies [SETTING ...] [--data ARCHIVE] [--out FOLDER] [--seeds N]
+    python -m tests.studies --report [--out FOLDER]
 
-Out, in FOLDER: sweeps.csv, trainings.csv, regret.json, regret.png, environments.json; tables on the terminal.
+Out, in FOLDER: sweeps.csv, trainings.csv, environments.json; of all rows there, regret.json, regret.png and tables.
 """
 
 import argparse
@@ -15,7 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
-from tests.studies.regret import WHOLE_SEEDS, Regret, accuracies_of, cells_of, contenders, regrets, sweeps_of
+from tests.studies.regret import (
+    WHOLE_SEEDS,
+    Regret,
+    accuracies_of,
+    cells_of,
+    contenders,
+    regrets,
+    seeds_of,
+    sweeps_of,
+)
 from tests.studies.spread import SPREADS, Spread, spread_cells, spreads
 
 ROOT = Path(__file__).parents[2]
@@ -68,42 +78,54 @@ def spread_table(found: Sequence[Spread]) -> Table:
 
 
 def main() -> None:
-    """Run the cells that have no rows yet, then say what they come to."""
+    """Run the cells that have no rows yet, then say what all rows come to."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies", description=__doc__)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="of them alone, rather than of all")
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seeds", type=int, default=12, help="of the settings that the rule was not made on")
-    parser.add_argument("--report", action="store_true", help="say what the rows there come to, and run nothing")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     chosen = options.settings or list(SETTINGS)
     if unknown := set(chosen) - set(SETTINGS):
         parser.error(f"no setting {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
+    if options.seeds < WHOLE_SEEDS:
+        parser.error(f"--seeds: expected {WHOLE_SEEDS} or more, found {options.seeds}")
     options.out.mkdir(parents=True, exist_ok=True)
-    num_seeds = {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}
-    seeds = {name: range(num) for name, num in num_seeds.items() if name in chosen}
-    alone = [name for name in SPREADS if name in chosen]
-    judged = [name for name in JUDGED if name in chosen]
-
     if not options.report:
-        _run(options.out, options.data, seeds, alone)
-    steps, trainings = read_steps(options.out), read_trainings(options.out)
-    found = {name: regrets(steps, trainings, name, of) for name, of in seeds.items()}
-    spread = [spreads(steps, name) for name in alone]
-    write(options.out, found, spread)
-    from tests.studies.figure import draw
+        num_seeds = {**DESIGN, **dict.fromkeys(JUDGED, options.seeds)}
+        seeds = {name: range(num) for name, num in num_seeds.items() if name in chosen}
+        run(options.out, options.data, seeds, [name for name in SPREADS if name in chosen])
+    report(options.out)
 
-    trained = {name: accuracies_of(trainings, name, sweeps_of(steps, name), seeds[name]) for name in judged}
-    grids = {name: trained[name][:, -len(SETTINGS[name].rates) :] for name in judged}
-    if judged:
-        draw(options.out / "regret.png", {name: found[name] for name in judged}, grids)
+
+def report(folder: Path) -> None:
+    """What the rows come to: of each setting whose first seeds are whole, and of the range tests alone."""
+    steps, trainings = read_steps(folder), read_trainings(folder)
+    seeds = {name: seeds_of(steps, trainings, name) for name in (*DESIGN, *JUDGED)}
+    found = {name: regrets(steps, trainings, name, of) for name, of in seeds.items() if of}
+    begun = {step.setting for step in steps}
+    spread = [spreads(steps, name) for name in SPREADS if name in begun]
+    write(folder, found, spread)
+    grids = {
+        name: accuracies_of(trainings, name, sweeps_of(steps, name), seeds[name])[:, -len(SETTINGS[name].rates) :]
+        for name in JUDGED
+        if name in found
+    }
+    if grids:
+        from tests.studies.figure import draw
+
+        draw(folder / "regret.png", {name: found[name] for name in grids}, grids)
     console = Console(width=150)
-    for rows in found.values():
-        console.print(table(rows))
+    for name, of in seeds.items():
+        if of:
+            console.print(table(found[name]))
+        elif name in begun:
+            console.print(f"{name}: not told of, its first seeds lack trainings")
     console.print(spread_table(spread))
 
 
-def _run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[str]) -> None:
+def run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[str]) -> None:
     """The range tests; the whole grids; what these leave to the later seeds of a race, and at last their other LRMIN.
 
     Seed by seed, so that a study cut short has whole seeds.
@@ -130,13 +152,13 @@ def _run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[s
 
 def write(folder: Path, found: dict[str, list[Regret]], spread: Sequence[Spread]) -> None:
     """The figures as JSON."""
-    report = {
+    figures = {
         "settings": {name: asdict(SETTINGS[name]) for name in found},
         "designed_on": DESIGN,
         "regrets": [asdict(row) for rows in found.values() for row in rows],
         "spread": [asdict(row) for row in spread],
     }
-    (folder / "regret.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / "regret.json").write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scsuite.report.figures import style
 from tests.studies.cells import GRID, SETTINGS
-from tests.studies.regret import FOUND, RIVALS, USUAL_ALONE, Regret
+from tests.studies.regret import FOUND, RIVALS, USUAL_ALONE, WHOLE_SEEDS, Regret, contenders
 
 REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
 ROW = 3.4  # inches
@@ -40,7 +40,11 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
     )
     for row in grid_SR:
         axes.plot(setting.rates, 100 * row, ".", color=style.BLUE, alpha=0.35, markersize=4)
-    axes.plot(setting.rates, 100 * np.nanmean(grid_SR, axis=0), color=style.BLUE)
+    # Dashed, the first seeds, which have the whole grid; solid, all of them, where the best may lie.
+    axes.plot(setting.rates, 100 * grid_SR[:WHOLE_SEEDS].mean(axis=0), "--", color=style.BLUE, linewidth=1)
+    race = contenders(grid_SR)
+    all_SR = grid_SR[~np.isnan(grid_SR[:, race]).any(axis=1), race]
+    axes.plot(setting.rates[race], 100 * all_SR.mean(axis=0), color=style.BLUE)
     axes.plot(np.exp(np.mean(np.log(found.rates_S))), 100 * found.accuracy, "D", color=style.VERMILION, zorder=3)
     axes.set_ylabel("accuracy (%)")
     _log_axis(axes)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from scsuite.core.dataset import load_dataset
+from tests.studies import __main__ as program
 from tests.studies import cells
 from tests.studies.cells import DESIGN, GRID, JUDGED, Cell, Step, Training, grid_cells
 from tests.studies.regret import (
     FOUND,
     READ_OFF,
+    RIVALS,
     _read_off_all,
+    accuracies_of,
     bootstrap,
     cells_of,
     contenders,
@@ -124,10 +127,10 @@ def test_fewer_than_six_seeds_have_no_interval() -> None:
 
 
 def test_rates_that_the_first_seeds_show_to_be_far_behind_leave_the_race_and_those_between_stay() -> None:
-    means = [0.50, 0.62, 0.69, 0.66, 0.70, 0.681, 0.679, 0.6, 0.1]
+    means = [0.50, 0.62, 0.69, 0.66, 0.70, 0.681, 0.671, 0.669, 0.1]
     seeds = [[mean + shift for mean in means] for shift in (-0.01, 0.0, 0.01)]
     later = [[1.0, *[np.nan] * 8]]  # of no account
-    assert contenders(np.array(seeds + later)) == slice(2, 6)
+    assert contenders(np.array(seeds + later)) == slice(2, 7)
     with pytest.raises(ValueError, match="whole grid"):
         contenders(np.array(seeds[:2] + later))
 
@@ -153,6 +156,65 @@ def test_a_later_seed_counts_where_it_has_the_contenders_and_the_rules_own_train
     assert found["steepest"].accuracy == pytest.approx(whole["steepest"].accuracy)
 
 
+def test_the_best_of_the_grid_is_that_of_the_rules_own_seeds_and_what_it_is_behind_is_paired(
+    study: tuple[list[Step], list[Training]],
+) -> None:
+    steps, _ = study
+    sweeps = sweeps_of(steps, NAME)
+    top = pair_of(NAME, sweeps[0])[1]
+    # Seeds differ by up to 0.05; 0.4 is best in the first five, 0.8 in the last, which has no LRMIN of a thirtieth.
+    of_seed = {0: 0.60, 1: 0.61, 2: 0.62, 3: 0.63, 4: 0.64, 5: 0.65}
+    trainings = []
+    for seed, level in of_seed.items():
+        better = {0.2: -0.025, 0.4: 0.03, 0.8: 0.01} if seed < 5 else {0.2: -0.01, 0.4: 0.00, 0.8: 0.20}
+        for cell in cells_of(NAME, seed, sweeps[seed]):
+            assert cell.lr_min is not None
+            if cell.lr_max == top:
+                own = 0.04 if cell.lr_min == top / 30 else 0.0
+            else:
+                own = better.get(cell.lr_max or 0, -0.3)
+            if (seed, cell.lr_min, cell.lr_max) != (5, top / 30, top):
+                trainings.append(training(cell, level + own))
+    found = {row.rule: row for row in regrets(steps, trainings, NAME, range(6))}
+    pair, thirtieth = found[FOUND], found["found LRMAX, LRMIN = LRMAX/30"]
+    assert (pair.seeds, thirtieth.seeds) == (6, 5)
+    assert pair.regret == pytest.approx((5 * 0.01 + 0.20) / 6)  # 0.8 is best on average of six
+    assert thirtieth.regret == pytest.approx(0.03 - 0.04)  # 0.4 of the five
+    assert thirtieth.behind_found == pytest.approx(-0.04)
+    assert thirtieth.raw_accuracy == pytest.approx(0.62 + 0.04 - 0.02)
+    assert thirtieth.interval is None
+    assert pair.interval is not None
+    assert pair.interval[0] < pair.regret < pair.interval[1]
+
+
+def test_a_rule_within_the_race_keeps_its_seeds_where_the_found_rate_lies_without(
+    study: tuple[list[Step], list[Training]],
+) -> None:
+    steps, _ = study
+    sweeps, found_rate = sweeps_of(steps, NAME), pair_of(NAME, sweeps_of(steps, NAME)[0])[1]
+    valley = RIVALS["valley"](sweeps[0])
+    assert valley < 0.2 < found_rate
+    trainings = [
+        training(cell, 0.8 - abs(np.log2((cell.lr_max or 0) / 0.1)) / 50)  # 0.05, 0.1 and 0.2 stay
+        for seed in range(6)
+        for cell in cells_of(NAME, seed, sweeps[seed])
+        if seed < 3 or (cell.lr_max or 0) <= 0.2
+    ]
+    found = {row.rule: row for row in regrets(steps, trainings, NAME, range(6))}
+    assert (found["valley"].seeds, found[READ_OFF].seeds) == (6, 3)
+    assert found["valley"].interval is not None
+    assert found["valley"].behind_interval is None
+
+
+def test_a_training_that_is_missing_where_the_rule_was_made_is_an_error() -> None:
+    steps = [replace(step, setting=DESIGNED) for step in steps_of(0, 130)]
+    sweeps = sweeps_of(steps, DESIGNED)
+    rows = [training(cell, 0.5) for cell in cells_of(DESIGNED, 0, sweeps[0])]
+    assert accuracies_of(rows, DESIGNED, sweeps, [0]).tolist() == [[0.5] * 9]
+    with pytest.raises(KeyError):
+        accuracies_of(rows[:-1], DESIGNED, sweeps, [0])
+
+
 def test_what_is_read_off_later_seeds_lies_among_their_rates_for_all_of_them() -> None:
     rates = (0.1, 0.2, 0.4, 0.8)
     grid = np.array([[0.1, 0.2, 0.4, 0.3], [np.nan, 0.5, 0.7, np.nan]])
@@ -175,6 +237,65 @@ def test_a_study_cut_short_does_only_what_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(cells, "run_cell", lambda *_: pytest.fail("nothing is left to do"))
     cells.run_all(half, tmp_path, tmp_path)
     assert not (tmp_path / "environments.json").exists()  # no row comes from here
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[Cell]]:
+    """What the study would run, each time; the rows are made up."""
+    calls: list[list[Cell]] = []
+
+    def run_all(wanted: list[Cell], folder: Path, archive: Path) -> None:
+        calls.append(wanted)
+        for cell in wanted:
+            if cell.lr_max is None:
+                cells.append_rows(folder, [replace(step, setting=cell.setting) for step in steps_of(cell.seed, 130)])
+            else:
+                cells.append_rows(folder, [training(cell, peak_at(cell.lr_max))])
+
+    monkeypatch.setattr(program, "run_all", run_all)
+    return calls
+
+
+def test_later_seeds_train_the_pair_and_what_is_left_of_the_race_and_their_other_lrmin_last(
+    calls: list[list[Cell]], tmp_path: Path
+) -> None:
+    program.run(tmp_path, tmp_path, {NAME: range(5), DESIGNED: range(2)}, ["batch-32"])
+    tests, whole, later = calls
+    assert tests == [*(Cell(NAME, seed) for seed in range(5)), *(Cell(DESIGNED, seed) for seed in range(2))]
+    one = sweeps_of(cells.read_steps(tmp_path), NAME)[0]
+    lr_min, lr_max = pair_of(NAME, one)
+    assert len(whole) == 3 * 12 + 2 * 9 + 10
+    assert {(cell.setting, cell.seed) for cell in whole if cell.lr_max} == {
+        (NAME, 0), (NAME, 1), (NAME, 2), (DESIGNED, 0), (DESIGNED, 1)
+    }  # fmt: skip
+    assert later == [
+        Cell(NAME, 3, lr_min, lr_max), Cell(NAME, 3, min(lr_min, 0.4 / 3), 0.4),
+        Cell(NAME, 4, lr_min, lr_max), Cell(NAME, 4, min(lr_min, 0.4 / 3), 0.4),
+        Cell(NAME, 3, lr_max / 10, lr_max), Cell(NAME, 3, lr_max / 30, lr_max),
+        Cell(NAME, 4, lr_max / 10, lr_max), Cell(NAME, 4, lr_max / 30, lr_max),
+    ]  # fmt: skip
+
+
+def test_a_report_tells_of_what_is_whole_and_names_what_is_not(
+    calls: list[list[Cell]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program.run(tmp_path, tmp_path, {NAME: range(4)}, [])
+    program.report(tmp_path)
+    figures = json.loads((tmp_path / "regret.json").read_text())
+    assert list(figures["settings"]) == [NAME]
+    assert {row["rule"]: row["seeds"] for row in figures["regrets"]}[FOUND] == 4
+    assert (tmp_path / "regret.png").exists()
+    cells.append_rows(tmp_path, [replace(step, setting=DESIGNED) for step in steps_of(0, 130)])
+    capsys.readouterr()
+    program.report(tmp_path)
+    said = capsys.readouterr().out
+    assert f"{DESIGNED}: not told of, its first seeds lack trainings" in said
+    assert json.loads((tmp_path / "regret.json").read_text()) == figures
+
+
+def test_without_any_rows_a_report_is_empty(tmp_path: Path) -> None:
+    program.report(tmp_path)
+    assert json.loads((tmp_path / "regret.json").read_text())["regrets"] == []
 
 
 def test_each_machine_that_rows_come_from_is_kept(tmp_path: Path) -> None:
