@@ -42,12 +42,11 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH, and the power of the batch it grows with.
-# Sgd: cifar10-fast's 0.4, and linear scaling (Goyal et al., https://arxiv.org/abs/1706.02677). AdamW: 0.028 at width
-# 0.125, near the best of one grid there (`runs/reference/adamw`), and the square root usual for it; untried at width 1.
-USUAL = {"sgd": (0.4, 1.0), "adamw": (0.01, 0.5)}
+# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH; it grows with the square root of batch over
+# width (`tests.studies.forms` has what other powers cost). Sgd: cifar10-fast's 0.4. AdamW: 0.028 at width 0.125, near the
+# best of one grid there (`runs/reference/adamw`), untried at width 1.
+USUAL = {"sgd": 0.4, "adamw": 0.01}
 USUAL_BATCH = 512
-WIDTH_POWER = -1 / 2  # of the width; fitted to the study's settings, of widths 0.125 to 0.5, and to 0.4 at width 1
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
 # best rates of the study's settings lie at 0.05 to 0.8 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
 LOWEST, HIGHEST = 1 / 32, 4.0
@@ -393,8 +392,7 @@ def _bound(sweep: Sweep) -> tuple[float, str]:
 
 def usual_rate(config: RecipeConfig) -> float:
     """LRMAX before any test; the same for a cycled momentum, whose mean is near 0.9 too."""
-    rate, power = USUAL[config.optimizer]
-    return float(rate * (config.batch_size / USUAL_BATCH) ** power * config.width**WIDTH_POWER)
+    return USUAL[config.optimizer] * math.sqrt(config.batch_size / USUAL_BATCH / config.width)
 
 
 def choose(found: Landmarks, usual: float) -> tuple[float, float]:

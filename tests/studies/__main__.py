@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.studies.cells import DESIGN, JUDGED, SETTINGS, Cell, read_steps, read_trainings, run_all
+from tests.studies.cells import DESIGN, JUDGED, RACED, SETTINGS, Cell, read_steps, read_trainings, run_all
 from tests.studies.regret import (
     WHOLE_SEEDS,
     Regret,
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="SETTING", help="of them alone, rather than of all")
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=int, default=12, help="of the settings that the rule was not made on")
+    parser.add_argument("--seeds", type=int, default=24, help="of the settings that the rule was not made on")
     parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     chosen = options.settings or list(SETTINGS)
@@ -134,7 +134,7 @@ def run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[st
     steps = read_steps(folder)
     tests = {name: sweeps_of(steps, name) for name in seeds}
     turns = sorted((seed, name) for name, of in seeds.items() for seed in of)
-    raced = [(seed, name) for seed, name in turns if name in JUDGED and seed >= WHOLE_SEEDS]
+    raced = [(seed, name) for seed, name in turns if name in RACED and seed >= WHOLE_SEEDS]
     whole = [turn for turn in turns if turn not in raced]
     cells = [cell for seed, name in whole for cell in cells_of(name, seed, tests[name][seed])]
     run_all([*cells, *spread_cells(alone)], folder, archive)
@@ -144,9 +144,10 @@ def run(folder: Path, archive: Path, seeds: dict[str, range], alone: Sequence[st
     for seed, name in raced:
         num_rates = len(SETTINGS[name].rates)
         race = contenders(accuracies_of(trainings, name, tests[name], range(WHOLE_SEEDS))[:, -num_rates:])
-        pair, *lows = cells_of(name, seed, tests[name][seed])
-        first += [pair, *lows[-num_rates:][race]]
-        last += lows[:-num_rates]
+        wanted = cells_of(name, seed, tests[name][seed])
+        pairs, grid = wanted[:-num_rates], wanted[-num_rates:]
+        first += [*pairs[:1], *grid[race]]
+        last += pairs[1:]
     run_all([*first, *last], folder, archive)
 
 
