@@ -42,9 +42,9 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH; it grows with the square root of batch over
-# width (`tests.studies.forms` has what other powers cost). Sgd: cifar10-fast's 0.4. AdamW: 0.028 at width 0.125, near the
-# best of one grid there (`runs/reference/adamw`), untried at width 1.
+# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH; it grows with the square root of batch
+# over width (`tests.studies.forms` has what other powers cost). Sgd: cifar10-fast's 0.4. AdamW: 0.028 at width 0.125,
+# near the best of one grid there (`runs/reference/adamw`), untried at width 1.
 USUAL = {"sgd": 0.4, "adamw": 0.01}
 USUAL_BATCH = 512
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The

@@ -4,7 +4,9 @@
 
 A form is a usual rate, which grows with powers of batch size and width, and how far it goes, in log rate, towards where
 the range test's loss stops falling; none exceeds the test's bound. Its regret is read off the mean accuracies of each
-setting's grid, smoothed: a cubic in log rate through those near the best. In: the study's rows. Out: a table.
+setting's grid, smoothed: a cubic in log rate through those near the best. The form chosen has the smallest mean regret,
+each seed counted once: the settings differ in how many they have, and one seed alone says little.
+In: the study's rows. Out: a table.
 """
 
 import itertools
@@ -72,7 +74,7 @@ class Course:
         return self.best - float(self.smooth(np.clip(logs, self.low, self.high)).mean())
 
 
-def smoothed(rates: Sequence[float], means_R: Values) -> tuple[Polynomial, float, float, float]:
+def smoothed(rates: Sequence[float] | Values, means_R: Values) -> tuple[Polynomial, float, float, float]:
     """A cubic in log rate through what lies near the best, the log rates of its ends, and its highest value."""
     logs_R, best = np.log(rates), int(means_R.argmax())
     near = slice(max(0, best - REACH), best + REACH + 1)
@@ -91,29 +93,44 @@ def courses(folder: Path) -> list[Course]:
             continue
         setting, sweeps, seeds = SETTINGS[name], sweeps_of(steps, name), range(num_seeds)
         grid_SR = accuracies_of(trainings, name, sweeps, seeds)[:, -len(setting.rates) :]
+        whole_R = ~np.isnan(grid_SR).any(axis=0)  # of a race, what all of its seeds have
         tests = tuple(landmarks(sweeps[seed]) for seed in seeds)
-        out.append(Course(setting, tests, *smoothed(setting.rates, grid_SR.mean(axis=0))))
+        out.append(
+            Course(setting, tests, *smoothed(np.array(setting.rates)[whole_R], grid_SR[:, whole_R].mean(axis=0)))
+        )
     return out
 
 
-def costs(folder: Path) -> dict[Form, list[float]]:
-    """Each form's regrets, those with the smallest largest one first."""
-    known = courses(folder)
-    of_forms = {form: [course.regret(form) for course in known] for form in FORMS}
-    return dict(sorted(of_forms.items(), key=lambda item: max(item[1])))
+@dataclass(frozen=True)
+class Cost:
+    """A form's regrets, one a setting, and their mean over all seeds; as fractions."""
+
+    mean: float
+    regrets: tuple[float, ...]
+
+
+def costs(known: Sequence[Course]) -> dict[Form, Cost]:
+    """Each form's, those with the smallest mean first."""
+    seeds = [len(course.tests) for course in known]
+    out = {}
+    for form in FORMS:
+        regrets = [course.regret(form) for course in known]
+        out[form] = Cost(float(np.average(regrets, weights=seeds)), tuple(regrets))
+    return dict(sorted(out.items(), key=lambda item: item[1].mean))
 
 
 def main() -> None:
     """The first twenty."""
+    known = courses(OUT)
     table = Table(
         "base", "power of the batch", "of the width", "factor of cycled momentum", "share of the test",
-        "largest regret (points)", "mean", *(name for name in DESIGN if name != TOO_NOISY),
+        "mean over seeds (points)", "largest", *(f"{course.setting.name} ({len(course.tests)})" for course in known),
     )  # fmt: skip
-    for form, regrets in list(costs(OUT).items())[:20]:
+    for form, cost in list(costs(known).items())[:20]:
         said = (form.base, form.batch_power, -form.width_power, form.cycled_factor, form.share)
-        points = (max(regrets), float(np.mean(regrets)), *regrets)
+        points = (cost.mean, max(cost.regrets), *cost.regrets)
         table.add_row(*(f"{value:.3g}" for value in said), *(f"{100 * value:.2f}" for value in points))
-    Console(width=220).print(table)
+    Console(width=230).print(table)
 
 
 if __name__ == "__main__":
