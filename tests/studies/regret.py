@@ -30,7 +30,7 @@ from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.sweep import Sweep
 from tests.studies import rivals
-from tests.studies.cells import DESIGN, SETTINGS, Cell, Step, Training, grid_cells
+from tests.studies.cells import DESIGN, RACED, SETTINGS, Cell, Step, Training, grid_cells
 
 Values = NDArray[np.float64]
 NUM_RESAMPLES = 10_000
@@ -117,9 +117,14 @@ def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
 def accuracies_of(
     trainings: Sequence[Training], setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int], *, raw: bool = False
 ) -> Values:
-    """Accuracies in the order of `cells_of`, a row a seed; NaN for a training that there is not."""
+    """Accuracies in the order of `cells_of`, a row a seed; NaN for a training that a race has not.
+
+    KeyError for one that another setting has not: these are whole.
+    """
     known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max): t.raw_accuracy if raw else t.accuracy for t in trainings}
     wanted = [cells_of(setting, seed, sweeps[seed]) for seed in seeds]
+    if setting not in RACED:
+        return np.array([[known[cell] for cell in cells] for cells in wanted])
     return np.array([[known.get(cell, math.nan) for cell in cells] for cells in wanted])
 
 
@@ -127,7 +132,7 @@ def seeds_of(steps: Iterable[Step], trainings: Iterable[Training], setting: str)
     """The seeds with a range test, to be told of; none where the first of them have not all of their trainings."""
     sweeps = sweeps_of(steps, setting)
     known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max) for t in trainings}
-    first = range(min(WHOLE_SEEDS, DESIGN.get(setting, WHOLE_SEEDS)))
+    first = range(WHOLE_SEEDS if setting in RACED else DESIGN[setting])
     if all(seed in sweeps and known.issuperset(cells_of(setting, seed, sweeps[seed])) for seed in first):
         return list(range(DESIGN[setting]) if setting in DESIGN else sweeps)
     return []

@@ -216,8 +216,9 @@ def test_where_a_first_seed_lacks_a_training_its_setting_is_not_told_of() -> Non
     ]
     assert seeds_of(steps, rows, DESIGNED) == [0, 1]
     assert seeds_of(steps, rows[:-1], DESIGNED) == []
-    lacking = accuracies_of(rows[:-1], DESIGNED, sweeps_of(steps, DESIGNED), [0, 1])
-    assert np.argwhere(np.isnan(lacking)).tolist() == [[1, 8]]
+    assert accuracies_of(rows, DESIGNED, sweeps_of(steps, DESIGNED), [0, 1]).tolist() == [[0.5] * 9] * 2
+    with pytest.raises(KeyError):
+        accuracies_of(rows[:-1], DESIGNED, sweeps_of(steps, DESIGNED), [0, 1])
 
 
 def test_what_is_read_off_later_seeds_lies_among_their_rates_for_all_of_them() -> None:
@@ -279,6 +280,16 @@ def test_later_seeds_train_the_pair_and_what_is_left_of_the_race_and_their_other
         Cell(NAME, 3, lr_max / 10, lr_max), Cell(NAME, 3, lr_max / 30, lr_max),
         Cell(NAME, 4, lr_max / 10, lr_max), Cell(NAME, 4, lr_max / 30, lr_max),
     ]  # fmt: skip
+
+
+def test_later_seeds_of_a_race_that_the_rule_is_now_made_on_train_what_is_left_of_its_grid(
+    calls: list[list[Cell]], tmp_path: Path
+) -> None:
+    name = "missed-shapes-128"
+    program.run(tmp_path, tmp_path, {name: range(4)}, [])
+    _, whole, later = calls
+    assert len(whole) == 3 * 9
+    assert [(cell.setting, cell.seed, cell.lr_max) for cell in later] == [(name, 3, 0.4)]
 
 
 def test_a_report_tells_of_what_is_whole_and_names_what_is_not(
