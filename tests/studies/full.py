@@ -1,0 +1,288 @@
+"""The recipe at full size, on an accelerator: variants of the defaults, held against them on images held out.
+
+    python -m tests.studies.full [VARIANT ...] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--minutes M]
+
+All but 10,000 of the training images, width 1, batch 512, 24 epochs, rates by one range test. Seed by seed, so that a
+study cut short by `--minutes` has whole seeds. Out: trainings.csv and environment.json, in FOLDER; the means of what
+each variant gives over the defaults, seed by seed, on the terminal. What has its row is not run again.
+"""
+
+import argparse
+import contextlib
+import csv
+import functools
+import itertools
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from scsuite.cli.begin import machine_facts
+from scsuite.core.loop import resolve_arithmetic
+from scsuite.core.rundir import environment
+from tests.studies.__main__ import ARCHIVE, ROOT
+
+OUT = ROOT / "runs" / "reference" / "recipes-full"
+DEFAULTS = "defaults"
+HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
+RENEWED_ON, RENEWED_BATCHES = 10_000, 10  # training images, as they are, for batch norm's statistics
+COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS), "ema_1_renewed")  # accuracies, held out
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of all trainings of a study."""
+
+    num_held_out: int = 10_000
+    width: float = 1.0
+    epochs: int = 24
+    limit_train: int | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the defaults: settings, and what is done to a trainer before its first step."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Any], None] | None = None
+
+
+def whiten(trainer: Any) -> None:
+    """Let prep's filters be the principal components of the training images' 3x3 patches, each with both signs.
+
+    Those that are left keep their initial weights. Source: cifar10-fast's whitening layer, of the learned one here.
+    """
+    import torch
+    from torch.nn import functional
+
+    from scsuite.core.augment import normalise
+
+    conv = trainer.model.prep[0]
+    images_NCHW = normalise(trainer.train.images_NHWC[:5000], trainer.mean, trainer.std).float()
+    patches_PF = functional.unfold(images_NCHW, 3).transpose(1, 2).reshape(-1, 27).double()
+    _, vectors_FF = torch.linalg.eigh(torch.cov(patches_PF.T))
+    filters_FF = vectors_FF.T.flip(0)  # of length 1, the largest component first
+    both = torch.cat([filters_FF, -filters_FF]).view(-1, 3, 3, 3)[: len(conv.weight)]
+    both *= conv.weight.detach().flatten(1).norm(dim=1).mean().item()  # batch norm takes no notice, a step does
+    with torch.no_grad():
+        conv.weight[: len(both)] = both.to(conv.weight)
+
+
+def pass_on(trainer: Any) -> None:
+    """Let the first filters of each layer's own convolution be the identity. Source: airbench's initial weights."""
+    import torch
+
+    for layer in (trainer.model.layer1.x, trainer.model.layer2, trainer.model.layer3.x):
+        weight = layer[0].weight
+        torch.nn.init.dirac_(weight.data[: weight.shape[1]])
+
+
+def spare_norms(trainer: Any) -> None:
+    """No weight decay for batch norm's weights and biases."""
+    (group,) = trainer.optimizer.param_groups
+    norms = [parameter for parameter in group["params"] if parameter.ndim == 1]
+    group["params"] = [parameter for parameter in group["params"] if parameter.ndim > 1]
+    trainer.optimizer.add_param_group({**group, "params": norms, "weight_decay": 0.0})
+
+
+VARIANTS = {
+    DEFAULTS: Variant(),
+    "LRMAX 0.8": Variant({"lr_max": 0.8}),
+    "LRMAX 0.2": Variant({"lr_max": 0.2}),
+    "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
+    "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
+    "whitened prep": Variant(prepare=whiten),
+    "identities": Variant(prepare=pass_on),
+    "no decay of batch norm": Variant(prepare=spare_norms),
+    "LRMAX 1.6": Variant({"lr_max": 1.6}),
+    "LRMAX 0.1": Variant({"lr_max": 0.1}),
+    "cifar10-fast": Variant(
+        {"lr_min": 1e-6, "lr_max": 0.4, "label_smoothing": 0.0, "gradient_centralization": False}
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training of a study."""
+
+    variant: str
+    seed: int
+    archive: str
+    size: Size
+    rates: tuple[float, float]
+    deadline: float  # of time.time(): not begun after it
+
+
+@functools.cache
+def data_of(archive: str, size: Size) -> tuple[Any, Any]:
+    """The training images without those held out, and these; no test image is in either."""
+    from scsuite.core.dataset import hold_out, load_dataset
+
+    data = load_dataset(archive, limit_train=size.limit_train, limit_test=10)
+    train, held_out = hold_out(data.train, size.num_held_out)
+    return replace(data, train=train, test=held_out.take(range(10))), held_out
+
+
+def find_rates(archive: str, size: Size) -> tuple[float, float]:
+    """LRMIN and LRMAX by the range test."""
+    from scsuite.core.config import LrRangeConfig
+    from scsuite.core.sweep import range_test
+
+    found = range_test(data_of(archive, size)[0], LrRangeConfig(width=size.width))
+    return found.lr_min, found.lr_max
+
+
+def train(work: Work) -> dict[str, Any] | None:
+    """A row: accuracies on the held-out images of the last weights, of their averages, and of the average over one
+    epoch with batch norm's statistics taken anew.
+    """
+    if time.time() > work.deadline:
+        return None
+    from scsuite.core.average import WeightAverage
+    from scsuite.core.compiled import Forward
+    from scsuite.core.config import TrainConfig
+    from scsuite.core.errors import DivergedError
+    from scsuite.core.loop import Trainer, fit
+
+    begin = time.perf_counter()
+    data, held_out = data_of(work.archive, work.size)
+    lr_min, lr_max = work.rates
+    variant = VARIANTS[work.variant]
+    settings = {"lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
+    trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
+    trainer.forward = Forward("plain", "compiled anew in each training, it takes longer", trainer.model)
+    if variant.prepare is not None:
+        variant.prepare(trainer)
+    averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS}
+
+    steps_done = itertools.count()
+
+    def follow(*_: Any) -> None:  # the optimizer, not `on_step`: on an accelerator that is told some steps later
+        step = next(steps_done)
+        for average in averages.values():
+            average.follow(trainer.model, step)
+
+    trainer.optimizer.register_step_post_hook(follow)
+    accuracies = dict.fromkeys(("train", *COLUMNS), 1 / len(data.class_names))  # where it diverges
+    with contextlib.suppress(DivergedError):
+        *_, last_epoch = fit(trainer)
+        models = [trainer.model, *(average.model for average in averages.values())]
+        found = [trainer.evaluate(held_out, model=model).accuracy for model in models]
+        renew_statistics(trainer, averages[1.0].model)
+        found.append(trainer.evaluate(held_out, model=averages[1.0].model).accuracy)
+        accuracies = dict(zip(accuracies, (last_epoch.train_accuracy, *found), strict=True))
+    return {
+        "variant": work.variant, "seed": work.seed, "lr_min": settings["lr_min"], "lr_max": settings["lr_max"],
+        **accuracies, "precision": trainer.arithmetic.precision, "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+
+
+def renew_statistics(trainer: Any, model: Any) -> None:
+    """Take batch norm's running statistics anew, over training images as they are."""
+    import torch
+
+    from scsuite.core.augment import normalise
+
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    model.train()
+    with torch.no_grad(), trainer.arithmetic.autocast():
+        for images_NHWC in np.array_split(trainer.train.images_NHWC[:RENEWED_ON], RENEWED_BATCHES):
+            model(trainer.arithmetic.to_device(normalise(images_NHWC, trainer.mean, trainer.std)))
+    model.eval()
+
+
+def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple[int, float, float]:
+    """Seeds that a variant shares with the defaults, its mean gain over them in points, and the standard error.
+
+    The error is that of paired differences, NaN for fewer than two.
+    """
+    of = {(row["variant"], int(row["seed"])): float(row[column]) for row in rows}
+    pairs = [(value, of[DEFAULTS, seed]) for (name, seed), value in of.items() if name == variant]
+    differences = [100 * (value - default) for value, default in pairs]
+    error = statistics.stdev(differences) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
+    return len(pairs), statistics.fmean(differences), error
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a variant: the defaults' mean accuracies, then gains over them."""
+    out = Table("variant", "seeds", *COLUMNS, title="held-out accuracy (%); below, gains in points")
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        cells = [gains(rows, name, column) for column in COLUMNS]
+        if name == DEFAULTS:
+            own = [[100 * float(row[column]) for row in rows if row["variant"] == name] for column in COLUMNS]
+            shown = [f"{statistics.fmean(values):.2f}" for values in own]
+        else:
+            shown = [f"{gain:+.2f} ± {error:.2f}" for _, gain, error in cells]
+        out.add_row(name, str(cells[0][0]), *shown)
+    return out
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """trainings.csv; none where there is none."""
+    path = folder / "trainings.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(folder: Path, row: Mapping[str, Any]) -> None:
+    """Add a training."""
+    path = folder / "trainings.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> None:
+    """Train what has no row yet; a row is written when its training is done."""
+    parser = argparse.ArgumentParser(prog="python -m tests.studies.full", description=__doc__)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="of them alone, rather than of all")
+    parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=60.0, help="no training is begun later")
+    parser.add_argument("--processes", type=int, default=1)
+    for name, kind in (("width", float), ("epochs", int), ("num-held-out", int), ("limit-train", int)):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(Size(), name.replace("-", "_")))
+    options = parser.parse_args()
+    if unknown := set(options.variants) - set(VARIANTS):
+        parser.error(f"no variant {', '.join(sorted(unknown))}: expected some of {', '.join(VARIANTS)}")
+    deadline = time.time() + 60 * options.minutes
+    size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
+    options.out.mkdir(parents=True, exist_ok=True)
+    facts = {**environment(), **machine_facts(resolve_arithmetic("auto", "auto"))}
+    (options.out / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
+    known = {(row["variant"], row["seed"]) for row in read_rows(options.out)}
+    rates = find_rates(str(options.data), size)
+    todo = [
+        Work(name, seed, str(options.data), size, rates, deadline)
+        for seed in range(1, 1 + options.seeds)
+        for name in options.variants or VARIANTS
+        if (name, str(seed)) not in known
+    ]
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for row in pool.imap_unordered(train, todo):
+            if row is not None:
+                append_row(options.out, row)
+                print(json.dumps(row), flush=True)
+    Console(width=150).print(table(read_rows(options.out)))
+
+
+if __name__ == "__main__":
+    main()
