@@ -26,7 +26,7 @@ from scsuite.core.model import ResNet3
 
 # Reasoned, not measured, as no GPU was at hand: compiling takes tens of seconds the first time on a machine, and a step
 # becomes a few ms to a few tens of ms shorter.
-STEPS_MIN = 1000
+STEPS_MIN = 10_000
 TF32 = 2.0**-10  # what a CUDA convolution rounds fp32 to, relative
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,13 @@ from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.metrics import Evaluation, evaluation_of
-from scsuite.core.model import Dropout, ResNet3, build_model
+from scsuite.core.model import Dropout, ResNet3, build_model, whiten
+
+if TYPE_CHECKING:
+    from albumentations import Compose
 
 AVERAGES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}  # of each parameter, by optimizer
+WHITENED_ON = 256  # images: 230,400 patches, for 27 components
 EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_KEPT = 32 * 2**20  # bytes; as far as glibc itself raises M_MMAP_THRESHOLD
@@ -413,7 +417,7 @@ class Trainer:
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
-        self.model = fresh_model(len(data.class_names), config, self.arithmetic)
+        self.model = fresh_model(len(data.class_names), config, self.arithmetic, some_of(self.train, policy))
         horizon = config.ema_epochs * self.steps_per_epoch
         self.average = WeightAverage(self.model, horizon) if horizon > 1 else None  # else it is the last weights
         self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
@@ -644,9 +648,18 @@ def check_batches(num_images: int, batch_size: int, world: World = ALONE) -> Non
         )  # fmt: skip
 
 
-def fresh_model(num_classes: int, config: RecipeConfig, arithmetic: Arithmetic) -> ResNet3:
-    """The network with the initial weights of the configuration's seed, in place to train."""
+def some_of(split: Split, policy: "Compose") -> Tensor:
+    """A few images of a split, of all its classes, normalised as the policy has it: what `fresh_model` looks at."""
+    return normalise(split.images_NHWC[:: -(-len(split) // WHITENED_ON)], *normalisation_of(policy))
+
+
+def fresh_model(
+    num_classes: int, config: RecipeConfig, arithmetic: Arithmetic, images_NCHW: Tensor | None = None
+) -> ResNet3:
+    """The network with the initial weights of the configuration's seed, whitened by the images, in place to train."""
     model = build_model(num_classes, config.width, dropout=config.dropout, seed=keyed_seed(config.seed, "weights"))
+    if config.whiten and images_NCHW is not None:
+        whiten(model, images_NCHW)
     return model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -31,6 +31,7 @@ from scsuite.core.loop import (
     reseed_dropout,
     resolve_arithmetic,
     set_rates,
+    some_of,
     split_off_val,
     train_step,
 )
@@ -130,6 +131,7 @@ def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[st
         "label smoothing": config.label_smoothing,
         "dropout": config.dropout,
         "gradient centralization": config.gradient_centralization,
+        "whitening": config.whiten,
         "cycled momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(kinds),
@@ -187,7 +189,7 @@ def _sweep(
         workers=config.workers,
         part=world.part,
     )
-    model = fresh_model(len(data.class_names), config, arithmetic)
+    model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy))
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
     optimizer = make_optimizer(model, config, momentum)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)

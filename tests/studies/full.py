@@ -31,7 +31,8 @@ from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
-DEFAULTS = "defaults"
+DEFAULTS = "defaults"  # of then
+BEFORE: dict[str, Any] = {"whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4}
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
 RENEWED_ON, RENEWED_BATCHES = 10_000, 10  # training images, as they are, for batch norm's statistics
 COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS), "ema_1_renewed")  # accuracies, held out
@@ -55,27 +56,6 @@ class Variant:
     prepare: Callable[[Any], None] | None = None
 
 
-def whiten(trainer: Any) -> None:
-    """Let prep's filters be the principal components of the training images' 3x3 patches, each with both signs.
-
-    Those that are left keep their initial weights. Source: cifar10-fast's whitening layer, of the learned one here.
-    """
-    import torch
-    from torch.nn import functional
-
-    from scsuite.core.augment import normalise
-
-    conv = trainer.model.prep[0]
-    images_NCHW = normalise(trainer.train.images_NHWC[:5000], trainer.mean, trainer.std).float()
-    patches_PF = functional.unfold(images_NCHW, 3).transpose(1, 2).reshape(-1, 27).double()
-    _, vectors_FF = torch.linalg.eigh(torch.cov(patches_PF.T))
-    filters_FF = vectors_FF.T.flip(0)  # of length 1, the largest component first
-    both = torch.cat([filters_FF, -filters_FF]).view(-1, 3, 3, 3)[: len(conv.weight)]
-    both *= conv.weight.detach().flatten(1).norm(dim=1).mean().item()  # batch norm takes no notice, a step does
-    with torch.no_grad():
-        conv.weight[: len(both)] = both.to(conv.weight)
-
-
 def pass_on(trainer: Any) -> None:
     """Let the first filters of each layer's own convolution be the identity. Source: airbench's initial weights."""
     import torch
@@ -95,11 +75,13 @@ def spare_norms(trainer: Any) -> None:
 
 VARIANTS = {
     DEFAULTS: Variant(),
+    "whitened, smoothing 0.2": Variant({"whiten": True, "label_smoothing": 0.2}),
+    "whitened, smoothing 0.2, decay 1e-3": Variant({"whiten": True, "label_smoothing": 0.2, "weight_decay": 1e-3}),
     "LRMAX 0.8": Variant({"lr_max": 0.8}),
     "LRMAX 0.2": Variant({"lr_max": 0.2}),
     "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
     "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
-    "whitened prep": Variant(prepare=whiten),
+    "whitened prep": Variant({"whiten": True}),
     "identities": Variant(prepare=pass_on),
     "no decay of batch norm": Variant(prepare=spare_norms),
     "LRMAX 1.6": Variant({"lr_max": 1.6}),
@@ -137,7 +119,7 @@ def find_rates(archive: str, size: Size) -> tuple[float, float]:
     from scsuite.core.config import LrRangeConfig
     from scsuite.core.sweep import range_test
 
-    found = range_test(data_of(archive, size)[0], LrRangeConfig(width=size.width))
+    found = range_test(data_of(archive, size)[0], LrRangeConfig(width=size.width, **BEFORE))
     return found.lr_min, found.lr_max
 
 
@@ -157,7 +139,7 @@ def train(work: Work) -> dict[str, Any] | None:
     data, held_out = data_of(work.archive, work.size)
     lr_min, lr_max = work.rates
     variant = VARIANTS[work.variant]
-    settings = {"lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
+    settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
     trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
     trainer.forward = Forward("plain", "compiled anew in each training, it takes longer", trainer.model)
     if variant.prepare is not None:
