@@ -179,12 +179,7 @@ def _train(
     else:
         run.write_config(trainer.config)
         _draw_augmented(run, trainer)
-    facts = {"augment_engine": trainer.engine.facts()}
-    if trainer.arithmetic.is_cuda:  # elsewhere there is nothing to choose
-        if trainer.will_try_compiling:
-            terminal.line("compiling the network, to be tried beside the plain one: tens of seconds")
-        facts["forward"] = trainer.forward.facts()
-    run.update_environment(schedule=trainer.plan(), **facts)
+    run.update_environment(schedule=trainer.plan(), augment_engine=trainer.engine.facts())
     _introduce(trainer, terminal, run)
     _fit(run, trainer, terminal, stop)
     _finish(run, trainer, terminal, begin)
@@ -202,7 +197,6 @@ def _follow(
     trainer = Trainer(data, config, stop.world)
     if checkpoint is not None:
         trainer.restore(checkpoint)
-    _ = trainer.forward  # the ranks agree on it here, even where no step is left to do
     for _ in fit(trainer, should_stop=stop.asked):
         pass
     stop.world.meet()  # the leader commits before: torchrun ends all when the first rank has left
@@ -295,7 +289,6 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
     rows = [(row.name, row.operations, " x ".join(map(str, row.shape)), row.num_parameters) for row in layers]
     terminal.print(tables.layers(rows, sum(row.num_parameters for row in layers)))
     config, at_peak = trainer.config, trainer.momentum_at(trainer.peak_step)
-    forward = f", {trainer.forward.name}: {trainer.forward.reason}" if trainer.arithmetic.is_cuda else ""
     average = trainer.average
     averages = {} if average is None else {"averages": f"the weights, over about the last {average.horizon:,.0f} steps"}
     terminal.print(
@@ -307,7 +300,7 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
                 "steps": f"{trainer.num_steps:,}: {trainer.steps_per_epoch} an epoch, batch {config.batch_size}",
                 **averages,
                 "augments": f"{trainer.engine.name}: {trainer.engine.reason}",
-                "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}{forward}",
+                "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}",
                 "run": str(run.path),
             }
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MEETING = 10.0  # seconds for torchrun's own answer, which is there before its processes are
 TIMEOUT = 25.0  # seconds that an answer may take; torchrun gives a rank that hangs 30 more, so all ends in a minute
-START = 300.0  # seconds from the first rank to the last at a start: a cold disk gives torch late, compiling takes long
+START = 300.0  # seconds from the first rank to the last at a start: a cold disk gives torch late
 PATIENCE = 0.02  # seconds between two looks at the store
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _turns = itertools.count()  # every rank takes them in the same order
@@ -71,18 +71,6 @@ class World:
         with self._listening():
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
-
-    def agree(self, yes: bool) -> bool:
-        """Whether all ranks say yes. They may come minutes apart; raises OutputError where one does not come."""
-        if self.size == 1:
-            return yes
-        key = f"turn {next(_turns)}"
-        with self._listening():
-            if not yes:
-                _store().set(f"{key} no", "")
-            _store().add(key, 1)
-            _wait_until(lambda: _store().add(key, 0) >= self.size, START)
-            return not _store().check([f"{key} no"])
 
     def meet(self) -> None:
         """Wait until all are here. Raises OutputError where one is gone."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +33,6 @@ from scsuite.core.checkpoint import (
     load_model,
     network_facts,
 )
-from scsuite.core.compiled import Forward, choose_forward, why_plain
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MAX, MOMENTUM_MIN, RecipeConfig, TrainConfig, keyed_seed
 from scsuite.core.dataset import Dataset, Split, hold_out
 from scsuite.core.distributed import ALONE, World
@@ -311,9 +309,8 @@ def train_step(
     l1: float,
     world: World = ALONE,
     num_images: int = 0,
-    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Outcome:
-    """One forward pass, by `forward` or the model itself, backward pass and update, without waiting for the device.
+    """One forward pass, backward pass and update, without waiting for the device.
 
     Over several ranks `batch` is this one's part of a batch of `num_images` in all: loss, right answers and gradients
     are those of the whole batch, and the same bits on every rank; so each then does the same update.
@@ -326,7 +323,7 @@ def train_step(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with arithmetic.autocast():
-        logits_NK = (forward or model)(images_NCHW).float()
+        logits_NK = model(images_NCHW).float()
     loss = _mean_loss(logits_NK, labels_N, label_smoothing, world, num_images)
     penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
@@ -428,21 +425,6 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         """Steps in an epoch; the last may be a smaller batch."""
         return self.loader.steps_per_epoch
-
-    @property
-    def will_try_compiling(self) -> bool:
-        """Whether `forward` begins with a trial, which takes tens of seconds."""
-        return why_plain(self.config, self.num_steps, self.arithmetic.device) is None
-
-    @cached_property
-    def forward(self) -> Forward:
-        """What a step computes the logits by; compiled here, where it is, before the first step."""
-        whole = {self.loader.images_in(step) for step in (0, self.steps_per_epoch - 1)}
-        sizes = sorted({len(range(num_images)[self.world.part]) for num_images in whole} - {0}, reverse=True)
-        return choose_forward(
-            self.model, self.config, sizes, num_steps=self.num_steps, device=self.arithmetic.device,
-            dtype=self.arithmetic.dtype, autocast=self.arithmetic.autocast, world=self.world,
-        )  # fmt: skip
 
     @property
     def watched(self) -> str:
@@ -694,12 +676,11 @@ def _train_epoch(
 ) -> bool:
     """The steps that are left of an epoch; True if a stop was asked for."""
     epoch, first_batch = divmod(trainer.state.step, trainer.steps_per_epoch)
-    forward = trainer.forward.call  # compiled before the clock starts
     tick = time.perf_counter()
     ahead: list[tuple[Outcome, int]] = []  # steps that the device was given and nobody waited for, and their images
     for batch in trainer.loader.epoch(epoch, first_batch):
         step = trainer.state.step + len(ahead)
-        ahead.append((_advance(trainer, forward, batch, step), trainer.loader.images_in(step)))
+        ahead.append((_advance(trainer, batch, step), trainer.loader.images_in(step)))
         ends = trainer.state.step + len(ahead) == (epoch + 1) * trainer.steps_per_epoch
         if len(ahead) < trainer.arithmetic.steps_ahead and not ends:
             continue
@@ -713,7 +694,7 @@ def _train_epoch(
     return False
 
 
-def _advance(trainer: Trainer, forward: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Outcome:
+def _advance(trainer: Trainer, batch: Batch, step: int) -> Outcome:
     """Give the device one step of the trainer."""
     config = trainer.config
     set_rates(trainer.optimizer, trainer.lr_at(step), trainer.momentum_at(step))
@@ -728,7 +709,6 @@ def _advance(trainer: Trainer, forward: Callable[[Tensor], Tensor], batch: Batch
         l1=config.l1,
         world=trainer.world,
         num_images=trainer.loader.images_in(step),
-        forward=forward,
     )
     if trainer.average is not None:
         trainer.average.follow(trainer.model, step)

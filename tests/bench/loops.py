@@ -15,7 +15,6 @@ from scsuite.core.augment import default_policy
 from scsuite.core.average import WeightAverage
 from scsuite.core.cam import grad_cam
 from scsuite.core.cam.maps import CAM_BATCH
-from scsuite.core.compiled import Forward
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.loader import Batch, default_workers
@@ -193,36 +192,25 @@ def gradcam(width: float) -> Figures:
 
 
 def gpu() -> Figures:
-    """24 epochs of 50,000 images at width 1 on an accelerator, as they are trained and by the plain network."""
+    """24 epochs of 50,000 images at width 1 on an accelerator."""
     if not torch.cuda.is_available():
         return {"skipped": "no GPU here"}
     return trainings(data_of(50_000, 10_000), TrainConfig(lr_max=0.4, batch_size=BATCH, epochs=24))
 
 
 def trainings(data: Dataset, config: TrainConfig) -> Figures:
-    """Two whole trainings by the plain network and two as `train` does them, the first of each to warm up."""
+    """Two whole trainings, the first to warm up."""
     num_images = config.epochs * len(data.train)
-    for _ in range(2):
-        trainer = Trainer(data, config)
-        trainer.forward = Forward("plain", "asked for", trainer.model)
-        plain = _training_seconds(trainer)
+    torch.backends.cudnn.benchmark = True  # as `train` has it
     torch.cuda.reset_peak_memory_stats()
-    trials = []
     for _ in range(2):
         trainer = Trainer(data, config)
-        begin = time.perf_counter()
-        forward = trainer.forward  # compiled and tried here, if it is
-        trials.append(time.perf_counter() - begin)
         training = _training_seconds(trainer)
     peak_mb = torch.cuda.max_memory_allocated() / 2**20
     peak_flops = _matmul_flops(trainer.arithmetic.dtype)
     augmentation = _augmentation_seconds(trainer)
     achieved = num_images * IMAGE_FLOP / training
     return {
-        "forward": f"{forward.name}: {forward.reason}",
-        "trial_s": trials[0],
-        "second_trial_s": trials[1],
-        "plain_training_s": plain,
         "training_s_of_24_epochs": training,
         "target_s_at_most": 10.0,
         "epoch_s": training / config.epochs,

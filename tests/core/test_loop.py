@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scsuite.core.augment import normalise
+from scsuite.core.augment import default_policy, normalise
 from scsuite.core.checkpoint import read_checkpoint, save_checkpoint
-from scsuite.core.config import TrainConfig
-from scsuite.core.dataset import Dataset
+from scsuite.core.config import TrainConfig, keyed_seed
+from scsuite.core.dataset import Dataset, Split
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.loader import Batch
 from scsuite.core.loop import (
@@ -29,9 +29,10 @@ from scsuite.core.loop import (
     make_optimizer,
     resolve_arithmetic,
     set_rates,
+    some_of,
     train_step,
 )
-from scsuite.core.model import build_model
+from scsuite.core.model import build_model, whiten
 
 WIDTH = 0.05
 
@@ -486,3 +487,28 @@ def test_the_loss_curve_is_the_recorded_one(tiny_data: Dataset, tiny_config: Tra
     losses = [step.loss for step in steps]
     assert losses[:4] == pytest.approx(GOLDEN_LOSSES[:4], abs=2e-3)
     assert losses == pytest.approx(GOLDEN_LOSSES, abs=0.02)
+
+
+def test_a_training_begins_with_filters_whitened_by_its_own_images(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    config = replace(tiny_config, lr_max=0.02)
+    trainer = Trainer(tiny_data, config)
+    plain = Trainer(tiny_data, replace(config, whiten=False)).model.state_dict()
+    expected = build_model(len(tiny_data.class_names), config.width, seed=keyed_seed(config.seed, "weights"))
+    assert all(torch.equal(plain[name], tensor) for name, tensor in expected.state_dict().items())
+    whiten(expected, normalise(trainer.train.images_NHWC, trainer.mean, trainer.std))
+    assert not torch.equal(plain["prep.0.weight"], expected.state_dict()["prep.0.weight"])
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], tensor), name
+
+
+def test_of_many_images_some_of_all_classes_are_looked_at() -> None:
+    labels_N = np.arange(5000) // 500  # ten classes, one after the other, as folders give them
+    images_NHWC = labels_N.astype(np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    split = Split(images_NHWC, labels_N, tuple(map(str, range(5000))))
+    seen_NCHW = some_of(split, default_policy((0.0,) * 3, (1 / 255,) * 3))
+    assert len(seen_NCHW) == 250
+    classes, counts = np.unique(seen_NCHW[:, 0, 0, 0].round().numpy(), return_counts=True)
+    assert classes.tolist() == list(range(10))
+    assert set(counts) == {25}

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scsuite.core.model import Dropout, ResNet3, build_model, layer_table
+from scsuite.core.model import Dropout, ResNet3, build_model, layer_table, whiten
 
 # Each stage's output shape, and its parameters: 9 * in * out of a convolution, 2 * out of its BatchNorm.
 STAGES = {
@@ -192,3 +193,67 @@ def test_dropout_acts_before_the_head_only() -> None:
     kept = entered != 0
     torch.testing.assert_close(entered[kept], 2 * pooled[kept])
     assert 0.3 < kept.float().mean().item() < 0.7
+
+
+def filters_of(model: ResNet3) -> Tensor:
+    return model.state_dict()["prep.0.weight"]
+
+
+def correlated(num_images: int) -> Tensor:
+    """Noise whose neighbours and channels are alike, as those of photographs are."""
+    mixing = torch.tensor([[1.0, 0.5, 0.2], [0.0, 0.8, 0.4], [0.1, 0.0, 0.6]])
+    mixed = torch.einsum("cd,ndhw->nchw", mixing, noise(num_images))
+    return functional.avg_pool2d(functional.pad(mixed, (2, 2, 2, 2), mode="reflect"), 5, stride=1)
+
+
+def patches_of(images_NCHW: Tensor) -> NDArray[np.float64]:
+    """All 3x3 patches, a row each, channel by channel."""
+    windows = np.lib.stride_tricks.sliding_window_view(images_NCHW.double().numpy(), (3, 3), axis=(2, 3))
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 27)
+
+
+@pytest.mark.parametrize(("width", "num_whitened"), [(1.0, 54), (0.25, 16), (0.05, 3)])
+def test_whitened_filters_are_the_principal_components_with_both_signs(width: float, num_whitened: int) -> None:
+    model, images_NCHW = build_model(width=width, seed=1), correlated(8)
+    before = filters_of(model).clone()
+    whiten(model, images_NCHW)
+    filters_FP = filters_of(model).flatten(1).double().numpy()
+    patches_NP = patches_of(images_NCHW)
+    _, _, components_CP = np.linalg.svd(patches_NP - patches_NP.mean(axis=0), full_matrices=False)
+    length = before.flatten(1).norm(dim=1).mean().item()
+    for index, filter_P in enumerate(filters_FP[:num_whitened]):
+        assert abs(filter_P @ components_CP[index // 2]) == pytest.approx(length, rel=1e-5)
+        assert np.linalg.norm(filter_P) == pytest.approx(length, rel=1e-5)
+    for plus, minus in zip(filters_FP[0:num_whitened:2], filters_FP[1:num_whitened:2], strict=False):
+        assert plus == pytest.approx(-minus)
+    assert torch.equal(filters_of(model)[num_whitened:], before[num_whitened:])
+
+
+def test_whitened_responses_are_uncorrelated() -> None:
+    model, images_NCHW = build_model(seed=1), correlated(8)
+
+    def correlation() -> float:
+        """The largest of two responses to the images, one of each pair of signs."""
+        filters = filters_of(model)[:54:2].double()
+        responses_FN = functional.conv2d(images_NCHW.double(), filters).transpose(0, 1).flatten(1)
+        return torch.corrcoef(responses_FN).abs().fill_diagonal_(0).max().item()
+
+    assert correlation() > 0.9
+    whiten(model, images_NCHW)
+    assert correlation() < 1e-3
+
+
+def test_whitening_moves_no_other_weight_and_draws_nothing() -> None:
+    one, other = build_model(width=0.1, seed=1), build_model(width=0.1, seed=1)
+    state = torch.random.get_rng_state()
+    whiten(one, correlated(2))
+    assert torch.equal(state, torch.random.get_rng_state())
+    differ = {name for name, tensor in one.state_dict().items() if not torch.equal(tensor, other.state_dict()[name])}
+    assert differ == {"prep.0.weight"}
+
+
+def test_images_of_one_colour_are_no_trouble_to_whiten_by() -> None:
+    model = build_model(width=0.5, seed=1)
+    whiten(model, torch.ones(1, 3, 32, 32))
+    assert filters_of(model).isfinite().all()
+    assert filters_of(model).flatten(1).norm(dim=1).min() > 0.1

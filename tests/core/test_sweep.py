@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from scsuite.core import sweep
-from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig
+from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig, TrainConfig
 from scsuite.core.errors import DivergedError, UsageError
-from scsuite.core.loop import Outcome, StepResult, fresh_model
+from scsuite.core.loop import Outcome, StepResult, Trainer, fresh_model
+from scsuite.core.model import ResNet3
 from scsuite.core.sweep import (
     Curve,
     Sweep,
@@ -479,7 +480,7 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
 # Of a recipe's options those that change what a step does, each with another value than the default.
 OTHERWISE: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
-    "gradient_centralization": False, "cycle_momentum": True, "width": 0.5,
+    "gradient_centralization": False, "whiten": False, "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # The data and the policy are conditions by their content; which numbers a machine computes in is none.
 BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
@@ -493,6 +494,21 @@ def test_each_option_that_changes_a_step_is_a_condition_of_its_own(name: str) ->
         for recipe in (RecipeConfig(), RecipeConfig(**{name: OTHERWISE[name]}))
     )
     assert sum(other[condition] != plain[condition] for condition in plain) == 1
+
+
+def test_the_sweep_begins_with_the_network_that_the_training_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, torch.Tensor]] = []
+
+    def fresh(*arguments: Any) -> ResNet3:
+        model = fresh_model(*arguments)
+        begun.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return model
+
+    monkeypatch.setattr(sweep, "fresh_model", fresh)
+    range_test(tiny.dataset(), config(val_split=6))
+    trained = Trainer(tiny.dataset(), TrainConfig(width=0.05, lr_max=0.1, batch_size=10, val_split=6)).model
+    assert begun[0].keys() == trained.state_dict().keys()
+    assert all(torch.equal(begun[0][name], tensor) for name, tensor in trained.state_dict().items())
 
 
 def test_no_option_of_a_recipe_is_forgotten_as_a_condition() -> None:

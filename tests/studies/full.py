@@ -130,7 +130,6 @@ def train(work: Work) -> dict[str, Any] | None:
     if time.time() > work.deadline:
         return None
     from scsuite.core.average import WeightAverage
-    from scsuite.core.compiled import Forward
     from scsuite.core.config import TrainConfig
     from scsuite.core.errors import DivergedError
     from scsuite.core.loop import Trainer, fit
@@ -141,7 +140,6 @@ def train(work: Work) -> dict[str, Any] | None:
     variant = VARIANTS[work.variant]
     settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
     trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
-    trainer.forward = Forward("plain", "compiled anew in each training, it takes longer", trainer.model)
     if variant.prepare is not None:
         variant.prepare(trainer)
     averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS}
