@@ -196,7 +196,8 @@ def test_dropout_acts_before_the_head_only() -> None:
 
 
 def filters_of(model: ResNet3) -> Tensor:
-    return model.state_dict()["prep.0.weight"]
+    weight: Tensor = model.state_dict()["prep.0.weight"]
+    return weight
 
 
 def correlated(num_images: int) -> Tensor:

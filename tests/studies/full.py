@@ -3,8 +3,8 @@
     python -m tests.studies.full [VARIANT ...] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--minutes M]
 
 All but 10,000 of the training images, width 1, batch 512, 24 epochs, rates by one range test. Seed by seed, so that a
-study cut short by `--minutes` has whole seeds. Out: trainings.csv and environment.json, in FOLDER; the means of what
-each variant gives over the defaults, seed by seed, on the terminal. What has its row is not run again.
+study cut short by `--minutes` has whole seeds. Out: trainings.csv and environments.json, in FOLDER; what each
+variant gives over the defaults, seed by seed, on the terminal. What has its row is not run again.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -31,11 +30,10 @@ from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
-DEFAULTS = "defaults"  # of then
+DEFAULTS = "defaults of then"
 BEFORE: dict[str, Any] = {"whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4}
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
-RENEWED_ON, RENEWED_BATCHES = 10_000, 10  # training images, as they are, for batch norm's statistics
-COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS), "ema_1_renewed")  # accuracies, held out
+COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS))  # accuracies, held out
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,14 @@ def spare_norms(trainer: Any) -> None:
 
 VARIANTS = {
     DEFAULTS: Variant(),
+    "whitened": Variant({"whiten": True}),  # the defaults since
     "whitened, smoothing 0.2": Variant({"whiten": True, "label_smoothing": 0.2}),
-    "whitened, smoothing 0.2, decay 1e-3": Variant({"whiten": True, "label_smoothing": 0.2, "weight_decay": 1e-3}),
+    "whitened, no decay of batch norm": Variant({"whiten": True}, spare_norms),
+    "whitened, identities": Variant({"whiten": True}, pass_on),
     "LRMAX 0.8": Variant({"lr_max": 0.8}),
     "LRMAX 0.2": Variant({"lr_max": 0.2}),
     "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
     "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
-    "whitened prep": Variant({"whiten": True}),
     "identities": Variant(prepare=pass_on),
     "no decay of batch norm": Variant(prepare=spare_norms),
     "LRMAX 1.6": Variant({"lr_max": 1.6}),
@@ -124,9 +123,7 @@ def find_rates(archive: str, size: Size) -> tuple[float, float]:
 
 
 def train(work: Work) -> dict[str, Any] | None:
-    """A row: accuracies on the held-out images of the last weights, of their averages, and of the average over one
-    epoch with batch norm's statistics taken anew.
-    """
+    """A row: accuracies on the held-out images of the last weights and of their averages."""
     if time.time() > work.deadline:
         return None
     from scsuite.core.average import WeightAverage
@@ -157,30 +154,11 @@ def train(work: Work) -> dict[str, Any] | None:
         *_, last_epoch = fit(trainer)
         models = [trainer.model, *(average.model for average in averages.values())]
         found = [trainer.evaluate(held_out, model=model).accuracy for model in models]
-        renew_statistics(trainer, averages[1.0].model)
-        found.append(trainer.evaluate(held_out, model=averages[1.0].model).accuracy)
         accuracies = dict(zip(accuracies, (last_epoch.train_accuracy, *found), strict=True))
     return {
         "variant": work.variant, "seed": work.seed, "lr_min": settings["lr_min"], "lr_max": settings["lr_max"],
         **accuracies, "precision": trainer.arithmetic.precision, "seconds": time.perf_counter() - begin,
     }  # fmt: skip
-
-
-def renew_statistics(trainer: Any, model: Any) -> None:
-    """Take batch norm's running statistics anew, over training images as they are."""
-    import torch
-
-    from scsuite.core.augment import normalise
-
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-    model.train()
-    with torch.no_grad(), trainer.arithmetic.autocast():
-        for images_NHWC in np.array_split(trainer.train.images_NHWC[:RENEWED_ON], RENEWED_BATCHES):
-            model(trainer.arithmetic.to_device(normalise(images_NHWC, trainer.mean, trainer.std)))
-    model.eval()
 
 
 def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple[int, float, float]:
@@ -218,6 +196,14 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+def note_environment(folder: Path) -> None:
+    """Add this machine to those that the rows come from."""
+    path = folder / "environments.json"
+    known = json.loads(path.read_text()) if path.exists() else []
+    facts = {**environment(), **machine_facts(resolve_arithmetic("auto", "auto"))}
+    path.write_text(json.dumps([*known, facts], indent=1) + "\n")
+
+
 def append_row(folder: Path, row: Mapping[str, Any]) -> None:
     """Add a training."""
     path = folder / "trainings.csv"
@@ -246,8 +232,7 @@ def main() -> None:
     deadline = time.time() + 60 * options.minutes
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
-    facts = {**environment(), **machine_facts(resolve_arithmetic("auto", "auto"))}
-    (options.out / "environment.json").write_text(json.dumps(facts, indent=1) + "\n")
+    note_environment(options.out)
     known = {(row["variant"], row["seed"]) for row in read_rows(options.out)}
     rates = find_rates(str(options.data), size)
     todo = [

@@ -1,0 +1,70 @@
+"""What the study at full size does to a trainer, and its arithmetic. Run: pytest tests/studies/test_full.py."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from scsuite.core.config import TrainConfig
+from scsuite.core.loop import Trainer
+from tests.core import tiny
+from tests.studies.full import COLUMNS, DEFAULTS, OUT, VARIANTS, gains, pass_on, read_rows, spare_norms, table
+
+ROWS = [
+    {"variant": DEFAULTS, "seed": "1", "last": "0.90"},
+    {"variant": DEFAULTS, "seed": "2", "last": "0.80"},
+    {"variant": DEFAULTS, "seed": "3", "last": "0.10"},
+    {"variant": "better", "seed": "2", "last": "0.82"},
+    {"variant": "better", "seed": "1", "last": "0.91"},
+    {"variant": "alone", "seed": "1", "last": "0.88"},
+]
+
+
+def trainer() -> Trainer:
+    return Trainer(tiny.dataset(), TrainConfig(width=0.05, lr_max=0.1, batch_size=10, device="cpu", precision="fp32"))
+
+
+def test_a_gain_is_the_mean_over_the_seeds_that_both_have() -> None:
+    # Differences of 1 and 2 points: a mean of 1.5, a deviation of 0.5 * sqrt(2), an error of 0.5.
+    num, *figures = gains(ROWS, "better", "last")
+    assert num == 2
+    assert figures == pytest.approx([1.5, 0.5])
+    num, gain, error = gains(ROWS, "alone", "last")
+    assert num == 1
+    assert gain == pytest.approx(-2.0)
+    assert math.isnan(error)
+
+
+def test_without_decay_of_batch_norm_its_weights_stay_where_no_gradient_moves_them() -> None:
+    one = trainer()
+    spare_norms(one)
+    for group in one.optimizer.param_groups:
+        group["lr"] = 0.1
+    before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
+    for parameter in one.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    one.optimizer.step()
+    assert len(before) == 25
+    for name, parameter in one.model.named_parameters():
+        # The first step of Nesterov momentum 0.9 is 1.9 times rate times gradient, here the decay alone.
+        left = 1.0 if parameter.ndim == 1 else 1 - 0.1 * 1.9 * 5e-4
+        assert torch.allclose(parameter, left * before[name], rtol=1e-6), name
+
+
+def test_identities_pass_the_features_on() -> None:
+    one = trainer()
+    pass_on(one)
+    for layer in (one.model.layer1.x, one.model.layer2, one.model.layer3.x):
+        weight = layer.state_dict()["0.weight"]
+        features_NCHW = torch.randn(2, weight.shape[1], 8, 8)
+        passed_NCHW = functional.conv2d(features_NCHW, weight, padding=1)
+        assert torch.allclose(passed_NCHW[:, : weight.shape[1]], features_NCHW, atol=1e-6)
+        assert weight[weight.shape[1] :].abs().sum() > 0
+
+
+def test_the_kept_rows_are_those_of_known_variants_and_make_a_table() -> None:
+    rows = read_rows(OUT)
+    assert {row["variant"] for row in rows} - set(VARIANTS) == {"whitened, by the patches of airplanes"}
+    assert all(0.8 < float(row[column]) < 1 for row in rows for column in COLUMNS)
+    assert table(rows).row_count == len({row["variant"] for row in rows})
