@@ -414,7 +414,7 @@ class Trainer:
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
-        self.model = fresh_model(len(data.class_names), config, self.arithmetic, some_of(self.train, policy))
+        self.model = fresh_model(len(data.class_names), config, self.arithmetic, some_of(self.train, policy), world)
         horizon = config.ema_epochs * self.steps_per_epoch
         self.average = WeightAverage(self.model, horizon) if horizon > 1 else None  # else it is the last weights
         self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
@@ -631,18 +631,23 @@ def check_batches(num_images: int, batch_size: int, world: World = ALONE) -> Non
 
 
 def some_of(split: Split, policy: "Compose") -> Tensor:
-    """A few images of a split, of all its classes, normalised as the policy has it: what `fresh_model` looks at."""
+    """A few images, spread evenly over a split, normalised as the policy has it: what `fresh_model` looks at."""
     return normalise(split.images_NHWC[:: -(-len(split) // WHITENED_ON)], *normalisation_of(policy))
 
 
 def fresh_model(
-    num_classes: int, config: RecipeConfig, arithmetic: Arithmetic, images_NCHW: Tensor | None = None
+    num_classes: int, config: RecipeConfig, arithmetic: Arithmetic, images_NCHW: Tensor, world: World = ALONE
 ) -> ResNet3:
     """The network with the initial weights of the configuration's seed, whitened by the images, in place to train."""
     model = build_model(num_classes, config.width, dropout=config.dropout, seed=keyed_seed(config.seed, "weights"))
-    if config.whiten and images_NCHW is not None:
+    if config.whiten:
         whiten(model, images_NCHW)
-    return model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.whiten and world.size > 1:
+        # The leader's: on another machine, or with other threads, the last digits may be others.
+        weight = model.get_parameter("prep.0.weight").detach()
+        world.sum_(weight if world.leads else weight.zero_())
+    return model
 
 
 def fit(

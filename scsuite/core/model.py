@@ -14,6 +14,8 @@ CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
 # With torch's default weights the logits start with a standard deviation near 1.5 and the first steps of a steep cycle
 # diverge; an eighth of that starts the loss within 0.05 of ln K. Source: cifar10-fast's `Mul(0.125)`.
 LOGIT_SCALE = 0.125
+# Of the largest component's: of CIFAR-10 as JPEG files the smallest has 3e-6 of it, of grey pictures 1e-16.
+VARIANCE_MIN = 1e-8
 
 
 class ConvNormReLU(nn.Sequential):
@@ -100,14 +102,16 @@ def whiten(model: ResNet3, images_NCHW: Tensor) -> None:
     """Let prep's filters begin as the principal components of these images' 3x3 patches, each with both signs.
 
     The largest first, all as long as torch's own are on average: batch norm takes no notice of that, but a step does.
-    Beyond twice 27, where there are more, they keep their weights. All of them train on. Source: the whitening first
-    layer of cifar10-fast's sequel, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks, fixed there.
+    Components along which the patches do not vary are left out, as two thirds of them where pictures are grey: batch
+    norm would make a signal of their rounding. Filters beyond the components keep their weights; all train on.
+    Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks; there it is not
+    trained, has each component once and divides it by its spread, which batch norm does here.
     """
     weight = model.prep[0].weight
     assert isinstance(weight, Tensor)
     patches_FP = functional.unfold(images_NCHW, 3).transpose(0, 1).flatten(1).double()
-    _, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
-    components_CF = components_FC.T.flip(0)
+    variances_C, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
+    components_CF = components_FC.T[variances_C > VARIANCE_MIN * variances_C[-1]].flip(0)
     signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])[: len(weight)]
     weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
 

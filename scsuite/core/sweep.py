@@ -189,7 +189,7 @@ def _sweep(
         workers=config.workers,
         part=world.part,
     )
-    model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy))
+    model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy), world)
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
     optimizer = make_optimizer(model, config, momentum)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)

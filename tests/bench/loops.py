@@ -59,7 +59,7 @@ def step(width: float) -> Figures:
         torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last),
         torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES,
     )
-    models = [fresh_model(NUM_CLASSES, config, arithmetic) for _ in range(2)]
+    models = [fresh_model(NUM_CLASSES, config, arithmetic, torch.randn(8, 3, 32, 32)) for _ in range(2)]
     ours_optimizer = make_optimizer(models[0], config, 0.9)
     # torch's default for the bare loop: the same arithmetic, not fused.
     bare_optimizer = torch.optim.SGD(models[1].parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -146,7 +146,7 @@ def peak(name: str, width: float, num_images: int) -> None:
             pass
     else:
         arithmetic = resolve_arithmetic(config.device, config.precision)
-        model = fresh_model(NUM_CLASSES, config, arithmetic)
+        model = fresh_model(NUM_CLASSES, config, arithmetic, torch.randn(8, 3, 32, 32))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
         images = torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last)
         labels = torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES

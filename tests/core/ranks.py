@@ -105,6 +105,14 @@ def poisoned(world: World) -> dict[str, Any]:
     return {}
 
 
+def begun(world: World) -> list[str]:
+    """The initial weights where the ranks look at other images, and of the leader's images alone."""
+    arithmetic, images = loop.resolve_arithmetic("cpu", "fp32"), torch.Generator().manual_seed(world.rank)
+    mine = loop.fresh_model(3, CONFIG, arithmetic, torch.randn(4, 3, 32, 32, generator=images), world)
+    leaders = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return [digest(mine), digest(loop.fresh_model(3, CONFIG, arithmetic, leaders))]
+
+
 def talked(world: World) -> dict[str, Any]:
     """What the ranks tell each other."""
     answers: dict[str, Any] = {"most": world.most(world.rank * 15)}
@@ -128,6 +136,7 @@ def main() -> None:
     with join() as world:
         answers = {
             "trained": trained(world),
+            "begun": begun(world),
             "one_step": one_step_without_batch_norm(world),
             "poisoned": poisoned(world),
             "talked": talked(world),

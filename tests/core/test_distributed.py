@@ -74,6 +74,11 @@ def test_all_ranks_have_the_same_weights_and_losses_after_each_step(answers: lis
     assert first["losses"] == second["losses"]
 
 
+def test_all_ranks_begin_with_the_weights_of_the_leader(answers: list[dict[str, Any]]) -> None:
+    of_both = {*answers[0]["begun"], *answers[1]["begun"]}
+    assert len(of_both) == 1
+
+
 def test_each_image_is_seen_once_an_epoch_by_one_rank(answers: list[dict[str, Any]]) -> None:
     first, second = (answer["trained"] for answer in answers)
     assert sorted(first["seen"] + second["seen"]) == list(range(ranks.NUM_TRAIN))

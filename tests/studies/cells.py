@@ -44,7 +44,7 @@ class Setting:
     drawn: bool = False
     cycle_momentum: bool = False
     gradient_centralization: bool = True
-    whiten: bool = False  # it came when all of these had been run
+    whiten: bool = False  # it came when the last of these were being run
 
 
 # The rule was made on these, by what the defaults then were.
@@ -190,7 +190,7 @@ def _sweep(cell: Cell, archive: str) -> list[Step]:
     config = LrRangeConfig(
         seed=cell.seed, batch_size=setting.batch_size, width=setting.width, workers=0, device="cpu",
         cycle_momentum=setting.cycle_momentum, gradient_centralization=setting.gradient_centralization,
-            whiten=setting.whiten,
+        whiten=setting.whiten,
     )  # fmt: skip
     (done,) = range_test(data, config).sweeps
     columns = zip(done.lrs_L.tolist(), done.losses_L.tolist(), done.accuracies_L.tolist(), strict=True)

@@ -31,7 +31,10 @@ from tests.studies.__main__ import ARCHIVE, ROOT
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
-BEFORE: dict[str, Any] = {"whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4}
+BEFORE: dict[str, Any] = {
+    "whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
+    "cycle_momentum": False,
+}  # fmt: skip
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
 COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS))  # accuracies, held out
 
@@ -233,8 +236,10 @@ def main() -> None:
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
     note_environment(options.out)
-    known = {(row["variant"], row["seed"]) for row in read_rows(options.out)}
-    rates = find_rates(str(options.data), size)
+    rows = read_rows(options.out)
+    known = {(row["variant"], row["seed"]) for row in rows}
+    pairs = [(float(row["lr_min"]), float(row["lr_max"])) for row in rows if row["variant"] == DEFAULTS]
+    rates = pairs[0] if pairs else find_rates(str(options.data), size)
     todo = [
         Work(name, seed, str(options.data), size, rates, deadline)
         for seed in range(1, 1 + options.seeds)

@@ -1,15 +1,17 @@
 """What the study at full size does to a trainer, and its arithmetic. Run: pytest tests/studies/test_full.py."""
 
+import io
 import math
 
 import pytest
 import torch
+from rich.console import Console
 from torch.nn import functional
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.loop import Trainer
 from tests.core import tiny
-from tests.studies.full import COLUMNS, DEFAULTS, OUT, VARIANTS, gains, pass_on, read_rows, spare_norms, table
+from tests.studies.full import DEFAULTS, OUT, VARIANTS, gains, pass_on, read_rows, spare_norms, table
 
 ROWS = [
     {"variant": DEFAULTS, "seed": "1", "last": "0.90"},
@@ -65,6 +67,10 @@ def test_identities_pass_the_features_on() -> None:
 
 def test_the_kept_rows_are_those_of_known_variants_and_make_a_table() -> None:
     rows = read_rows(OUT)
-    assert {row["variant"] for row in rows} - set(VARIANTS) == {"whitened, by the patches of airplanes"}
-    assert all(0.8 < float(row[column]) < 1 for row in rows for column in COLUMNS)
-    assert table(rows).row_count == len({row["variant"] for row in rows})
+    assert {row["variant"] for row in rows} - set(VARIANTS) == {"whitened, by the first images"}
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(table(rows))
+    (whitened,) = [line for line in console.export_text().splitlines() if " whitened  " in line]
+    # 90.66 less 90.67 and 91.05 less 90.78 of the last weights, 90.86 less 90.78 and 91.17 less 90.98 averaged.
+    assert "+0.13 ± 0.14" in whitened
+    assert "+0.13 ± 0.05" in whitened
