@@ -104,6 +104,8 @@ def whiten(model: ResNet3, images_NCHW: Tensor) -> None:
     The largest first, all as long as torch's own are on average: batch norm takes no notice of that, but a step does.
     Components along which the patches do not vary are left out, as two thirds of them where pictures are grey: batch
     norm would make a signal of their rounding. Filters beyond the components keep their weights; all train on.
+    A network too narrow for all of them keeps all of its weights: the largest alone are blobs of colour without an
+    edge, and learn worse than no component.
     Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks; there it is not
     trained, has each component once and divides it by its spread, which batch norm does here.
     """
@@ -112,8 +114,9 @@ def whiten(model: ResNet3, images_NCHW: Tensor) -> None:
     patches_FP = functional.unfold(images_NCHW, 3).transpose(0, 1).flatten(1).double()
     variances_C, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
     components_CF = components_FC.T[variances_C > VARIANCE_MIN * variances_C[-1]].flip(0)
-    signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])[: len(weight)]
-    weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
+    signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])
+    if len(signed) <= len(weight):
+        weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,10 @@ def poisoned(world: World) -> dict[str, Any]:
 def begun(world: World) -> list[str]:
     """The initial weights where the ranks look at other images, and of the leader's images alone."""
     arithmetic, images = loop.resolve_arithmetic("cpu", "fp32"), torch.Generator().manual_seed(world.rank)
-    mine = loop.fresh_model(3, CONFIG, arithmetic, torch.randn(4, 3, 32, 32, generator=images), world)
+    config = replace(CONFIG, width=1.0)  # a narrow network is not whitened
+    mine = loop.fresh_model(3, config, arithmetic, torch.randn(4, 3, 32, 32, generator=images), world)
     leaders = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return [digest(mine), digest(loop.fresh_model(3, CONFIG, arithmetic, leaders))]
+    return [digest(mine), digest(loop.fresh_model(3, config, arithmetic, leaders))]
 
 
 def talked(world: World) -> dict[str, Any]:

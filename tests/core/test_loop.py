@@ -492,7 +492,7 @@ def test_the_loss_curve_is_the_recorded_one(tiny_data: Dataset, tiny_config: Tra
 def test_a_training_begins_with_filters_whitened_by_its_own_images(
     tiny_data: Dataset, tiny_config: TrainConfig
 ) -> None:
-    config = replace(tiny_config, lr_max=0.02)
+    config = replace(tiny_config, lr_max=0.02, width=1.0)
     trainer = Trainer(tiny_data, config)
     plain = Trainer(tiny_data, replace(config, whiten=False)).model.state_dict()
     expected = build_model(len(tiny_data.class_names), config.width, seed=keyed_seed(config.seed, "weights"))
