@@ -505,7 +505,7 @@ def test_the_sweep_begins_with_the_network_that_the_training_begins_with(monkeyp
         return model
 
     monkeypatch.setattr(sweep, "fresh_model", fresh)
-    range_test(tiny.dataset(), config(val_split=6, width=0.9, steps=10))
+    range_test(tiny.dataset(), config(val_split=6, width=0.9, steps=10, lr_end=0.01))
     trained = Trainer(tiny.dataset(), TrainConfig(width=0.9, lr_max=0.1, batch_size=10, val_split=6)).model
     assert begun[0].keys() == trained.state_dict().keys()
     assert all(torch.equal(begun[0][name], tensor) for name, tensor in trained.state_dict().items())
