@@ -29,7 +29,7 @@ class Setting:
     """What a training is, but for its LRMAX; `real` are the archive's images, else `shapes`.
 
     `lr_min` is that of the grid, if not what each seed's own range test finds. `drawn`: the held-out images are no part
-    of `shapes` but drawn for the study. The last three are as the defaults were then, or as they are.
+    of `shapes` but drawn for the study. The last two are as the defaults were when the rule was made, or as they are.
     """
 
     name: str
@@ -44,7 +44,6 @@ class Setting:
     drawn: bool = False
     cycle_momentum: bool = False
     gradient_centralization: bool = True
-    whiten: bool = False  # it came when the last of these were being run
 
 
 # The rule was made on these, by what the defaults then were.
@@ -72,7 +71,7 @@ MADE_ON_BEFORE = (
         epochs=24, drawn=True,
     ),
 )  # fmt: skip
-# The same by today's defaults, but for `whiten`. Earlier forms of the rule were judged on these, and failed.
+# The same by today's defaults. Earlier forms of the rule were judged on these, and failed.
 MADE_ON = (
     Setting("missed-real-256", real=True, num_train=10_000, num_held_out=40_000, width=0.125, batch_size=256),
     Setting(
@@ -190,7 +189,6 @@ def _sweep(cell: Cell, archive: str) -> list[Step]:
     config = LrRangeConfig(
         seed=cell.seed, batch_size=setting.batch_size, width=setting.width, workers=0, device="cpu",
         cycle_momentum=setting.cycle_momentum, gradient_centralization=setting.gradient_centralization,
-        whiten=setting.whiten,
     )  # fmt: skip
     (done,) = range_test(data, config).sweeps
     columns = zip(done.lrs_L.tolist(), done.losses_L.tolist(), done.accuracies_L.tolist(), strict=True)
@@ -212,7 +210,6 @@ def _train(cell: Cell, archive: str) -> Training:
             seed=cell.seed, batch_size=setting.batch_size, width=setting.width, epochs=setting.epochs,
             lr_min=cell.lr_min, lr_max=cell.lr_max, workers=0, device="cpu",
             cycle_momentum=setting.cycle_momentum, gradient_centralization=setting.gradient_centralization,
-            whiten=setting.whiten,
         ),
     )  # fmt: skip
     accuracy, diverged = 1 / len(data.class_names), True

@@ -156,7 +156,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     data = replace(data, train=train, test=held_out.take(range(10)))
     config = TrainConfig(
         seed=SEED, batch_size=BATCH, width=design.width, epochs=design.epochs, ema=0, workers=0, device="cpu",
-        gradient_centralization=False, whiten=False,  # they came later
+        gradient_centralization=False,  # it came later
         **{name: getattr(recipe, name) for name in SETTINGS},
     )  # fmt: skip
     trainer = Trainer(data, config)
