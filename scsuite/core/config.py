@@ -175,7 +175,7 @@ class RecipeConfig(RunConfig):
         "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
     gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
-    whiten: bool = option(True, "Let the first filters be principal components of some training images' patches.")
+    whiten: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
     cycle_momentum: bool = option(False, "Momentum 0.95 > 0.85 > 0.95 against the rate, rather than 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
