@@ -265,12 +265,12 @@ def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     return [cell for cell in dict.fromkeys(cells) if cell not in done]
 
 
-def note_environment(folder: Path, settings: Sequence[str]) -> None:
+def note_environment(folder: Path, settings: Sequence[str], **facts: Any) -> None:
     """Add where these settings' rows come from to the file: those of a study may come from several machines."""
     path = folder / "environments.json"
     known = json.loads(path.read_text()) if path.exists() else []
     here = {name: value for name, value in environment().items() if name not in ("command_line", "process")}
-    path.write_text(json.dumps([*known, {"settings": list(settings), **here}], indent=1) + "\n")
+    path.write_text(json.dumps([*known, {"settings": list(settings), **here, **facts}], indent=1) + "\n")
 
 
 def _worker(work: tuple[Cell, str]) -> list[Step] | list[Training]:

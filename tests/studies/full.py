@@ -26,8 +26,8 @@ from rich.table import Table
 
 from scsuite.cli.begin import machine_facts
 from scsuite.core.loop import resolve_arithmetic
-from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
+from tests.studies.cells import note_environment
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
@@ -199,14 +199,6 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def note_environment(folder: Path) -> None:
-    """Add this machine to those that the rows come from."""
-    path = folder / "environments.json"
-    known = json.loads(path.read_text()) if path.exists() else []
-    facts = {**environment(), **machine_facts(resolve_arithmetic("auto", "auto"))}
-    path.write_text(json.dumps([*known, facts], indent=1) + "\n")
-
-
 def append_row(folder: Path, row: Mapping[str, Any]) -> None:
     """Add a training."""
     path = folder / "trainings.csv"
@@ -235,7 +227,9 @@ def main() -> None:
     deadline = time.time() + 60 * options.minutes
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
-    note_environment(options.out)
+    note_environment(
+        options.out, options.variants or list(VARIANTS), **machine_facts(resolve_arithmetic("auto", "auto"))
+    )
     rows = read_rows(options.out)
     known = {(row["variant"], row["seed"]) for row in rows}
     pairs = [(float(row["lr_min"]), float(row["lr_max"])) for row in rows if row["variant"] == DEFAULTS]
