@@ -43,13 +43,14 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH; it grows with the square root of batch
-# over width (`tests.studies.forms` has what other powers cost). Sgd: cifar10-fast's 0.4. AdamW: 0.028 at width 0.125,
-# near the best of one grid there (`runs/reference/adamw`), untried at width 1.
-USUAL = {"sgd": 0.4, "adamw": 0.01}
+# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH, and the powers with which it grows with
+# the batch and falls with the width (`tests.studies.forms` has what others cost). Sgd: cifar10-fast's 0.4. AdamW: 0.032
+# at width 0.125, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
+USUAL = {"sgd": 0.4, "adamw": 0.008}
+BATCH_POWER, WIDTH_POWER = 3 / 4, 2 / 3
 USUAL_BATCH = 512
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
-# best rates of the study's settings lie at 0.05 to 0.8 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
+# best rates of the study's settings lie at 0.05 to 0.95 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
 LOWEST, HIGHEST = 1 / 32, 4.0
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
@@ -394,7 +395,8 @@ def _bound(sweep: Sweep) -> tuple[float, str]:
 
 def usual_rate(config: RecipeConfig) -> float:
     """LRMAX before any test; the same for a cycled momentum, whose mean is near 0.9 too."""
-    return USUAL[config.optimizer] * math.sqrt(config.batch_size / USUAL_BATCH / config.width)
+    growth = (config.batch_size / USUAL_BATCH) ** BATCH_POWER / config.width**WIDTH_POWER
+    return USUAL[config.optimizer] * growth
 
 
 def choose(found: Landmarks, usual: float) -> tuple[float, float]:

@@ -71,19 +71,26 @@ MADE_ON_BEFORE = (
         epochs=24, drawn=True,
     ),
 )  # fmt: skip
-# The same by today's defaults. Earlier forms of the rule were judged on these, and failed.
+# The same by today's defaults. Earlier forms of the rule were judged on these; all but one failed.
 MADE_ON = (
     Setting("missed-real-256", real=True, num_train=10_000, num_held_out=40_000, width=0.125, batch_size=256),
     Setting(
         "missed-shapes-128", real=False, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=128,
         epochs=20, drawn=True,
     ),
+    Setting(
+        "fourth-real-128", real=True, num_train=20_000, num_held_out=20_000, width=0.125, batch_size=128, epochs=4
+    ),
+    Setting("missed-real-512", real=True, num_train=10_000, num_held_out=20_000, width=0.25, batch_size=512),
 )  # fmt: skip
 JUDGED_ON = (
     Setting(
-        "judged-real-128", real=True, num_train=20_000, num_held_out=20_000, width=0.125, batch_size=128, epochs=4
+        "fifth-real-512", real=True, num_train=5_000, num_held_out=20_000, width=0.125, batch_size=512, epochs=24
     ),
-    Setting("judged-real-512", real=True, num_train=10_000, num_held_out=20_000, width=0.25, batch_size=512),
+    Setting(
+        "fifth-shapes-128", real=False, num_train=4_000, num_held_out=10_000, width=0.1875, batch_size=128,
+        epochs=24, drawn=True,
+    ),
 )  # fmt: skip
 # Range tests alone: how far seeds lie apart, and what the batch size changes.
 SPREAD = tuple(
@@ -103,10 +110,11 @@ SETTINGS = {
 DESIGN = {
     "real-512": 2, "shapes-128": 1, "real-128": 2, "shapes-512": 2, "wide-512": 1, "more-real-512": 2,
     "long-shapes-128": 1, "fresh-real-512": 3, "fresh-shapes-256": 3, "missed-real-256": 8,
-    "missed-shapes-128": 12,
+    "missed-shapes-128": 12, "fourth-real-128": 24, "missed-real-512": 24,
 }  # fmt: skip
 JUDGED = tuple(setting.name for setting in JUDGED_ON)
-RACED = (*JUDGED, "missed-shapes-128")  # their later seeds lack the rates that the first ones show to be far behind
+# Their later seeds lack the rates that the first ones show to be far behind.
+RACED = (*JUDGED, "missed-shapes-128", "fourth-real-128", "missed-real-512")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tests.studies.regret import (
     sweeps_of,
 )
 
-NAME = "judged-real-128"  # one that the rule is judged on
+NAME = "fifth-shapes-128"  # one that the rule is judged on
 DESIGNED = "real-128"
 
 
