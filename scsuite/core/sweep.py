@@ -395,7 +395,7 @@ def _bound(sweep: Sweep) -> tuple[float, str]:
 
 def usual_rate(config: RecipeConfig) -> float:
     """LRMAX before any test; the same for a cycled momentum, whose mean is near 0.9 too."""
-    growth = (config.batch_size / USUAL_BATCH) ** BATCH_POWER / config.width**WIDTH_POWER
+    growth = math.pow(config.batch_size / USUAL_BATCH, BATCH_POWER) / math.pow(config.width, WIDTH_POWER)
     return USUAL[config.optimizer] * growth
 
 
