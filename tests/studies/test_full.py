@@ -11,7 +11,7 @@ from torch.nn import functional
 from scsuite.core.config import TrainConfig
 from scsuite.core.loop import Trainer
 from tests.core import tiny
-from tests.studies.full import DEFAULTS, OUT, VARIANTS, gains, pass_on, read_rows, spare_norms, table
+from tests.studies.full import DEFAULTS, OUT, VARIANTS, gains, hurry_biases, pass_on, read_rows, spare_norms, table
 
 ROWS = [
     {"variant": DEFAULTS, "seed": "1", "last": "0.90"},
@@ -52,6 +52,27 @@ def test_without_decay_of_batch_norm_its_weights_stay_where_no_gradient_moves_th
         # The first step of Nesterov momentum 0.9 is 1.9 times rate times gradient, here the decay alone.
         left = 1.0 if parameter.ndim == 1 else 1 - 0.1 * 1.9 * 5e-4
         assert torch.allclose(parameter, left * before[name], rtol=1e-6), name
+
+
+def test_quick_biases_go_64_times_as_far_by_their_gradient_and_as_far_by_their_decay() -> None:
+    one = trainer()
+    hurry_biases(one)
+    before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
+    for _ in range(2):  # a rate is set anew for each step
+        for group in one.optimizer.param_groups:
+            group["lr"], group["momentum"], group["nesterov"] = 0.1, 0.0, False
+        for parameter in one.model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        one.optimizer.step()
+    biases = [name for name in before if name.endswith(".bias")]
+    assert len(biases) == 8
+    for name, parameter in one.model.named_parameters():
+        faster = 64 if name in biases else 1
+        expected = before[name]
+        for _ in range(2):
+            expected = (1 - 0.1 * 5e-4) * expected - 0.1 * faster
+        if parameter.ndim == 1:  # the others' gradients are centralized
+            assert torch.allclose(parameter, expected, rtol=1e-5), name
 
 
 def test_identities_pass_the_features_on() -> None:
