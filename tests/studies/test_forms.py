@@ -35,12 +35,18 @@ def test_the_first_form_is_what_the_program_does(setting: Setting) -> None:
         assert RULE.rate(setting, test) == pytest.approx(choose(test, usual)[1])
 
 
-def test_in_no_setting_does_the_programs_limit_make_it_another_rate_than_the_forms() -> None:
+def test_under_one_seed_alone_the_programs_limit_makes_it_another_rate_than_the_forms() -> None:
+    limited = []
     for course in courses(OUT):
         setting = TODAYS[course.setting.name]
         usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width))
-        for test in course.tests:  # it is reached in two, by 5 % at most
-            assert choose(test, usual)[1] == pytest.approx(RULE.rate(setting, test), rel=0.06)
+        for test in course.tests:
+            rate, found = RULE.rate(setting, test), choose(test, usual)[1]
+            if found != pytest.approx(rate):
+                assert test.flat is not None
+                assert found == pytest.approx(4 * test.flat)
+                limited.append((setting.name, round(found / rate, 2)))
+    assert limited == [("fresh-shapes-256", 0.97)]  # 0.92 by a valley at 0.23, where the usual rate is 0.951
 
 
 def test_a_share_goes_so_far_in_log_rate_towards_where_the_loss_stops_falling() -> None:
