@@ -15,9 +15,8 @@ from torch import Tensor
 
 NUM_BINS = 15  # of confidence, for the calibration error; Guo et al., https://arxiv.org/abs/1706.04599
 TOP = 5  # classes that top-5 looks at
-Z95 = (
-    1.959963984540054  # a normal variable is within this of its mean with 95 %: statistics.NormalDist().inv_cdf(0.975)
-)
+# A normal variable lies within so many standard deviations of its mean with 95 %: NormalDist().inv_cdf(0.975).
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -205,9 +204,8 @@ def calibration_of(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool
 
     Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, equation 3.
     """
-    bins_N = np.clip(
-        np.ceil(confidence_N * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1
-    )  # (low, high] as in the paper
+    # (low, high] as in the paper.
+    bins_N = np.clip(np.ceil(confidence_N * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     count_B = np.bincount(bins_N, minlength=NUM_BINS)
     filled_B = np.maximum(count_B, 1)
     confidence_B = np.bincount(bins_N, weights=confidence_N, minlength=NUM_BINS) / filled_B
