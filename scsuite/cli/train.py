@@ -228,7 +228,7 @@ def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     """The range test under the conditions of a training; a short training has a shorter test, within reason."""
     test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
     num_steps = config.epochs * -(-(len(data.train) - config.val_split) // config.batch_size)
-    test = replace(test, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
+    test = replace(test, train_epochs=config.epochs, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
     if config.optimizer == "adamw":  # its steps do not shrink with the gradient: far smaller rates
         test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)
     return test
@@ -272,11 +272,13 @@ def _warn_of_other_conditions(
     from scsuite.core.sweep import conditions_of
 
     train_images, _ = split_off_val(data.train, config.val_split)
-    mine = conditions_of(data, config, policy_facts(load_policy(config.augment, *train_images.mean_std())))
+    policy = policy_facts(load_policy(config.augment, *train_images.mean_std()))
+    mine = conditions_of(data, config, policy, epochs=config.epochs)
     for name, value in mine.items():
         if theirs.get(name) != value:
             # Of the data these are sha256 sums, which tell nobody anything.
-            other = "other data" if name == "data" else f"{name} {theirs.get(name)!s:.80}, not {value}"
+            was = theirs.get(name, "unknown")  # to an older lr-range
+            other = "other data" if name == "data" else f"{name} {was!s:.80}, not {value}"
             terminal.warn(f"the rates of {config.lr_from} were found with {other}")
 
 

@@ -189,6 +189,7 @@ class LrRangeConfig(RecipeConfig):
     steps: int = option(200, "Steps of the sweep.", ge=10, le=STEPS_DRAWN_MAX)
     epochs: float | None = option(None, "Length of the sweep in epochs, instead of --steps.", gt=0, le=1000)
     curve: str = option("exp", "How the rate rises.", choices=("exp", "linear"))
+    train_epochs: int = option(24, "Epochs of the training that the pair is for.", ge=1, le=100_000)
     repeats: int = option(1, "Sweeps with different seeds, drawn as a band.", ge=1, le=100)
 
     def __post_init__(self) -> None:

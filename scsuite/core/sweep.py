@@ -43,12 +43,12 @@ LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
 FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
-# LRMAX that usually suits this network at width 1 and a batch of USUAL_BATCH, and the powers with which it grows with
-# the batch and falls with the width (`tests.studies.forms` has what others cost). Sgd: cifar10-fast's 0.4. AdamW: 0.032
-# at width 0.125, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
-USUAL = {"sgd": 0.4, "adamw": 0.008}
-BATCH_POWER, WIDTH_POWER = 3 / 4, 2 / 3
-USUAL_BATCH = 512
+# LRMAX that usually suits this network at width 1, in a training of USUAL_STEPS steps of USUAL_BATCH images; it grows
+# with the square root of batch over width, and the fourth root of how much shorter a training is (`tests.studies.forms`
+# has what other powers cost). Sgd: cifar10-fast's 0.4 over its 24 epochs of 50,000 images. AdamW: near 0.032 at width
+# 0.125 in 200 steps, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
+USUAL = {"sgd": 0.4, "adamw": 0.006}
+USUAL_BATCH, USUAL_STEPS = 512, 24 * 98
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
 # best rates of the study's settings lie at 0.05 to 0.9 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
 LOWEST, HIGHEST = 1 / 32, 4.0
@@ -102,10 +102,11 @@ def range_test(
     configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config)
+    train, val = split_off_val(data.train, config.val_split)
+    train_steps = config.train_epochs * math.ceil(len(train) / config.batch_size)
+    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config, train_steps)
     pairs = [choose(one, usual) for one in found]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
-    train, val = split_off_val(data.train, config.val_split)
     return RangeTest(
         sweeps=sweeps,
         suggestions=suggestions,
@@ -114,17 +115,20 @@ def range_test(
         reason=reason_of(found, usual),
         warnings=tuple(_warnings(sweeps, found, [high for _, high in pairs], num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
-        conditions=conditions_of(data, config, policy_facts(load_policy(config.augment, *train.mean_std()))),
+        conditions=conditions_of(
+            data, config, policy_facts(load_policy(config.augment, *train.mean_std())), epochs=config.train_epochs
+        ),
     )
 
 
-def conditions_of(data: Dataset, config: Any, policy: dict[str, Any]) -> dict[str, Any]:
-    """What a found pair holds for: a training that differs in one of these is warned."""
+def conditions_of(data: Dataset, config: RecipeConfig, policy: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """What a found pair holds for: a training that differs in one of these is warned; `epochs` are the training's."""
     # The colours in the policy follow the data; which images they are is said by the fingerprint.
     kinds = [part["__class_fullname__"] for part in policy["transforms"]]
     return {
         "data": data.fingerprint,
         "train images": len(data.train) - config.val_split,
+        "epochs": epochs,
         "batch size": config.batch_size,
         "width": config.width,
         "optimizer": config.optimizer,
@@ -393,13 +397,13 @@ def _bound(sweep: Sweep) -> tuple[float, str]:
     return (last / 2, "half the rate at which the loss diverged") if sweep.diverged else (last, "the test's last rate")
 
 
-def usual_rate(config: RecipeConfig) -> float:
-    """LRMAX before any test; the same for a cycled momentum, whose mean is near 0.9 too.
+def usual_rate(config: RecipeConfig, num_steps: int) -> float:
+    """LRMAX of a training of so many steps, before any test; for a cycled momentum too, whose mean is near 0.9.
 
-    The study's rows with it, and without gradient centralization, want 0.7 of this: which of the two does is untold.
+    The study's rows with it, and without gradient centralization, want half of this: which of the two does is untold.
     """
-    growth = math.pow(config.batch_size / USUAL_BATCH, BATCH_POWER) / math.pow(config.width, WIDTH_POWER)
-    return USUAL[config.optimizer] * growth
+    size, length = config.batch_size / USUAL_BATCH / config.width, num_steps / USUAL_STEPS
+    return USUAL[config.optimizer] * math.sqrt(size) / math.pow(length, 1 / 4)
 
 
 def choose(found: Landmarks, usual: float) -> tuple[float, float]:
@@ -407,10 +411,10 @@ def choose(found: Landmarks, usual: float) -> tuple[float, float]:
 
     A few steps from fresh weights do not say what suits a long training: a wide network's loss trips at rates that it
     later bears, a narrow one's still falls at rates that are too noisy for it later. In the settings that the rule was
-    made on the best rates follow batch size and width, and hardly where the loss stops falling; so that only limits
-    them (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where the fall
-    is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None exceeds the
-    bound.
+    made on the best rates follow batch size, width and length, and hardly where the loss stops falling; so that only
+    limits them (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
+    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None
+    exceeds the bound.
     """
     lr_max = min(_allowed(usual, found.flat), found.bound)
     start = max(lr_max / 30, found.first) if found.start is None else found.start
@@ -426,7 +430,7 @@ def reason_of(found: Sequence[Landmarks], usual: float) -> str:
     one = sorted(found, key=lambda each: choose(each, usual)[1])[(len(found) - 1) // 2]
     lr_min, lr_max = choose(one, usual)
     wanted = _allowed(usual, one.flat)
-    said = f"{usual:.2g}, the usual rate of this network at this width and batch size"
+    said = f"{usual:.2g}, the usual rate of this network at this width, batch size and length of training"
     if one.flat is None:
         said += ", since the fall of the loss is lost in the noise"
     else:

@@ -113,18 +113,22 @@ def pair(one: Sweep, usual: float = 0.4) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("more", "num_steps", "expected"),
     [
-        ({}, 0.4),  # cifar10-fast's, at its momentum of 0.9
-        ({"cycle_momentum": True}, 0.4),  # near 0.9 on average
-        ({"batch_size": 32}, 0.05),  # three quarters of four halvings, three
-        ({"width": 0.125}, 1.6),  # two thirds of three halvings, two
-        ({"optimizer": "adamw"}, 0.008),
-        ({"optimizer": "adamw", "batch_size": 32, "width": 8.0}, 0.00025),
+        ({}, 2352, 0.4),  # cifar10-fast's, at its momentum of 0.9
+        ({"cycle_momentum": True}, 2352, 0.4),  # near 0.9 on average
+        ({"batch_size": 32}, 2352, 0.1),  # half of four halvings, two
+        ({"width": 0.25}, 2352, 0.8),  # half of two halvings, one
+        ({}, 147, 0.8),  # a quarter of four halvings, one
+        ({"batch_size": 32, "width": 0.25}, 37_632, 0.1),  # 0.4 / 4 x 2 / 2
+        ({"optimizer": "adamw"}, 2352, 0.006),
+        ({"optimizer": "adamw", "width": 0.125}, 200, 0.0314),  # near the 0.032 that did best there
+        ({"optimizer": "adamw", "batch_size": 32, "width": 4.0}, 2352, 0.00075),
     ],
 )
-def test_the_usual_rate_goes_with_batch_and_width(more: dict[str, Any], expected: float) -> None:
-    assert usual_rate(LrRangeConfig(**{"batch_size": 512, **more})) == pytest.approx(expected)
+def test_the_usual_rate_goes_with_batch_width_and_steps(more: dict[str, Any], num_steps: int, expected: float) -> None:
+    usual = usual_rate(LrRangeConfig(**{"batch_size": 512, **more}), num_steps)
+    assert usual == pytest.approx(expected, rel=2e-3)
 
 
 def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_the_usual_rate_within_what_the_valley_allows() -> None:
@@ -138,13 +142,14 @@ def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_the_usual_rate_within
     assert pair(one, usual=middle / 33)[1] == pytest.approx(middle / 32)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "usual"), [("sgd", 0.4 * (15 / 512) ** 0.75), ("adamw", 0.008 * (15 / 512) ** 0.75)]
-)
-def test_a_range_test_takes_the_usual_rate_of_its_optimizer_batch_and_width(optimizer: str, usual: float) -> None:
-    result = range_test(tiny.dataset(), config(optimizer=optimizer, lr_end=0.1))
-    assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual * 0.05 ** (-2 / 3))[1])
-    assert f"{usual * 0.05 ** (-2 / 3):.2g}" in result.reason
+@pytest.mark.parametrize(("optimizer", "usual"), [("sgd", 0.4), ("adamw", 0.006)])
+def test_a_range_test_takes_the_usual_rate_of_its_optimizer_batch_width_and_training(
+    optimizer: str, usual: float
+) -> None:
+    usual *= (15 / 512 / 0.05) ** 0.5 / (7 * 4 / 2352) ** 0.25  # 60 images: four steps an epoch
+    result = range_test(tiny.dataset(), config(optimizer=optimizer, lr_end=0.1, train_epochs=7))
+    assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual)[1])
+    assert f"{usual:.2g}" in result.reason
 
 
 def test_what_comes_after_the_first_turn_does_not_move_start_and_valley() -> None:
@@ -188,8 +193,8 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
     assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.4))  # the first rate
     assert pair(free) == pytest.approx((0.4 / 30, 0.4))
     assert reason_of([landmarks(free)], 0.4) == (
-        "LRMAX is 0.4, the usual rate of this network at this width and batch size, since the fall of the loss is lost "
-        "in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
+        "LRMAX is 0.4, the usual rate of this network at this width, batch size and length of training, since the fall of "
+        "the loss is lost in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
     assert pair(bound)[1] == pytest.approx(LRS[146] / 2)
     assert "had risen past its start, which lies below 0.4, the usual rate" in reason_of([landmarks(bound)], 0.4)
@@ -197,7 +202,7 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
 
 def test_the_reason_names_the_usual_rate_and_what_the_test_allows() -> None:
     one = made(pieces((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3)), times=20)  # the middle is at 0.59
-    usual = "the usual rate of this network at this width and batch size"
+    usual = "the usual rate of this network at this width, batch size and length of training"
     valley = "0.59, the middle of the valley where the loss stops falling"
     for rate, said in (
         (0.15, f"0.15, {usual}; the test allows 0.018 to 2.4 by {valley}"),
@@ -475,6 +480,7 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
     assert conditions["augmentation"] == "PadIfNeeded > RandomCrop > HorizontalFlip > CoarseDropout > Normalize"
     assert range_test(tiny.dataset(), replace(plain, seed=9, steps=11)).conditions == conditions
     assert range_test(tiny.dataset(), replace(plain, optimizer="adamw")).conditions != conditions
+    assert range_test(tiny.dataset(), replace(plain, train_epochs=7)).conditions == {**conditions, "epochs": 7}
 
 
 # Of a recipe's options those that change what a step does, each with another value than the default.
@@ -490,7 +496,7 @@ NO_CONDITION = {"seed", "device", "workers", "precision"}
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_each_option_that_changes_a_step_is_a_condition_of_its_own(name: str) -> None:
     plain, other = (
-        conditions_of(tiny.dataset(), recipe, {"transforms": []})
+        conditions_of(tiny.dataset(), recipe, {"transforms": []}, epochs=24)
         for recipe in (RecipeConfig(), RecipeConfig(**{name: OTHERWISE[name]}))
     )
     assert sum(other[condition] != plain[condition] for condition in plain) == 1

@@ -96,7 +96,7 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
 def usual_of(setting: str) -> float:
     """LRMAX before any test."""
     of = SETTINGS[setting]
-    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, width=of.width))
+    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, width=of.width), of.num_steps)
 
 
 def pair_of(setting: str, test: Sweep) -> tuple[float, float]:

@@ -12,17 +12,18 @@ from tests.studies.__main__ import OUT
 from tests.studies.cells import GRID, SETTINGS, Setting
 from tests.studies.forms import FORMS, Course, Form, costs, courses, smoothed
 
-RULE = Form(0.4, 3 / 4, 2 / 3, 0.7, 0)  # of `lr-range`, but for the factor: the program has today's defaults
+RULE = Form(1 / 2, 1 / 2, 1 / 4, 0.5, 0)  # of `lr-range`, but for the factor: the program has today's defaults
 
 
-def test_the_rules_form_has_the_smallest_mean_regret_of_those_without_a_share_and_with_the_full_networks_rate() -> None:
+def test_the_rules_form_has_the_smallest_largest_regret_and_all_but_the_smallest_mean() -> None:
     found = costs(courses(OUT))
     assert len(found) == len(FORMS) == 720
-    assert next(form for form in found if (form.base, form.share) == (0.4, 0)) == RULE
+    assert min(found, key=lambda form: max(found[form].regrets)) == RULE
     # As a search of its own had them, before the rule was made the program's.
-    assert found[RULE].mean == pytest.approx(0.00123, abs=5e-6)
-    assert next(iter(found.values())).mean == pytest.approx(0.00065, abs=5e-6)
-    assert found[Form(0.4, 0.5, 0.5, 1, 0)].mean == pytest.approx(0.0021, abs=5e-5)  # the form before
+    assert found[RULE].mean == pytest.approx(0.00058, abs=1e-5)
+    assert max(found[RULE].regrets) == pytest.approx(0.0025, abs=1e-4)
+    assert next(iter(found.values())).mean == pytest.approx(0.00055, abs=1e-5)
+    assert found[Form(3 / 4, 2 / 3, 0, 0.7, 0)].mean == pytest.approx(0.00213, abs=1e-5)  # the fifth form
 
 
 TODAYS = {name: replace(setting, cycle_momentum=False) for name, setting in SETTINGS.items()}
@@ -30,7 +31,7 @@ TODAYS = {name: replace(setting, cycle_momentum=False) for name, setting in SETT
 
 @pytest.mark.parametrize("setting", TODAYS.values(), ids=TODAYS)
 def test_the_first_form_is_what_the_program_does(setting: Setting) -> None:
-    usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width))
+    usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
     for test in (Landmarks(1e-3, 0.02, 1.0, 5.0, "a bound"), Landmarks(1e-3, None, None, 0.1, "a bound")):
         assert RULE.rate(setting, test) == pytest.approx(choose(test, usual)[1])
 
@@ -39,21 +40,21 @@ def test_under_one_seed_alone_the_programs_limit_makes_it_another_rate_than_the_
     limited = []
     for course in courses(OUT):
         setting = TODAYS[course.setting.name]
-        usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width))
+        usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
         for test in course.tests:
             rate, found = RULE.rate(setting, test), choose(test, usual)[1]
             if found != pytest.approx(rate):
                 assert test.flat is not None
                 assert found == pytest.approx(4 * test.flat)
                 limited.append((setting.name, round(found / rate, 2)))
-    assert limited == [("fresh-shapes-256", 0.97)]  # 0.92 by a valley at 0.23, where the usual rate is 0.951
+    assert limited == [("fresh-shapes-256", 0.92)]  # 0.92 by a valley at 0.23, where the usual rate is 1.001
 
 
 def test_a_share_goes_so_far_in_log_rate_towards_where_the_loss_stops_falling() -> None:
     setting = SETTINGS["missed-real-512"]
     test = Landmarks(1e-3, 0.02, 3.2, 2.0, "a bound")
-    assert Form(0.2, 1.0, 0, 1, 1 / 4).rate(setting, test) == pytest.approx(0.4)
-    assert Form(0.2, 1.0, 0, 1, 1).rate(setting, test) == pytest.approx(2.0)
+    assert Form(1, 0, 0, 1, 1 / 3).rate(setting, test) == pytest.approx(0.8)  # a third of the way from 0.4 to 3.2
+    assert Form(1, 0, 0, 1, 1).rate(setting, test) == pytest.approx(2.0)
 
 
 def test_a_cubic_course_is_found_again_whatever_lies_far_off() -> None:
@@ -69,8 +70,8 @@ def test_a_cubic_course_is_found_again_whatever_lies_far_off() -> None:
 
 
 def test_each_seed_counts_once() -> None:
-    # Lines in log rate, 0 at 1: a rate of 0.4 costs 0.5 and 0.4 there, both at a batch of 512 and width 1.
-    setting = replace(SETTINGS["missed-real-512"], width=1.0)
+    # Lines in log rate, 0 at 1: a rate of 0.4 costs 0.5 and 0.4 there, both by the full network's training.
+    setting = replace(SETTINGS["missed-real-512"], width=1.0, num_train=50_000, epochs=24)
     test = Landmarks(1e-3, None, None, 10.0, "a bound")
     known = [
         Course(setting, (test,) * seeds, Polynomial([0, slope]), -5.0, 5.0, 0.0)

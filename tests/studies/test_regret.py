@@ -27,7 +27,7 @@ from tests.studies.regret import (
     sweeps_of,
 )
 
-NAME = "fifth-shapes-128"  # one that the rule is judged on
+NAME = "sixth-shapes-64"  # one that the rule is judged on
 DESIGNED = "real-128"
 
 
