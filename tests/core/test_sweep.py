@@ -193,8 +193,8 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
     assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.4))  # the first rate
     assert pair(free) == pytest.approx((0.4 / 30, 0.4))
     assert reason_of([landmarks(free)], 0.4) == (
-        "LRMAX is 0.4, the usual rate of this network at this width, batch size and length of training, since the fall of "
-        "the loss is lost in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
+        "LRMAX is 0.4, the usual rate of this network at this width, batch size and length of training, since the fall "
+        "of the loss is lost in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
     assert pair(bound)[1] == pytest.approx(LRS[146] / 2)
     assert "had risen past its start, which lies below 0.4, the usual rate" in reason_of([landmarks(bound)], 0.4)
