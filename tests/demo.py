@@ -23,7 +23,7 @@ def main() -> None:
     """Find the rates, draw the cycle, train, evaluate, explain."""
     begin = time.monotonic()
     named = ["--name", "demo"]
-    scsuite(["lr-range", *DATA, "--steps", "300", *named])
+    scsuite(["lr-range", *DATA, "--steps", "300", "--train-epochs", "8", *named])
     found = json.loads((newest("lr-range") / "result.json").read_text())
     limits = ["--lr-min", f"{found['lr_min']:.4g}", "--lr-max", f"{found['lr_max']:.4g}"]
     scsuite(["zigzag", *limits, "--step-size", "188", "--steps-per-epoch", "94", *named])

@@ -20,7 +20,7 @@ def main(data: str) -> None:
         runs = ["--runs-dir", folder]
         source = ["--data", data, *LIMITS, "--bs", "128"]
         drawn = scsuite_json(["zigzag", *runs])
-        found = scsuite_json(["lr-range", *source, "--width", "0.25", "--steps", "100", *runs])
+        found = scsuite_json(["lr-range", *source, "--width", "0.25", "--steps", "100", "--train-epochs", "6", *runs])
         small = scsuite_json(
             ["train", *source, "--width", "0.25", "--epochs", "6", "--lr-from", found["run_dir"], *runs]
         )

@@ -235,7 +235,8 @@ def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swe
     assert "warning: " in answer.err
     assert "batch size 64, not 50" in answer.err
     assert "batch size 64, not 50" in (answer.run_dir / "log.txt").read_text()
-    assert answer.err.count("were found with") == 1  # all else is as it was
+    assert "epochs 24, not 1" in answer.err
+    assert answer.err.count("were found with") == 2  # all else is as it was
 
 
 def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
