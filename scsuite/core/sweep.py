@@ -50,7 +50,7 @@ FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too n
 USUAL = {"sgd": 0.4, "adamw": 0.006}
 USUAL_BATCH, USUAL_STEPS = 512, 24 * 98
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
-# best rates of the study's settings lie at 0.05 to 0.9 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
+# best rates of the study's settings lie at 0.05 to 1.5 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
 LOWEST, HIGHEST = 1 / 32, 4.0
 WARM_STEPS = 10  # the average of the first so many is where the loss starts from
 DIVERGED_TIMES = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
