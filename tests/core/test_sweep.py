@@ -119,7 +119,8 @@ def pair(one: Sweep, usual: float = 0.4) -> tuple[float, float]:
         ({"cycle_momentum": True}, 2352, 0.4),  # near 0.9 on average
         ({"batch_size": 32}, 2352, 0.1),  # half of four halvings, two
         ({"width": 0.25}, 2352, 0.8),  # half of two halvings, one
-        ({}, 147, 0.8),  # a quarter of four halvings, one
+        ({}, 588, 0.4 * 2**0.5),  # a quarter of two halvings, half of one
+        ({}, 48, 0.4 * 12.25**0.25 / 2),  # under 192 steps it falls again, with their square root
         ({"batch_size": 32, "width": 0.25}, 37_632, 0.1),  # 0.4 / 4 x 2 / 2
         ({"optimizer": "adamw"}, 2352, 0.006),
         ({"optimizer": "adamw", "width": 0.125}, 200, 0.0314),  # near the 0.032 that did best there
@@ -146,7 +147,7 @@ def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_the_usual_rate_within
 def test_a_range_test_takes_the_usual_rate_of_its_optimizer_batch_width_and_training(
     optimizer: str, usual: float
 ) -> None:
-    usual *= (15 / 512 / 0.05) ** 0.5 / (7 * 4 / 2352) ** 0.25  # 60 images: four steps an epoch
+    usual *= (15 / 512 / 0.05) ** 0.5 * (2352 / 192) ** 0.25 * (7 * 4 / 192) ** 0.5  # 60 images: four steps an epoch
     result = range_test(tiny.dataset(), config(optimizer=optimizer, lr_end=0.1, train_epochs=7))
     assert result.lr_max == pytest.approx(pair(result.sweeps[0], usual)[1])
     assert f"{usual:.2g}" in result.reason
