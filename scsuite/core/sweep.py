@@ -49,7 +49,7 @@ FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too n
 # 0.125 in 200 steps, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
 USUAL = {"sgd": 0.4, "adamw": 0.006}
 USUAL_BATCH, USUAL_STEPS = 512, 24 * 98
-# The shortest training of the study; one that is far shorter does better with less again (32 and 48 steps, held out).
+# The shortest training of the study; one that is far shorter does better with less again (`runs/reference/short`).
 SHORT_STEPS = 192
 # Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
 # best rates of the study's settings lie at 0.05 to 1.5 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.

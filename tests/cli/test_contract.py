@@ -239,12 +239,26 @@ def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swe
     assert answer.err.count("were found with") == 2  # all else is as it was
 
 
+def test_what_an_older_range_test_does_not_say_is_called_unknown(swept: Answer, tmp_path: Path) -> None:
+    older = {**swept.result, "conditions": {**swept.result["conditions"]}}
+    del older["conditions"]["epochs"]
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "result.json").write_text(json.dumps(older))
+    options = (*TINY[: TINY.index("--lr-max")], "--epochs", 1, "--lr-from", tmp_path / "older")
+    answer = scsuite(*options, "--runs-dir", tmp_path / "runs")
+    assert answer.code == 0
+    assert "were found with epochs unknown, not 1" in answer.out
+
+
 def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
-    recipe = (*RECIPE, "--limit-train", 64, "--bs", 16, "--epochs", 2)
-    answer = scsuite("train", *recipe, "--runs-dir", tmp_path, "--json")
+    recipe = (*RECIPE, "--limit-train", 64, "--bs", 16)
+    answer = scsuite("train", *recipe, "--epochs", 2, "--runs-dir", tmp_path, "--json")
     result, run = answer.result, answer.run_dir
     assert {"history.csv", "figures/lr-range.png", "model.safetensors"} <= files_of(run)
     assert len(list(tmp_path.iterdir())) == 1
+    for epochs, same in ((2, True), (24, False)):  # it is for a training of its own length
+        found = scsuite("lr-range", *recipe, "--steps", 100, "--train-epochs", epochs, "--runs-dir", tmp_path, "--json")
+        assert (found.result["lr_max"] == result["lr_max"]) is same
     config = yaml.safe_load((run / "config.yaml").read_text())
     steps = [float(row["lr"]) for row in rows_of(run / "steps.csv")]
     for name, used in (("lr_min", min(steps)), ("lr_max", max(steps))):
