@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -243,6 +244,7 @@ def _rule_strip(axes: Axes, rules: Mapping[str, float], low: float, high: float,
             ha="left" if side > 0 else "right",
             fontsize=style.SMALL,
             annotation_clip=False,
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # legible where it lies on a limit's line
         )
 
 
