@@ -30,6 +30,7 @@ from scsuite.cli.terminal import Terminal
 from scsuite.core.config import RANGE_STEPS_MIN, LrRangeConfig, TrainConfig, flag_of
 from scsuite.core.distributed import World, join, launcher, restarted
 from scsuite.core.errors import InputError, UsageError
+from scsuite.core.schedule import steps_per_epoch_of
 
 if TYPE_CHECKING:
     from scsuite.core.checkpoint import Checkpoint
@@ -227,7 +228,7 @@ def _find_rates(
 def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     """The range test under the conditions of a training; a short training has a shorter test, within reason."""
     test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
-    num_steps = config.epochs * -(-(len(data.train) - config.val_split) // config.batch_size)
+    num_steps = config.epochs * steps_per_epoch_of(len(data.train) - config.val_split, config.batch_size)
     test = replace(test, train_epochs=config.epochs, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
     if config.optimizer == "adamw":  # its steps do not shrink with the gradient: far smaller rates
         test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)

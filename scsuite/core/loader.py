@@ -24,6 +24,7 @@ from scsuite.core.augment.canvas import on_device
 from scsuite.core.config import keyed_seed
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError
+from scsuite.core.schedule import steps_per_epoch_of
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -90,7 +91,7 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in indices_N.tolist()]
 
     def __len__(self) -> int:
-        return math.ceil(self.num_images / self.batch_size) - self.first
+        return steps_per_epoch_of(self.num_images, self.batch_size) - self.first
 
 
 class _Resident:
@@ -160,7 +161,7 @@ class TrainLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in a whole epoch."""
-        return math.ceil(self.batches.num_images / self.batches.batch_size)
+        return steps_per_epoch_of(self.batches.num_images, self.batches.batch_size)
 
     def images_in(self, step: int) -> int:
         """Images in the whole batch of a step of the run, of which this loader gives a part."""

@@ -4,6 +4,8 @@ In: a step, from 0, and the curve's parameters. Out: a learning rate (or a momen
 `zigzag` draws these, `lr-range` walks them and `train` follows them.
 """
 
+import math
+
 
 def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
     """Learning rate at `step` of the triangular policy; one cycle is 2 * step_size steps.
@@ -43,6 +45,11 @@ def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_st
     else:
         share = (num_steps - 1 - step) / (num_steps - 1 - peak_step)
     return lr_min + (lr_max - lr_min) * share
+
+
+def steps_per_epoch_of(num_images: int, batch_size: int) -> int:
+    """Batches that hold each image once: the last one holds what is left."""
+    return math.ceil(num_images / batch_size)
 
 
 def peak_step_of(peak_epoch: float, steps_per_epoch: int, num_steps: int) -> int:

@@ -105,7 +105,7 @@ def range_test(
     sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
     suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
     train, val = split_off_val(data.train, config.val_split)
-    train_steps = config.train_epochs * math.ceil(len(train) / config.batch_size)
+    train_steps = config.train_epochs * schedule.steps_per_epoch_of(len(train), config.batch_size)
     found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config, train_steps)
     pairs = [choose(one, usual) for one in found]
     lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
@@ -152,7 +152,7 @@ def num_steps_of(config: LrRangeConfig, num_images: int) -> int:
     """
     if config.epochs is None:
         return config.steps
-    steps_per_epoch = math.ceil(num_images / config.batch_size)
+    steps_per_epoch = schedule.steps_per_epoch_of(num_images, config.batch_size)
     num_steps = round(config.epochs * steps_per_epoch)
     if num_steps < WARM_STEPS:
         raise UsageError(

@@ -8,7 +8,6 @@ import contextlib
 import csv
 import functools
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scsuite.core.rundir import environment
+from scsuite.core.schedule import steps_per_epoch_of
 
 NUM_RATES = 9
 GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX
@@ -49,7 +49,7 @@ class Setting:
     @property
     def num_steps(self) -> int:
         """Of a training."""
-        return self.epochs * math.ceil(self.num_train / self.batch_size)
+        return self.epochs * steps_per_epoch_of(self.num_train, self.batch_size)
 
 
 # The rule was made on these, by what the defaults then were.
