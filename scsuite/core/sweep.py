@@ -42,7 +42,10 @@ WINDOW_SHARE = 0.05  # of the sweep's steps that an exponential moving average l
 LOW = 0.1  # of the loss's fall, where LRMIN is read off
 FLAT = 0.1  # of the loss's fall: so near its lowest it counts as lowest
 RISE = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
-FALL_MIN = 10.0  # times the noise of the smoothed loss: a smaller fall is too near it to read a pair from
+# Times the noise of the smoothed loss: of a smaller fall or rise nothing is read. The study's losses that are learned
+# from fall by 16.8 times it or more; where nothing is learned they fall by up to 13.2 and rise by up to 9.1 times it,
+# since an untrained network's first losses lie off those of one guess for all images.
+CLEAR = 15.0
 # LRMAX that usually suits this network at width 1, in a training of USUAL_STEPS steps of USUAL_BATCH images; it grows
 # with the square root of batch over width, and the fourth root of how much shorter a training is (`tests.studies.forms`
 # has what other powers cost). Sgd: cifar10-fast's 0.4 over its 24 epochs of 50,000 images. AdamW: near 0.032 at width
@@ -381,7 +384,7 @@ def landmarks(sweep: Sweep) -> Landmarks:
     first = WARM_STEPS - 1  # before, the average is of too few steps
     start, lowest = loss_L[first], loss_L[turn]
     bound, first_lr = _bound(sweep), float(lrs_L[0])
-    if start - lowest < FALL_MIN * sweep.noise:
+    if start - lowest < CLEAR * sweep.noise:
         return Landmarks(first_lr, None, None, *bound)
     low = first + int((loss_L[first : turn + 1] <= start - LOW * (start - lowest)).argmax())
     valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + FLAT * (start - lowest))
@@ -392,7 +395,7 @@ def landmarks(sweep: Sweep) -> Landmarks:
 def _bound(sweep: Sweep) -> tuple[float, str]:
     """A turn is none: many a loss stumbles and falls on. Half, since the average lags behind the loss."""
     first, last = WARM_STEPS - 1, float(sweep.lrs_L[-1])
-    lost_L = np.flatnonzero(sweep.smooth_loss_L > sweep.smooth_loss_L[first] + 4 * sweep.noise)
+    lost_L = np.flatnonzero(sweep.smooth_loss_L > sweep.smooth_loss_L[first] + CLEAR * sweep.noise)
     after_L = lost_L[lost_L > first]
     if len(after_L):
         return float(sweep.lrs_L[after_L[0]]) / 2, "half the rate at which the loss had risen past its start"

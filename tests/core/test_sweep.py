@@ -21,11 +21,13 @@ from scsuite.core.sweep import (
     Sweep,
     choose,
     conditions_of,
+    finished_sweep,
     landmarks,
     noise_of,
     range_test,
     reason_of,
     smooth,
+    sweep_lrs,
     usual_rate,
 )
 from tests.core import tiny
@@ -188,17 +190,29 @@ def test_a_stumble_bounds_nothing() -> None:
 
 
 def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
-    # Falls by 0.05, rises by 0.1 from step 100 to 150, and is past 2.3 + 4 * 0.0101 by step 146.
-    loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.35), (200, 2.3))
-    free, bound = made(loss, noise=0.0101, times=100), made(loss, noise=0.0101)
+    # Falls by 0.05, rises by 0.2 from step 100 to 150, and is past 2.3 + 15 * 0.0034 by step 126.
+    loss = pieces((0, 2.3), (20, 2.3), (60, 2.25), (100, 2.25), (150, 2.45), (200, 2.3))
+    free, bound = made(loss, noise=0.0034, times=100), made(loss, noise=0.0034)
     assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.4))  # the first rate
     assert pair(free) == pytest.approx((0.4 / 30, 0.4))
     assert reason_of([landmarks(free)], 0.4) == (
         "LRMAX is 0.4, the usual rate of this network at this width, batch size and length of training, since the fall "
         "of the loss is lost in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
-    assert pair(bound)[1] == pytest.approx(LRS[146] / 2)
+    assert pair(bound)[1] == pytest.approx(LRS[126] / 2)
     assert "had risen past its start, which lies below 0.4, the usual rate" in reason_of([landmarks(bound)], 0.4)
+
+
+@pytest.mark.parametrize("first", [2.28, 2.35])
+def test_a_loss_from_which_nothing_is_learned_limits_nothing(first: float) -> None:
+    # As of `shapes` in batches of 64: off ln 10 at first, then about it, by more where the rate is high.
+    rng = np.random.default_rng(0)
+    course = pieces((0, first), (40, 2.303), (199, 2.303))
+    spread = pieces((0, 0.022), (120, 0.022), (199, 0.035))
+    for _ in range(200):
+        rows = [(float(loss), 0.1) for loss in course + rng.normal(scale=spread)]
+        one = finished_sweep(0, sweep_lrs(LrRangeConfig(), 0), rows, False)
+        assert choose(landmarks(one), 0.42) == pytest.approx((0.014, 0.42))
 
 
 def test_the_reason_names_the_usual_rate_and_what_the_test_allows() -> None:

@@ -27,7 +27,7 @@ from tests.studies.regret import (
     sweeps_of,
 )
 
-NAME = "sixth-shapes-64"  # one that the rule is judged on
+NAME = "seventh-shapes-96"  # one that the rule is judged on
 DESIGNED = "real-128"
 
 
