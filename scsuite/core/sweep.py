@@ -468,7 +468,7 @@ def _warnings(
     if num_steps < RANGE_STEPS_MIN:  # as planned: one that divergence ends early is as fine as it was before
         yield f"only {num_steps} steps: the pair is uncertain; {RANGE_STEPS_MIN} or more are better"
     if any(one.flat is None for one in found):
-        yield "the loss hardly fell, so the pair is little more than a guess: raise --steps or --bs"
+        yield "the loss hardly fell beyond its noise, so the pair is the usual one alone; raise --steps or --bs"
     turns = [turning_point(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps]
     if not all(sweep.diverged or turn is not None for sweep, turn in zip(sweeps, turns, strict=True)):
         yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
