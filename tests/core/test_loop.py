@@ -457,6 +457,20 @@ print(json.dumps([as_it_comes, pages_of_six_tensors_ten_times()]))
     assert kept < as_it_comes / 10
 
 
+def test_on_the_cpu_denormal_numbers_are_nought_in_every_thread() -> None:
+    code = """
+import torch
+from scsuite.core.loop import resolve_arithmetic
+
+resolve_arithmetic("cpu", "fp32")
+torch.set_num_threads(2)
+products = torch.full((2**20,), 1e-30) * 1e-10
+print(products.view(torch.int32).count_nonzero().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+
+
 def test_evaluation_normalises_as_the_policy_of_the_training_does(
     tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:

@@ -206,8 +206,6 @@ def run_cell(cell: Cell, archive: str) -> list[Step] | list[Training]:
     import torch
 
     torch.set_num_threads(1)
-    # At a rate so high that the network dies its numbers become denormal, 100 times slower to multiply on Intel cores.
-    torch.set_flush_denormal(True)
     return _sweep(cell, archive) if cell.lr_max is None else [_train(cell, archive)]
 
 
