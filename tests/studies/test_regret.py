@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scsuite.core import loop
 from scsuite.core.dataset import load_dataset
 from tests.studies import __main__ as program
 from tests.studies import cells
@@ -325,6 +326,15 @@ def test_each_machine_that_rows_come_from_is_kept(tmp_path: Path) -> None:
 def test_no_setting_is_both_made_for_and_judged_on() -> None:
     assert not set(DESIGN) & set(JUDGED)
     assert {*DESIGN, *JUDGED} <= set(cells.SETTINGS)
+
+
+def test_a_training_is_in_fp32_where_auto_would_take_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(cells.SETTINGS["seventh-shapes-96"], num_train=60, num_held_out=20, epochs=1)
+    monkeypatch.setitem(cells.SETTINGS, "seventh-shapes-96", small)
+    monkeypatch.setattr(cells, "data_of", cells.data_of.__wrapped__)
+    monkeypatch.setattr(loop, "_multiplies_bf16", lambda _device: True)
+    assert loop.resolve_arithmetic("cpu", "auto").precision == "bf16"
+    assert cells._train(Cell("seventh-shapes-96", 0, 0.01, 0.1), "").precision == "fp32"
 
 
 def test_held_out_shapes_drawn_anew_are_none_of_the_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
