@@ -5,6 +5,7 @@ In: a dataset and a TrainConfig whose rates are set. Out: one EpochResult an epo
 """
 
 import ctypes
+import platform
 import reprlib
 import statistics
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,7 +88,7 @@ class Arithmetic:
 def resolve_arithmetic(device: str, precision: str, world: World = ALONE) -> Arithmetic:
     """What `--device` and `--precision` come to on this machine.
 
-    auto: CUDA, else MPS, else the CPU; bf16 where the hardware multiplies in it, fp16 on older CUDA devices, else fp32.
+    auto: CUDA, else MPS, else the CPU; bf16 where it is quicker, fp16 on older CUDA devices, else fp32.
     Each rank on a machine takes a CUDA device of its own. On the CPU the process keeps freed memory from then on, and
     takes denormal numbers (below 1.2e-38) for nought in this thread and those that it starts.
     Raises UsageError for a device that is not here or a format that it does not have.
@@ -145,11 +147,23 @@ def _short_formats(device: torch.device) -> dict[str, torch.dtype]:
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
+    """Whether bf16 is quicker there than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these instructions a CPU only imitates bf16, several times slower than fp32.
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+    def has(probe: str) -> bool:
+        return bool(getattr(torch.cpu, probe, bool)())
+
+    # Without these instructions a CPU only imitates bf16, several times slower than fp32. By AVX512 alone Intel's does
+    # no more products a cycle than in fp32: a step at width 1 takes 1.25 times as long, one at 0.25 1.5 times.
+    return has("_is_amx_tile_supported") or (has("_is_avx512_bf16_supported") and not _is_intel())
+
+
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "GenuineIntel" in platform.processor()
 
 
 @dataclass(frozen=True)

@@ -437,6 +437,24 @@ def test_a_device_or_a_format_that_is_not_here_is_refused_with_those_that_are() 
     assert resolve_arithmetic("cpu", "bf16").dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("tiles", "avx512_bf16", "intel", "precision"),
+    [
+        (False, False, False, "fp32"),  # it would only be imitated
+        (False, True, False, "bf16"),
+        (False, True, True, "fp32"),  # as many products a cycle as in fp32, and more to copy
+        (True, True, True, "bf16"),
+    ],
+)
+def test_auto_is_bf16_on_the_cpus_where_it_is_quicker(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, avx512_bf16: bool, intel: bool, precision: str
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr("scsuite.core.loop._is_intel", lambda: intel)
+    assert resolve_arithmetic("cpu", "auto").precision == precision
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_on_the_cpu_memory_that_was_freed_is_not_asked_of_the_system_again() -> None:
     code = """
