@@ -163,10 +163,8 @@ class RecipeConfig(RunConfig):
     """What one training step does; the range test and the training share it."""
 
     batch_size: int = option(512, "Images in one step.", flags=("--bs", "--batch-size"), ge=1)
-    optimizer: str = option(
-        "sgd", "sgd (Nesterov), adamw, or muon (orthogonal steps).", choices=("sgd", "adamw", "muon")
-    )
-    weight_decay: float = option(5e-4, "L2 penalty (sgd; muon, but for filters) or decoupled decay (adamw).", ge=0)
+    optimizer: str = option("sgd", "sgd (Nesterov) or adamw.", choices=("sgd", "adamw"))
+    weight_decay: float = option(5e-4, "L2 penalty (sgd) or decoupled decay (adamw).", ge=0)
     l1: float = option(0.0, "L1 penalty on the weights, added to the loss.", ge=0)
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)

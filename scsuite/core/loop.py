@@ -42,11 +42,11 @@ from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.metrics import Evaluation, evaluation_of
 from scsuite.core.model import Dropout, ResNet3, build_model, whiten
-from scsuite.core.optimizer import STATES, make_optimizer, set_rates
 
 if TYPE_CHECKING:
     from albumentations import Compose
 
+AVERAGES = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}  # of each parameter, by optimizer
 WHITENED_ON = 256  # images: 230,400 patches, for 27 components
 EVAL_BATCH = 1000  # images; without gradients there is room for more than in a training step
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -164,6 +164,45 @@ def _is_intel() -> bool:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return "GenuineIntel" in platform.processor()
+
+
+def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; the loop sets the rate and the momentum before each step.
+
+    Fused: one pass over the weights, which `found_inf` turns into none without asking the device; see `train_step`.
+    """
+    parameters, decay = list(model.parameters()), config.weight_decay
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters, lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True
+        )
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
+    if config.gradient_centralization:
+        optimizer.register_step_pre_hook(lambda *_: centralize([p.grad for p in parameters if p.grad is not None]))
+    return optimizer
+
+
+def centralize(gradients: Sequence[Tensor]) -> None:
+    """Take from each convolution filter's gradient, an OIHW tensor's [o], its mean, in place; leave all other shapes.
+
+    The filters' means then only decay. Source: gradient centralization, https://arxiv.org/abs/2004.01461, for
+    convolutions alone.
+    """
+    for gradient in gradients:
+        if gradient.ndim == 4:
+            gradient.sub_(gradient.mean(dim=(1, 2, 3), keepdim=True))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
+    """Apply a step's learning rate and momentum (AdamW's first beta)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
 
 
 @dataclass(frozen=True)
@@ -395,7 +434,7 @@ class Trainer:
         self.model = fresh_model(len(data.class_names), config, self.arithmetic, some_of(self.train, policy), world)
         horizon = config.ema_epochs * self.steps_per_epoch
         self.average = WeightAverage(self.model, horizon) if horizon > 1 else None  # else it is the last weights
-        self.optimizer = make_optimizer(self.model, config, self.momentum_at(0), self.arithmetic.dtype)
+        self.optimizer = make_optimizer(self.model, config, self.momentum_at(0))
         self.scaler = torch.amp.GradScaler(self.arithmetic.device.type, enabled=self.arithmetic.dtype == torch.float16)
         self.state = TrainState()
 
@@ -422,7 +461,7 @@ class Trainer:
     @property
     def state_bytes(self) -> int:
         """What a checkpoint of this run takes on the disk, near enough: the weights, and the averages beside them."""
-        averages = (2 if self.config.optimizer == "adamw" else 1) + (self.average is not None)
+        averages = (1 if self.config.optimizer == "sgd" else 2) + (self.average is not None)
         return (1 + averages) * sum(tensor.nbytes for tensor in self.weights().values())
 
     @property
@@ -547,7 +586,7 @@ class Trainer:
         return state
 
     def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
-        parameters, averages = dict(self.model.named_parameters()), STATES[self.config.optimizer]
+        parameters, averages = dict(self.model.named_parameters()), AVERAGES[self.config.optimizer]
         if self.scaler.is_enabled() and not any(name.startswith(OPTIMIZER) for name in checkpoint.tensors):
             parameters = {}  # the scaler has skipped every update so far
         expected = {

@@ -26,14 +26,15 @@ from scsuite.core.loop import (
     StepResult,
     evaluate,
     fresh_model,
+    make_optimizer,
     read_outcomes,
     reseed_dropout,
     resolve_arithmetic,
+    set_rates,
     some_of,
     split_off_val,
     train_step,
 )
-from scsuite.core.optimizer import make_optimizer, set_rates
 
 Curve = NDArray[np.float64]
 
@@ -49,7 +50,7 @@ CLEAR = 15.0
 # with the square root of batch over width, and the fourth root of how much shorter a training is (`tests.studies.forms`
 # has what other powers cost). Sgd: cifar10-fast's 0.4 over its 24 epochs of 50,000 images. AdamW: near 0.032 at width
 # 0.125 in 200 steps, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
-USUAL = {"sgd": 0.4, "adamw": 0.006, "muon": 0.4}
+USUAL = {"sgd": 0.4, "adamw": 0.006}
 USUAL_BATCH, USUAL_STEPS = 512, 24 * 98
 # The shortest training of the study; one that is far shorter does better with less again (`runs/reference/short`).
 SHORT_STEPS = 192
@@ -200,7 +201,7 @@ def _sweep(
     )
     model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy), world)
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
-    optimizer = make_optimizer(model, config, momentum, arithmetic.dtype)
+    optimizer = make_optimizer(model, config, momentum)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)
     lrs_L = sweep_lrs(config, len(train))
     rows: list[tuple[float, float]] = []

@@ -23,11 +23,12 @@ from scsuite.core.loop import (
     Trainer,
     fit,
     fresh_model,
+    make_optimizer,
     resolve_arithmetic,
+    set_rates,
     train_step,
 )
 from scsuite.core.model import build_model
-from scsuite.core.optimizer import make_optimizer, set_rates
 from tests.bench.reference import Pictures, bare_step, returning_memory, usual_epoch
 from tests.bench.timing import alternating
 
@@ -59,7 +60,7 @@ def step(width: float) -> Figures:
         torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES,
     )
     models = [fresh_model(NUM_CLASSES, config, arithmetic, torch.randn(8, 3, 32, 32)) for _ in range(2)]
-    ours_optimizer = make_optimizer(models[0], config, 0.9, arithmetic.dtype)
+    ours_optimizer = make_optimizer(models[0], config, 0.9)
     # torch's default for the bare loop: the same arithmetic, not fused.
     bare_optimizer = torch.optim.SGD(models[1].parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=False)

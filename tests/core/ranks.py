@@ -18,7 +18,6 @@ from scsuite.core.errors import DivergedError, InputError
 from scsuite.core.loader import Batch
 from scsuite.core.loop import Trainer, fit, train_step
 from scsuite.core.model import build_model
-from scsuite.core.optimizer import make_optimizer, set_rates
 from tests.core.tiny import dataset
 
 # 65 images in batches of 16: the last batch is one image, of which the second rank has none.
@@ -72,8 +71,8 @@ def one_step_without_batch_norm(world: World) -> list[float]:
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, nn.Identity())
     model.register_buffer("statistic", torch.ones(1))
-    optimizer = make_optimizer(model, replace(CONFIG, weight_decay=0.01), 0.9)
-    set_rates(optimizer, 0.1, 0.9)
+    optimizer = loop.make_optimizer(model, replace(CONFIG, weight_decay=0.01), 0.9)
+    loop.set_rates(optimizer, 0.1, 0.9)
     images = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(9) % 3
     outcome = train_step(

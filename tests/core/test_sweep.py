@@ -145,7 +145,7 @@ def test_the_pair_is_where_a_tenth_of_the_fall_is_made_and_the_usual_rate_within
     assert pair(one, usual=middle / 33)[1] == pytest.approx(middle / 32)
 
 
-@pytest.mark.parametrize(("optimizer", "usual"), [("sgd", 0.4), ("adamw", 0.006), ("muon", 0.4)])
+@pytest.mark.parametrize(("optimizer", "usual"), [("sgd", 0.4), ("adamw", 0.006)])
 def test_a_range_test_takes_the_usual_rate_of_its_optimizer_batch_width_and_training(
     optimizer: str, usual: float
 ) -> None:
