@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import platform
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -171,3 +172,12 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(what, path, expected="names with values", found=type(values).__name__, hint="See the README.")
     return values
+
+
+def cpu_name() -> str:
+    """The processor, as it names itself."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

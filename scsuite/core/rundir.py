@@ -24,7 +24,17 @@ from filelock import FileLock, Timeout
 from scsuite import __version__
 from scsuite.core.config import STEPS_DRAWN_MAX, Config
 from scsuite.core.errors import InputError, InUseError, OutputError
-from scsuite.core.files import append, cannot_write, commit, csv_text, read_regular, read_yaml, sync, write_csv
+from scsuite.core.files import (
+    append,
+    cannot_write,
+    commit,
+    cpu_name,
+    csv_text,
+    read_regular,
+    read_yaml,
+    sync,
+    write_csv,
+)
 from scsuite.core.schedule import one_cycle
 
 if TYPE_CHECKING:  # these rooms import torch, which zigzag has no use for
@@ -368,7 +378,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": versions,
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "git_commit": _git_commit(),
         "command_line": sys.argv,
@@ -379,14 +389,6 @@ def environment() -> dict[str, Any]:
 
 def _process() -> str:
     return f"process {os.getpid()} on {platform.node()}"
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _git_commit() -> str | None:
