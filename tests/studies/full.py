@@ -1,10 +1,11 @@
 """The recipe at full size, on an accelerator: variants of the defaults, held against them on images held out.
 
-    python -m tests.studies.full [VARIANT ...] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--minutes M]
+    python -m tests.studies.full [VARIANT ... | --factorial] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--minutes M]
 
 All but 10,000 of the training images, width 1, batch 512, 24 epochs, rates by one range test. Seed by seed, so that a
 study cut short by `--minutes` has whole seeds. Out: trainings.csv and environments.json, in FOLDER; what each
-variant gives over the defaults, seed by seed, on the terminal. What has its row is not run again.
+variant gives over the defaults, seed by seed, on the terminal. What has its row is not run again. `--factorial` trains
+a quarter of all combinations of seven changes instead, once each, and tells what each of them gives.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import functools
 import itertools
 import json
 import multiprocessing
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +23,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from scsuite.cli.begin import machine_facts
 from scsuite.core.loop import resolve_arithmetic
+from tests.studies import changes
 from tests.studies.__main__ import ARCHIVE, ROOT
 from tests.studies.cells import note_environment
+from tests.studies.recipes import fitted
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
@@ -57,63 +62,63 @@ class Variant:
     prepare: Callable[[Any], None] | None = None
 
 
-def pass_on(trainer: Any) -> None:
-    """Let the first filters of each layer's own convolution be the identity. Source: airbench's initial weights."""
-    import torch
-
-    for layer in (trainer.model.layer1.x, trainer.model.layer2, trainer.model.layer3.x):
-        weight = layer[0].weight
-        torch.nn.init.dirac_(weight.data[: weight.shape[1]])
-
-
-def spare_norms(trainer: Any) -> None:
-    """No weight decay for batch norm's weights and biases."""
-    (group,) = trainer.optimizer.param_groups
-    norms = [parameter for parameter in group["params"] if parameter.ndim == 1]
-    group["params"] = [parameter for parameter in group["params"] if parameter.ndim > 1]
-    trainer.optimizer.add_param_group({**group, "params": norms, "weight_decay": 0.0})
-
-
-def hurry_biases(trainer: Any) -> None:
-    """Batch norm's biases learn 64 times as fast, and decay as much as before. Source: "How to train your ResNet 8"."""
-    (group,) = trainer.optimizer.param_groups
-    biases = [parameter for name, parameter in trainer.model.named_parameters() if name.endswith(".bias")]
-    group["params"] = [parameter for parameter in group["params"] if all(parameter is not bias for bias in biases)]
-    trainer.optimizer.add_param_group({**group, "params": biases, "weight_decay": group["weight_decay"] / 64})
-
-    def hurry(*_: Any) -> None:  # each step sets one rate for all
-        trainer.optimizer.param_groups[1]["lr"] *= 64
-
-    trainer.optimizer.register_step_pre_hook(hurry)
-
-
-def spare_norms_and_pass_on(trainer: Any) -> None:
-    """Both."""
-    spare_norms(trainer)
-    pass_on(trainer)
-
-
 VARIANTS = {
     DEFAULTS: Variant(),
     "whitened": Variant({"whiten": True}),  # the defaults since
     "whitened, smoothing 0.2": Variant({"whiten": True, "label_smoothing": 0.2}),
-    "whitened, no decay of batch norm": Variant({"whiten": True}, spare_norms),
-    "whitened, identities": Variant({"whiten": True}, pass_on),
-    "whitened, identities, no decay of batch norm": Variant({"whiten": True}, spare_norms_and_pass_on),
-    "whitened, quick biases": Variant({"whiten": True}, hurry_biases),
-    "whitened, LRMIN 0.024": Variant({"whiten": True, "lr_min": 0.024}),
     "LRMAX 0.8": Variant({"lr_max": 0.8}),
     "LRMAX 0.2": Variant({"lr_max": 0.2}),
     "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
     "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
-    "identities": Variant(prepare=pass_on),
-    "no decay of batch norm": Variant(prepare=spare_norms),
+    "identities": Variant(prepare=changes.pass_on),
+    "no decay of batch norm": Variant(prepare=changes.spare_norms),
+    "quick biases": Variant(prepare=changes.hurry_biases),
+    "norm over 64": Variant(prepare=changes.split_norms),
+    "alternating flips": Variant(prepare=changes.alternate_flips),
+    "agreement": Variant(prepare=changes.agree),
+    "LRMIN 0.024": Variant({"lr_min": 0.024}),
     "LRMAX 1.6": Variant({"lr_max": 1.6}),
     "LRMAX 0.1": Variant({"lr_max": 0.1}),
     "cifar10-fast": Variant(
         {"lr_min": 1e-6, "lr_max": 0.4, "label_smoothing": 0.0, "gradient_centralization": False}
     ),
 }  # fmt: skip
+
+
+BASE = "whitened"  # of the factorial
+FACTORS = (
+    "alternating flips", "norm over 64", "no decay of batch norm", "identities", "quick biases", "LRMIN 0.024",
+    "agreement",
+)  # fmt: skip
+FREE = 5  # the level of each factor beyond is the parity of four of these: no effect of one is mixed with one of two
+PARITIES = ((0, 1, 2, 3), (0, 1, 3, 4))
+
+
+def variant_of(name: str) -> Variant:
+    """A variant, or several at once: `whitened, identities`. Raises KeyError for an unknown one."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    parts = [VARIANTS[part] for part in name.split(", ")]
+
+    def prepare(trainer: Any) -> None:
+        for part in parts:
+            if part.prepare is not None:
+                part.prepare(trainer)
+
+    return Variant({key: value for part in parts for key, value in part.settings.items()}, prepare)
+
+
+def factorial() -> list[tuple[str, int]]:
+    """A quarter of all combinations of the factors, each a variant with a seed of its own.
+
+    In a random order, so that what was trained of a study that was cut short tells of every factor.
+    """
+    names = []
+    for bits in itertools.product((0, 1), repeat=FREE):
+        levels = (*bits, *(sum(bits[i] for i in parity) % 2 for parity in PARITIES))
+        names.append(", ".join([BASE, *itertools.compress(FACTORS, levels)]))
+    random.Random(0).shuffle(names)
+    return [(name, seed) for seed, name in enumerate(names, 1)]
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ def train(work: Work) -> dict[str, Any] | None:
     begin = time.perf_counter()
     data, held_out = data_of(work.archive, work.size)
     lr_min, lr_max = work.rates
-    variant = VARIANTS[work.variant]
+    variant = variant_of(work.variant)
     settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
     trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
     if variant.prepare is not None:
@@ -192,7 +197,9 @@ def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple
     The error is that of paired differences, NaN for fewer than two.
     """
     of = {(row["variant"], int(row["seed"])): float(row[column]) for row in rows}
-    pairs = [(value, of[DEFAULTS, seed]) for (name, seed), value in of.items() if name == variant]
+    pairs = [
+        (value, of[DEFAULTS, seed]) for (name, seed), value in of.items() if name == variant and (DEFAULTS, seed) in of
+    ]
     differences = [100 * (value - default) for value, default in pairs]
     error = statistics.stdev(differences) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
     return len(pairs), statistics.fmean(differences), error
@@ -200,6 +207,8 @@ def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line a variant: the defaults' mean accuracies, then gains over them."""
+    design = set(factorial())
+    rows = [row for row in rows if (row["variant"], int(row["seed"])) not in design]
     out = Table("variant", "seeds", *COLUMNS, title="held-out accuracy (%); below, gains in points")
     for name in dict.fromkeys(row["variant"] for row in rows):
         cells = [gains(rows, name, column) for column in COLUMNS]
@@ -209,6 +218,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         else:
             shown = [f"{gain:+.2f} ± {error:.2f}" for _, gain, error in cells]
         out.add_row(name, str(cells[0][0]), *shown)
+    return out
+
+
+def effects_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a factor: what it gives, in points, by those trainings of the factorial that are among the rows."""
+    design = set(factorial())
+    trained = [row for row in rows if (row["variant"], int(row["seed"])) in design]
+    out = Table("factor", *COLUMNS, title=f"effects in points, n = {len(trained)} of {len(design)}")
+    if len(trained) <= len(FACTORS) + 1:  # as many unknowns
+        return out
+    signs_RC = np.array([[2.0 * (name in row["variant"].split(", ")) - 1 for name in FACTORS] for row in trained])
+    accuracies_RA = np.array([[float(row[column]) for column in COLUMNS] for row in trained])
+    effects_CA, errors_A, means_A = fitted(signs_RC, accuracies_RA)
+    for name, effect_A in zip(FACTORS, effects_CA, strict=True):
+        out.add_row(name, *(f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effect_A, errors_A, strict=True)))
+    out.add_section()
+    out.add_row("mean of all", *(f"{value:.2f} %" for value in means_A))
     return out
 
 
@@ -236,6 +262,7 @@ def main() -> None:
     """Train what has no row yet; a row is written when its training is done."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies.full", description=__doc__)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help="of them alone, rather than of all")
+    parser.add_argument("--factorial", action="store_true", help="rather than variants and seeds")
     parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the real images")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seeds", type=int, default=3)
@@ -244,13 +271,19 @@ def main() -> None:
     for name, kind in (("width", float), ("epochs", int), ("num-held-out", int), ("limit-train", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Size(), name.replace("-", "_")))
     options = parser.parse_args()
-    if unknown := set(options.variants) - set(VARIANTS):
-        parser.error(f"no variant {', '.join(sorted(unknown))}: expected some of {', '.join(VARIANTS)}")
+    names = options.variants or list(VARIANTS)
+    wanted = factorial() if options.factorial else list(itertools.product(names, range(1, 1 + options.seeds)))
+    try:
+        for name, _ in wanted:
+            variant_of(name)
+    except KeyError as unknown:
+        parser.error(f"no variant {unknown}: expected some of {', '.join(VARIANTS)}, or several with a comma between")
+    wanted.sort(key=lambda one: one[1])
     deadline = time.time() + 60 * options.minutes
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
     note_environment(
-        options.out, options.variants or list(VARIANTS), **machine_facts(resolve_arithmetic("auto", "auto"))
+        options.out, sorted({name for name, _ in wanted}), **machine_facts(resolve_arithmetic("auto", "auto"))
     )
     rows = read_rows(options.out)
     known = {(row["variant"], row["seed"]) for row in rows}
@@ -258,8 +291,7 @@ def main() -> None:
     rates = pairs[0] if pairs else find_rates(str(options.data), size)
     todo = [
         Work(name, seed, str(options.data), size, rates, deadline)
-        for seed in range(1, 1 + options.seeds)
-        for name in options.variants or VARIANTS
+        for name, seed in wanted
         if (name, str(seed)) not in known
     ]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
@@ -267,7 +299,9 @@ def main() -> None:
             if row is not None:
                 append_row(options.out, row)
                 print(json.dumps(row), flush=True)
-    Console(width=150).print(table(read_rows(options.out)))
+    console, rows = Console(width=150), read_rows(options.out)
+    console.print(table(rows))
+    console.print(effects_table(rows))
 
 
 if __name__ == "__main__":

@@ -191,12 +191,19 @@ def effects(design: Design, rows: Sequence[Trained]) -> tuple[Values, Values, Va
     signs_RC = np.array([[2 * (getattr(row, name) == levels[name][1]) - 1 for name in levels] for row in rows])
     index = list(levels).index
     products = [signs_RC[:, index(one)] * signs_RC[:, index(other)] for one, other in design.products]
-    model = np.column_stack([np.ones(len(rows)), signs_RC, *products])
-    accuracies_RA = 100 * np.array([[row.last, *row.averaged.values()] for row in rows])
-    found, *_ = np.linalg.lstsq(model, accuracies_RA, rcond=None)
-    left_RA = accuracies_RA - model @ found
-    variance_A = (left_RA**2).sum(axis=0) / (len(rows) - model.shape[1])
-    return 2 * found[1:], 2 * np.sqrt(variance_A / len(rows)), found[0]
+    accuracies_RA = np.array([[row.last, *row.averaged.values()] for row in rows])
+    return fitted(np.column_stack([signs_RC, *products]), accuracies_RA)
+
+
+def fitted(signs_RC: Values, accuracies_RA: Values) -> tuple[Values, Values, Values]:
+    """By least squares, each row at +1 or -1 of each cause: effects_CA, their errors_A and the means_A, in points."""
+    model = np.column_stack([np.ones(len(signs_RC)), signs_RC])
+    points_RA = 100 * accuracies_RA
+    found: Values = np.asarray(np.linalg.lstsq(model, points_RA, rcond=None)[0], np.float64)
+    left_RA = points_RA - model @ found
+    variance_A = (left_RA**2).sum(axis=0) / (len(model) - model.shape[1])
+    errors_A: Values = 2 * np.sqrt(variance_A / len(model))
+    return 2 * found[1:], errors_A, found[0]
 
 
 def effects_table(design: Design, rows: Sequence[Trained]) -> Table:

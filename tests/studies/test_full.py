@@ -1,17 +1,29 @@
-"""What the study at full size does to a trainer, and its arithmetic. Run: pytest tests/studies/test_full.py."""
+"""The study at full size: its variants and its arithmetic. Run: pytest tests/studies/test_full.py."""
 
 import io
+import itertools
 import math
 
+import numpy as np
 import pytest
-import torch
 from rich.console import Console
-from torch.nn import functional
+from rich.table import Table
 
-from scsuite.core.config import TrainConfig
-from scsuite.core.loop import Trainer
-from tests.core import tiny
-from tests.studies.full import DEFAULTS, OUT, VARIANTS, gains, hurry_biases, pass_on, read_rows, spare_norms, table
+from tests.studies.full import (
+    BASE,
+    COLUMNS,
+    DEFAULTS,
+    FACTORS,
+    OUT,
+    VARIANTS,
+    effects_table,
+    factorial,
+    gains,
+    read_rows,
+    table,
+    variant_of,
+)
+from tests.studies.test_changes import trainer
 
 ROWS = [
     {"variant": DEFAULTS, "seed": "1", "last": "0.90"},
@@ -21,10 +33,6 @@ ROWS = [
     {"variant": "better", "seed": "1", "last": "0.91"},
     {"variant": "alone", "seed": "1", "last": "0.88"},
 ]
-
-
-def trainer() -> Trainer:
-    return Trainer(tiny.dataset(), TrainConfig(width=0.05, lr_max=0.1, batch_size=10, device="cpu", precision="fp32"))
 
 
 def test_a_gain_is_the_mean_over_the_seeds_that_both_have() -> None:
@@ -38,60 +46,58 @@ def test_a_gain_is_the_mean_over_the_seeds_that_both_have() -> None:
     assert math.isnan(error)
 
 
-def test_without_decay_of_batch_norm_its_weights_stay_where_no_gradient_moves_them() -> None:
+def test_several_variants_at_once_are_each_of_them() -> None:
     one = trainer()
-    spare_norms(one)
-    for group in one.optimizer.param_groups:
-        group["lr"] = 0.1
-    before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
-    for parameter in one.model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    one.optimizer.step()
-    assert len(before) == 25
-    for name, parameter in one.model.named_parameters():
-        # The first step of Nesterov momentum 0.9 is 1.9 times rate times gradient, here the decay alone.
-        left = 1.0 if parameter.ndim == 1 else 1 - 0.1 * 1.9 * 5e-4
-        assert torch.allclose(parameter, left * before[name], rtol=1e-6), name
+    both = variant_of("whitened, LRMIN 0.024, no decay of batch norm, identities")
+    assert both.settings == {"whiten": True, "lr_min": 0.024}
+    assert both.prepare is not None
+    both.prepare(one)
+    assert {group["weight_decay"] for group in one.optimizer.param_groups} == {5e-4, 0.0}
+    assert one.model.state_dict()["layer2.0.weight"][0, 0, 1, 1] == 1.0
+    with pytest.raises(KeyError, match="warmer"):
+        variant_of("whitened, warmer")
 
 
-def test_quick_biases_go_64_times_as_far_by_their_gradient_and_as_far_by_their_decay() -> None:
-    one = trainer()
-    hurry_biases(one)
-    before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
-    for _ in range(2):  # a rate is set anew for each step
-        for group in one.optimizer.param_groups:
-            group["lr"], group["momentum"], group["nesterov"] = 0.1, 0.0, False
-        for parameter in one.model.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        one.optimizer.step()
-    biases = [name for name in before if name.endswith(".bias")]
-    assert len(biases) == 8
-    for name, parameter in one.model.named_parameters():
-        faster = 64 if name in biases else 1
-        expected = before[name]
-        for _ in range(2):
-            expected = (1 - 0.1 * 5e-4) * expected - 0.1 * faster
-        if parameter.ndim == 1:  # the others' gradients are centralized
-            assert torch.allclose(parameter, expected, rtol=1e-5), name
+def test_no_effect_of_one_factor_is_mixed_with_another_or_with_one_of_two() -> None:
+    trained = [set(name.split(", ")) for name, _ in factorial()]
+    signs_RC = np.array([[2 * (name in parts) - 1 for name in FACTORS] for parts in trained])
+    assert signs_RC.shape == (32, 7)
+    assert (signs_RC.T @ signs_RC == 32 * np.eye(7)).all()
+    assert (signs_RC.sum(axis=0) == 0).all()
+    for one, other in itertools.combinations(range(7), 2):
+        assert (signs_RC.T @ (signs_RC[:, one] * signs_RC[:, other]) == 0).all()
+    assert sorted(seed for _, seed in factorial()) == list(range(1, 33))
 
 
-def test_identities_pass_the_features_on() -> None:
-    one = trainer()
-    pass_on(one)
-    for layer in (one.model.layer1.x, one.model.layer2, one.model.layer3.x):
-        weight = layer.state_dict()["0.weight"]
-        features_NCHW = torch.randn(2, weight.shape[1], 8, 8)
-        passed_NCHW = functional.conv2d(features_NCHW, weight, padding=1)
-        assert torch.allclose(passed_NCHW[:, : weight.shape[1]], features_NCHW, atol=1e-6)
-        assert weight[weight.shape[1] :].abs().sum() > 0
+def test_the_effects_of_a_factorial_are_those_that_its_rows_were_made_with() -> None:
+    gains_of = dict(zip(FACTORS, (0.01, 0.0, -0.02, 0.003, 0.0, 0.0, 0.0), strict=True))
+    rows = [
+        {"variant": name, "seed": str(seed)}
+        | dict.fromkeys(COLUMNS, str(0.9 + sum(gain for part, gain in gains_of.items() if part in name)))
+        for name, seed in factorial()
+    ]
+    stray = {"variant": DEFAULTS, "seed": "1", **dict.fromkeys(COLUMNS, "0.1")}
+    lines = shown(effects_table([stray, *rows])).splitlines()
+    for name, gain in gains_of.items():
+        (line,) = [line for line in lines if f" {name} " in line]
+        # Or -0.00 where there is none.
+        assert line.replace("-0.00", "+0.00").count(f"{100 * gain:+.2f} ± 0.00") == len(COLUMNS)
+    assert "n = 32 of 32" in lines[0]
+    assert lines[-2].count("89.65 %") == len(COLUMNS)  # 90, and half of 1, -2 and 0.3
+    assert "±" not in shown(effects_table(rows[:8]))
+    assert BASE not in shown(table([stray, *rows]))  # no seed of it is one of the defaults'
+
+
+def shown(table: Table) -> str:
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
 
 
 def test_the_kept_rows_are_those_of_known_variants_and_make_a_table() -> None:
     rows = read_rows(OUT)
     assert {row["variant"] for row in rows} - set(VARIANTS) == {"whitened, by the first images"}
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(table(rows))
-    (whitened,) = [line for line in console.export_text().splitlines() if " whitened  " in line]
+    (whitened,) = [line for line in shown(table(rows)).splitlines() if " whitened  " in line]
     # 90.66 less 90.67 and 91.05 less 90.78 of the last weights, 90.86 less 90.78 and 91.17 less 90.98 averaged.
     assert "+0.13 ± 0.14" in whitened
     assert "+0.13 ± 0.05" in whitened
