@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.config import TrainConfig
-from scsuite.core.loop import Trainer, fit
+from scsuite.core.loop import Trainer
 from tests.core import tiny
-from tests.studies.changes import SmallNorm, agree, alternate_flips, hurry_biases, pass_on, spare_norms, split_norms
+from tests.studies.changes import SmallNorm, alternate_flips, pass_on, spare_norms, split_norms
 
 
 def trainer() -> Trainer:
@@ -33,27 +33,6 @@ def test_without_decay_of_batch_norm_its_weights_stay_where_no_gradient_moves_th
         assert torch.allclose(parameter, left * before[name], rtol=1e-6), name
 
 
-def test_quick_biases_go_64_times_as_far_by_their_gradient_and_as_far_by_their_decay() -> None:
-    one = trainer()
-    hurry_biases(one)
-    before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
-    for _ in range(2):  # a rate is set anew for each step
-        for group in one.optimizer.param_groups:
-            group["lr"], group["momentum"], group["nesterov"] = 0.1, 0.0, False
-        for parameter in one.model.parameters():
-            parameter.grad = torch.ones_like(parameter)
-        one.optimizer.step()
-    biases = [name for name in before if name.endswith(".bias")]
-    assert len(biases) == 8
-    for name, parameter in one.model.named_parameters():
-        faster = 64 if name in biases else 1
-        expected = before[name]
-        for _ in range(2):
-            expected = (1 - 0.1 * 5e-4) * expected - 0.1 * faster
-        if parameter.ndim == 1:  # the others' gradients are centralized
-            assert torch.allclose(parameter, expected, rtol=1e-5), name
-
-
 def test_identities_pass_the_features_on() -> None:
     one = trainer()
     pass_on(one)
@@ -63,15 +42,6 @@ def test_identities_pass_the_features_on() -> None:
         passed_NCHW = functional.conv2d(features_NCHW, weight, padding=1)
         assert torch.allclose(passed_NCHW[:, : weight.shape[1]], features_NCHW, atol=1e-6)
         assert weight[weight.shape[1] :].abs().sum() > 0
-
-
-def test_biases_that_are_quick_and_spared_are_both_in_either_order() -> None:
-    for changes in ((hurry_biases, spare_norms), (spare_norms, hurry_biases)):
-        one = trainer()
-        for change in changes:
-            change(one)
-        sizes = [(len(group["params"]), group["weight_decay"]) for group in one.optimizer.param_groups]
-        assert sorted(sizes) == [(8, 0.0), (8, 0.0), (9, 5e-4)]
 
 
 def test_norms_over_64_images_norm_each_part_as_batch_norm_does_and_follow_all_as_fast() -> None:
@@ -113,30 +83,3 @@ def mirrored(one: Trainer, twin: object, images_NHWC: Tensor, indices_N: np.ndar
     turned = (shown == plain.flip(3)).flatten(1).all(dim=1)
     assert (as_it_is ^ turned).all()
     return [bool(was) for was in turned]
-
-
-def test_agreement_adds_the_cross_entropy_with_the_average_on_the_mirror_image_after_the_peak() -> None:
-    one = trainer()
-    images_NCHW = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    labels_N = torch.arange(6) % len(one.data.class_names)
-    plain, teacher = copy.deepcopy(one.model), copy.deepcopy(one.model).eval()
-    agree(one)
-    one.state.step = one.peak_step
-    assert torch.equal(gradient(one.model, functional.cross_entropy(one.model(images_NCHW), labels_N)), (
-        gradient(plain, functional.cross_entropy(plain(images_NCHW), labels_N))
-    ))  # fmt: skip
-    one.state.step += 1
-    logits_NK = plain(images_NCHW)
-    soft_NK = teacher(images_NCHW.flip(3)).softmax(1).detach()
-    both = 0.5 * functional.cross_entropy(logits_NK, labels_N) + 0.5 * functional.cross_entropy(logits_NK, soft_NK)
-    got = gradient(one.model, functional.cross_entropy(one.model(images_NCHW), labels_N))
-    assert torch.allclose(got, gradient(plain, both), atol=1e-6)
-    one.state.step = 0
-    *_, last = fit(one)
-    assert last.train_loss > 0
-
-
-def gradient(model: nn.Module, loss: Tensor) -> Tensor:
-    model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
