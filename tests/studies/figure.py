@@ -12,20 +12,23 @@ from tests.studies.cells import GRID, SETTINGS
 from tests.studies.regret import FOUND, RIVALS, USUAL_ALONE, WHOLE_SEEDS, Regret, contenders
 
 REGRET_MAX = 8.0  # points; of a larger one only the number is there, at the edge
-ROW = 3.4  # inches
+ROW = 3.6  # inches
 
 
 def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, NDArray[np.float64]]) -> None:
     """The figure, as a PNG."""
     with style.sheet(path, height=0.5 + ROW * len(found)) as figure:
         style.title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
-        grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.0] * len(found))
+        grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.2] * len(found))
         for index, (name, rows) in enumerate(found.items()):
             shown = [rows[0], *(row for row in rows if row.rule in (*RIVALS, USUAL_ALONE))]
             strip = figure.add_subplot(grid[2 * index + 1, 0])
             regrets = figure.add_subplot(grid[2 * index : 2 * index + 2, 1])
-            _accuracy(figure.add_subplot(grid[2 * index, 0]), name, grids[name], shown[0])
+            accuracy = figure.add_subplot(grid[2 * index, 0])
+            _accuracy(accuracy, name, grids[name], shown[0])
             _rates(strip, shown)
+            for axes in (accuracy, strip):
+                _log_axis(axes, [GRID[0], GRID[-1], *(rate for row in shown for rate in row.rates_S)])
             _regrets(regrets, shown)
             if index == len(found) - 1:
                 strip.set_xlabel("LRMAX")
@@ -47,7 +50,6 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
     axes.plot(setting.rates[race], 100 * all_SR.mean(axis=0), color=style.BLUE)
     axes.plot(np.exp(np.mean(np.log(found.rates_S))), 100 * found.accuracy, "D", color=style.VERMILION, zorder=3)
     axes.set_ylabel("accuracy (%)")
-    _log_axis(axes)
     axes.tick_params(labelbottom=False)
 
 
@@ -57,7 +59,6 @@ def _rates(axes: Any, shown: Sequence[Regret]) -> None:
         axes.plot(row.rates_S, [place] * len(row.rates_S), "d", color=color, markersize=3.5)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    _log_axis(axes)
 
 
 def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
@@ -80,7 +81,7 @@ def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     axes.set_xlim(min(-1.0, *lows), REGRET_MAX * 1.15)
 
 
-def _log_axis(axes: Any) -> None:
-    low, high = GRID[0] / 1.3, GRID[-1] * 1.3
+def _log_axis(axes: Any, rates: Sequence[float]) -> None:
+    low, high = min(rates) / 1.3, max(rates) * 1.3
     axes.set_xlim(low, high)
     style.log_ticks(axes, low, high)
