@@ -40,7 +40,7 @@ from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.files import cpu_name
 from scsuite.core.loader import Batch, TrainLoader
 from scsuite.core.metrics import Evaluation, evaluation_of
-from scsuite.core.model import Dropout, ResNet3, build_model, whiten
+from scsuite.core.model import Dropout, ResNet3, build_model, pass_on, whiten
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -163,13 +163,17 @@ def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> t
     Fused: one pass over the weights, which `found_inf` turns into none without asking the device; see `train_step`.
     """
     parameters, decay = list(model.parameters()), config.weight_decay
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not config.norm_decay:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ]
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            parameters, lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True
-        )
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=True, weight_decay=decay, fused=True)
     else:
-        optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999), weight_decay=decay, fused=True)
     if config.gradient_centralization:
         optimizer.register_step_pre_hook(lambda *_: centralize([p.grad for p in parameters if p.grad is not None]))
     return optimizer
@@ -510,7 +514,7 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """The weights, their average, the optimizer's and scaler's state: all tensors that the run needs to go on."""
         states = self.optimizer.state_dict()["state"]
-        names = [name for name, _ in self.model.named_parameters()]
+        names = list(self._parameters())
         optimizer = {
             f"{OPTIMIZER}{key}.{names[index]}": torch.as_tensor(value)
             for index, values in states.items()
@@ -577,7 +581,7 @@ class Trainer:
         return state
 
     def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
-        parameters, averages = dict(self.model.named_parameters()), AVERAGES[self.config.optimizer]
+        parameters, averages = self._parameters(), AVERAGES[self.config.optimizer]
         if self.scaler.is_enabled() and not any(name.startswith(OPTIMIZER) for name in checkpoint.tensors):
             parameters = {}  # the scaler has skipped every update so far
         expected = {
@@ -598,6 +602,11 @@ class Trainer:
         scaler = {name.removeprefix(SCALER): found[name].item() for name in found if name.startswith(SCALER)}
         if scaler:
             self.scaler.load_state_dict(scaler)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        """By name, in the optimizer's order: group by group."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return {names[id(p)]: p for group in self.optimizer.param_groups for p in group["params"]}
 
     def evaluate(
         self, split: Split, on_batch: Callable[[], None] | None = None, model: ResNet3 | None = None
@@ -647,9 +656,14 @@ def fresh_model(
     num_classes: int, config: RecipeConfig, arithmetic: Arithmetic, images_NCHW: Tensor, world: World = ALONE
 ) -> ResNet3:
     """The network with the initial weights of the configuration's seed, whitened by the images, in place to train."""
-    model = build_model(num_classes, config.width, dropout=config.dropout, seed=keyed_seed(config.seed, "weights"))
+    model = build_model(
+        num_classes, config.width, dropout=config.dropout, ghost_batch=config.ghost_batch,
+        seed=keyed_seed(config.seed, "weights"),
+    )  # fmt: skip
     if config.whiten:
         whiten(model, images_NCHW)
+    if config.identities:
+        pass_on(model)
     model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.whiten and world.size > 1:
         # The leader's: on another machine, or with other threads, the last digits may be others.

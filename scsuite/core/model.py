@@ -4,6 +4,7 @@ In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is appl
 With K = 10 classes and width 1 it has 6,573,120 parameters.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +19,41 @@ LOGIT_SCALE = 0.125
 VARIANCE_MIN = 1e-8
 
 
+class GhostNorm(nn.BatchNorm2d):
+    """Batch norm; in training over parts of the batch, of `ghost_batch` images or somewhat more, 0 for all at once.
+
+    The fewer images, the noisier their means and variances, which keeps a network from learning its images by heart.
+    The running ones follow all parts, as fast as those of the whole batch would.
+    Source: ghost batch normalization, https://arxiv.org/abs/1705.08741.
+    """
+
+    ghost_batch = 0
+
+    def forward(self, features_NCHW: Tensor) -> Tensor:
+        """As torch's of each part."""
+        num_parts = len(features_NCHW) // self.ghost_batch if self.training and self.ghost_batch else 1
+        if num_parts <= 1:
+            return super().forward(features_NCHW)
+        parts = torch.split(features_NCHW, math.ceil(len(features_NCHW) / num_parts))  # tensor_split's gradient is slow
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1 - (1 - self.momentum) ** (1 / len(parts))
+        normed = [
+            functional.batch_norm(
+                part, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
+            )
+            for part in parts
+        ]
+        return torch.cat(normed)
+
+
 class ConvNormReLU(nn.Sequential):
     """Conv3x3 without bias > MaxPool2 where asked for > BatchNorm > ReLU."""
 
     def __init__(self, num_in: int, num_out: int, *, pool: bool = False) -> None:
         conv = nn.Conv2d(num_in, num_out, kernel_size=3, padding=1, bias=False)
         middle = [nn.MaxPool2d(2)] if pool else []
-        super().__init__(conv, *middle, nn.BatchNorm2d(num_out), nn.ReLU())
+        super().__init__(conv, *middle, GhostNorm(num_out), nn.ReLU())
 
 
 class ResidualLayer(nn.Module):
@@ -69,7 +98,7 @@ class ResNet3(nn.Module):
 
     cam_layer = "layer2"  # what Grad-CAM looks at by default: scores best on `shapes`, see config.CAM_METHOD
 
-    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0) -> None:
+    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0, ghost_batch: int = 0) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
         prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
@@ -80,6 +109,9 @@ class ResNet3(nn.Module):
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(layer3, num_classes, bias=False)
+        for module in self.modules():
+            if isinstance(module, GhostNorm):
+                module.ghost_batch = ghost_batch
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits_NK of normalised images."""
@@ -88,13 +120,15 @@ class ResNet3(nn.Module):
         return logits_NK
 
 
-def build_model(num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, seed: int | None = None) -> ResNet3:
+def build_model(
+    num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, ghost_batch: int = 0, seed: int | None = None
+) -> ResNet3:
     """The network with fresh weights; with `seed`, always the same ones, and torch's own random state is left alone."""
     if seed is None:
-        return ResNet3(num_classes, width, dropout)
+        return ResNet3(num_classes, width, dropout, ghost_batch)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators' generators too
-        return ResNet3(num_classes, width, dropout)
+        return ResNet3(num_classes, width, dropout, ghost_batch)
 
 
 @torch.no_grad()
@@ -117,6 +151,17 @@ def whiten(model: ResNet3, images_NCHW: Tensor) -> None:
     signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])
     if len(signed) <= len(weight):
         weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
+
+
+def pass_on(model: ResNet3) -> None:
+    """Let the first filters of each layer's own convolution be the identity: what comes in goes on, beside the rest.
+
+    Source: the initial weights of https://arxiv.org/abs/2404.00498.
+    """
+    for layer in (model.layer1.x, model.layer2, model.layer3.x):
+        weight = layer[0].weight
+        assert isinstance(weight, Tensor)
+        nn.init.dirac_(weight.data[: weight.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -153,7 +198,7 @@ def layer_table(model: ResNet3) -> list[LayerRow]:
 
 
 def _row(name: str, module: nn.Module, shape: tuple[int, ...]) -> LayerRow:
-    names = {"Conv2d": "Conv3x3", "BatchNorm2d": "BN", "MaxPool2d": "MaxPool"}
+    names = {"Conv2d": "Conv3x3", "GhostNorm": "BN", "MaxPool2d": "MaxPool"}
     operations = []
     for part in module.modules():
         if not list(part.children()):
