@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,25 @@ def test_centralization_leaves_the_mean_of_each_filter_where_it_was(tiny_config:
         mean, moved, unmoved = (weights[name].mean(dim=(1, 2, 3)) for weights in (before, plain, after))
         assert torch.allclose(unmoved, mean, atol=1e-7), name
         assert not torch.allclose(moved, mean, atol=1e-5), name
+
+
+@pytest.mark.parametrize("norm_decay", [True, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_spares_batch_norm_where_asked_to(optimizer: str, norm_decay: bool) -> None:
+    model = build_model(3, WIDTH, seed=1)
+    before = {name: p.detach().clone() + 0.1 for name, p in model.named_parameters()}
+    config = TrainConfig(lr_max=0.1, optimizer=optimizer, weight_decay=0.5, norm_decay=norm_decay)
+    made = make_optimizer(model, config, 0.9)
+    set_rates(made, 0.1, 0.9)
+    for parameter in model.parameters():
+        parameter.data += 0.1  # batch norm's biases begin at 0
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    assert sum(p.ndim == 1 for p in model.parameters()) == 16
+    goes = 0.1 * 0.5 * (1.9 if optimizer == "sgd" else 1.0)  # Nesterov's first step is 1 + momentum times the rate
+    for name, parameter in model.named_parameters():
+        left = 1.0 if parameter.ndim == 1 and not norm_decay else 1 - goes
+        assert torch.allclose(parameter, left * before[name], rtol=1e-5), name
 
 
 def test_l1_moves_the_weights_by_its_subgradient(tiny_config: TrainConfig, batch: Batch) -> None:
@@ -230,12 +250,12 @@ def test_a_run_leaves_the_callers_random_state_alone(tiny_data: Dataset, tiny_co
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("ema", [0, 1])
+@pytest.mark.parametrize("changed", [{"ema": 0}, {"ema": 1}, {"norm_decay": False, "ghost_batch": 2}])
 @pytest.mark.parametrize("stop_after", [1, 5, 7, 10, 14, 15])
 def test_a_stop_at_any_step_and_a_restore_give_the_uninterrupted_run(
-    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, stop_after: int, ema: float
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, stop_after: int, changed: dict[str, Any]
 ) -> None:
-    tiny_config = replace(tiny_config, ema=ema)
+    tiny_config = replace(tiny_config, **changed)
     whole = Trainer(tiny_data, tiny_config)
     expected, _ = run(whole)
     first = Trainer(tiny_data, tiny_config)
@@ -254,7 +274,7 @@ def test_a_stop_at_any_step_and_a_restore_give_the_uninterrupted_run(
 
 
 def test_adamw_stops_and_goes_on_as_well(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(tiny_config, optimizer="adamw", lr_max=0.01)
+    config = replace(tiny_config, optimizer="adamw", lr_max=0.01, norm_decay=False)
     whole = Trainer(tiny_data, config)
     run(whole)
     first = Trainer(tiny_data, config)

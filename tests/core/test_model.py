@@ -1,5 +1,6 @@
 """The network: its layers, shapes and counts as design.md has them, its start, and what it gives back."""
 
+import copy
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scsuite.core.model import Dropout, ResNet3, build_model, layer_table, whiten
+from scsuite.core.model import Dropout, GhostNorm, ResNet3, build_model, layer_table, pass_on, whiten
 
 # Each stage's output shape, and its parameters: 9 * in * out of a convolution, 2 * out of its BatchNorm.
 STAGES = {
@@ -276,3 +277,55 @@ def test_images_of_one_colour_leave_the_weights_as_they_are() -> None:
     before = filters_of(model).clone()
     whiten(model, torch.ones(1, 3, 32, 32))
     assert torch.equal(filters_of(model), before)
+
+
+def test_ghost_batch_norm_norms_each_part_as_batch_norm_does_and_follows_all_as_fast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features_NCHW = torch.randn(96, 5, 4, 4, generator=generator) * 3 + torch.arange(96).view(-1, 1, 1, 1)
+    ghost, plain = GhostNorm(5), nn.BatchNorm2d(5)
+    ghost.ghost_batch = 32
+    for part, normed in zip(torch.split(features_NCHW, 32), torch.split(ghost(features_NCHW), 32), strict=True):
+        assert torch.allclose(normed, copy.deepcopy(plain)(part), atol=1e-5)
+    assert torch.equal(ghost.eval()(features_NCHW), nn.BatchNorm2d.forward(ghost, features_NCHW))
+    # Of the same images thrice over batch norm sees one mean and variance, whatever the parts.
+    ghost, plain = GhostNorm(5), nn.BatchNorm2d(5)
+    ghost.ghost_batch = 32
+    ghost(features_NCHW[:32].repeat(3, 1, 1, 1))
+    plain(features_NCHW[:32])
+    for name, tensor in plain.state_dict().items():
+        assert torch.allclose(ghost.state_dict()[name], tensor, rtol=1e-5), name
+
+
+@pytest.mark.parametrize(("num_images", "parts"), [(31, [31]), (63, [63]), (64, [32, 32]), (80, [40, 40])])
+def test_no_part_of_a_batch_is_smaller_than_the_ghost_batch_where_the_batch_can_be_parted(
+    num_images: int, parts: list[int]
+) -> None:
+    ghost = GhostNorm(2)
+    ghost.ghost_batch = 32
+    features_NCHW = torch.randn(num_images, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    expected_NCHW = torch.cat([nn.BatchNorm2d(2)(part) for part in torch.split(features_NCHW, parts)])
+    assert torch.allclose(ghost(features_NCHW), expected_NCHW, atol=1e-5)
+
+
+def test_ghost_batch_norm_gives_the_gradients_of_its_parts() -> None:
+    model, written = (build_model(3, width=0.05, seed=1, ghost_batch=size) for size in (4, 0))
+    images_NCHW, labels_N = noise(8), torch.arange(8) % 3
+    functional.cross_entropy(model(images_NCHW), labels_N).backward()  # type: ignore[no-untyped-call]
+    loss = sum(functional.cross_entropy(written(images_NCHW[i : i + 4]), labels_N[i : i + 4]) for i in (0, 4))
+    (loss / 2).backward()  # type: ignore[union-attr]
+    for (name, one), other in zip(model.named_parameters(), written.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5), name  # type: ignore[arg-type]
+    assert [module.ghost_batch for module in model.modules() if isinstance(module, GhostNorm)] == [4] * 8
+
+
+def test_layers_that_begin_with_identities_pass_on_what_they_are_given() -> None:
+    model, plain = build_model(width=0.05, seed=1), build_model(width=0.05, seed=1)
+    pass_on(model)
+    for name in ("layer1.x.0.weight", "layer2.0.weight", "layer3.x.0.weight"):
+        weight, before = model.state_dict()[name], plain.state_dict()[name]
+        features_NCHW = torch.randn(2, weight.shape[1], 8, 8, generator=torch.Generator().manual_seed(0))
+        passed_NCHW = functional.conv2d(features_NCHW, weight, padding=1)
+        assert torch.allclose(passed_NCHW[:, : weight.shape[1]], features_NCHW, atol=1e-6)
+        assert torch.equal(weight[weight.shape[1] :], before[weight.shape[1] :])
+    differ = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, plain.state_dict()[name])}
+    assert differ == {"layer1.x.0.weight", "layer2.0.weight", "layer3.x.0.weight"}

@@ -38,7 +38,7 @@ OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
 BEFORE: dict[str, Any] = {
     "whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
-    "cycle_momentum": False,
+    "cycle_momentum": False, "identities": False, "ghost_batch": 0, "norm_decay": True,
 }  # fmt: skip
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
 COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS))  # accuracies, held out
@@ -70,9 +70,9 @@ VARIANTS = {
     "LRMAX 0.2": Variant({"lr_max": 0.2}),
     "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
     "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
-    "identities": Variant(prepare=changes.pass_on),
-    "no decay of batch norm": Variant(prepare=changes.spare_norms),
-    "norm over 64": Variant(prepare=changes.split_norms),
+    "identities": Variant({"identities": True}),
+    "no decay of batch norm": Variant({"norm_decay": False}),
+    "ghost batch 32": Variant({"ghost_batch": 32}),
     "alternating flips": Variant(prepare=changes.alternate_flips),
     "LRMIN 0.024": Variant({"lr_min": 0.024}),
     "LRMAX 1.6": Variant({"lr_max": 1.6}),
@@ -84,7 +84,7 @@ VARIANTS = {
 
 
 BASE = "whitened"  # of the factorial
-FACTORS = ("alternating flips", "norm over 64", "no decay of batch norm", "identities", "LRMIN 0.024")
+FACTORS = ("alternating flips", "ghost batch 32", "no decay of batch norm", "identities", "LRMIN 0.024")
 
 
 def variant_of(name: str) -> Variant:
