@@ -4,7 +4,6 @@ In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is appl
 With K = 10 classes and width 1 it has 6,573,120 parameters.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ VARIANCE_MIN = 1e-8
 
 
 class GhostNorm(nn.BatchNorm2d):
-    """Batch norm; in training over parts of the batch, of `ghost_batch` images or somewhat more, 0 for all at once.
+    """Batch norm; in training over parts of the batch, each of `ghost_batch` images or a few more, 0 for all at once.
 
     The fewer images, the noisier their means and variances, which keeps a network from learning its images by heart.
     The running ones follow all parts, as fast as those of the whole batch would.
@@ -31,13 +30,16 @@ class GhostNorm(nn.BatchNorm2d):
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """As torch's of each part."""
-        num_parts = len(features_NCHW) // self.ghost_batch if self.training and self.ghost_batch else 1
+        num_images = len(features_NCHW)
+        num_parts = num_images // self.ghost_batch if self.training and self.ghost_batch else 1
         if num_parts <= 1:
             return super().forward(features_NCHW)
-        parts = torch.split(features_NCHW, math.ceil(len(features_NCHW) / num_parts))  # tensor_split's gradient is slow
+        size, rest = divmod(num_images, num_parts)
+        # As tensor_split, whose gradient is slow: a part at a time, in a tensor of zeros of the whole.
+        parts = torch.split(features_NCHW, [size + 1] * rest + [size] * (num_parts - rest))
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
-        momentum = 1 - (1 - self.momentum) ** (1 / len(parts))
+        momentum = 1 - (1 - self.momentum) ** (1 / num_parts)
         normed = [
             functional.batch_norm(
                 part, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps

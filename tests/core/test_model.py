@@ -296,7 +296,10 @@ def test_ghost_batch_norm_norms_each_part_as_batch_norm_does_and_follows_all_as_
         assert torch.allclose(ghost.state_dict()[name], tensor, rtol=1e-5), name
 
 
-@pytest.mark.parametrize(("num_images", "parts"), [(31, [31]), (63, [63]), (64, [32, 32]), (80, [40, 40])])
+@pytest.mark.parametrize(
+    ("num_images", "parts"),
+    [(31, [31]), (63, [63]), (64, [32, 32]), (100, [34, 33, 33]), (336, [34] * 6 + [33] * 4)],
+)
 def test_no_part_of_a_batch_is_smaller_than_the_ghost_batch_where_the_batch_can_be_parted(
     num_images: int, parts: list[int]
 ) -> None:

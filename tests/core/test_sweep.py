@@ -501,7 +501,8 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
 # Of a recipe's options those that change what a step does, each with another value than the default.
 OTHERWISE: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
-    "gradient_centralization": False, "whiten": False, "cycle_momentum": True, "width": 0.5,
+    "gradient_centralization": False, "whiten": False, "identities": True, "ghost_batch": 32,
+    "norm_decay": False, "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # The data and the policy are conditions by their content; which numbers a machine computes in is none.
 BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
