@@ -144,7 +144,7 @@ def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozens
     if missing := [item.name for item in fields(TrainConfig) if item.name not in saved]:
         raise InputError(
             "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
-            hint="Give a directory that scsuite train made, and the version that made it.",
+            hint="Give a directory that scsuite train made, or go on with the version that began it.",
         )  # fmt: skip
     old = TrainConfig.from_file(saved, run / "config.yaml")
     for item in fields(TrainConfig):

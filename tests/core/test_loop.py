@@ -33,7 +33,7 @@ from scsuite.core.loop import (
     some_of,
     train_step,
 )
-from scsuite.core.model import build_model, whiten
+from scsuite.core.model import GhostNorm, build_model, pass_on, whiten
 
 WIDTH = 0.05
 
@@ -567,6 +567,21 @@ def test_a_training_begins_with_filters_whitened_by_its_own_images(
     assert not torch.equal(plain["prep.0.weight"], expected.state_dict()["prep.0.weight"])
     for name, tensor in expected.state_dict().items():
         assert torch.equal(trainer.model.state_dict()[name], tensor), name
+
+
+def test_a_training_begins_with_identities_and_norms_by_ghost_batches_where_asked_to(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    config = replace(tiny_config, lr_max=0.02, identities=True, ghost_batch=2)
+    trainer = Trainer(tiny_data, config)
+    expected = build_model(len(tiny_data.class_names), config.width, seed=keyed_seed(config.seed, "weights"))
+    pass_on(expected)
+    assert same(trainer.model.state_dict(), expected.state_dict())
+    norms = [module for module in trainer.model.modules() if isinstance(module, GhostNorm)]
+    assert [norm.ghost_batch for norm in norms] == [2] * 8
+    _, steps = run(trainer)
+    _, whole = run(Trainer(tiny_data, replace(config, ghost_batch=0)))
+    assert abs(steps[0].loss - whole[0].loss) > 1e-4
 
 
 def test_of_many_images_some_of_all_classes_are_looked_at() -> None:

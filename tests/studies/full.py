@@ -185,7 +185,7 @@ def train(work: Work) -> dict[str, Any] | None:
 def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple[int, float, float]:
     """Seeds that a variant shares with the defaults, its mean gain over them in points, and the standard error.
 
-    The error is that of paired differences, NaN for fewer than two.
+    The error is that of paired differences, NaN for fewer than two; the gain is NaN for none.
     """
     of = {(row["variant"], int(row["seed"])): float(row[column]) for row in rows}
     pairs = [
@@ -193,7 +193,7 @@ def gains(rows: Sequence[Mapping[str, Any]], variant: str, column: str) -> tuple
     ]
     differences = [100 * (value - default) for value, default in pairs]
     error = statistics.stdev(differences) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
-    return len(pairs), statistics.fmean(differences), error
+    return len(pairs), statistics.fmean(differences) if pairs else float("nan"), error
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -217,12 +217,12 @@ def effects_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     design = set(factorial())
     trained = [row for row in rows if (row["variant"], int(row["seed"])) in design]
     out = Table("factor", *COLUMNS, title=f"effects in points, n = {len(trained)} of {len(design)}")
-    if len(trained) <= len(FACTORS) + 1:  # as many unknowns
+    if len(trained) < 2 * len(FACTORS):  # too few to tell so many causes by
         return out
     signs_RC = np.array([[2.0 * (name in row["variant"].split(", ")) - 1 for name in FACTORS] for row in trained])
     accuracies_RA = np.array([[float(row[column]) for column in COLUMNS] for row in trained])
-    effects_CA, errors_A, means_A = fitted(signs_RC, accuracies_RA)
-    for name, effect_A in zip(FACTORS, effects_CA, strict=True):
+    effects_CA, errors_CA, means_A = fitted(signs_RC, accuracies_RA)
+    for name, effect_A, errors_A in zip(FACTORS, effects_CA, errors_CA, strict=True):
         out.add_row(name, *(f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effect_A, errors_A, strict=True)))
     out.add_section()
     out.add_row("mean of all", *(f"{value:.2f} %" for value in means_A))
@@ -262,6 +262,8 @@ def main() -> None:
     for name, kind in (("width", float), ("epochs", int), ("num-held-out", int), ("limit-train", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Size(), name.replace("-", "_")))
     options = parser.parse_args()
+    if options.factorial and options.variants:
+        parser.error("--factorial: expected no variants beside it")
     names = options.variants or list(VARIANTS)
     wanted = factorial() if options.factorial else list(itertools.product(names, range(1, 1 + options.seeds)))
     try:

@@ -196,24 +196,25 @@ def effects(design: Design, rows: Sequence[Trained]) -> tuple[Values, Values, Va
 
 
 def fitted(signs_RC: Values, accuracies_RA: Values) -> tuple[Values, Values, Values]:
-    """By least squares, each row at +1 or -1 of each cause: effects_CA, their errors_A and the means_A, in points."""
+    """By least squares, each row at +1 or -1 of each cause: effects_CA, their errors_CA and the means_A, in points."""
     model = np.column_stack([np.ones(len(signs_RC)), signs_RC])
     points_RA = 100 * accuracies_RA
     found: Values = np.asarray(np.linalg.lstsq(model, points_RA, rcond=None)[0], np.float64)
     left_RA = points_RA - model @ found
     variance_A = (left_RA**2).sum(axis=0) / (len(model) - model.shape[1])
-    errors_A: Values = 2 * np.sqrt(variance_A / len(model))
-    return 2 * found[1:], errors_A, found[0]
+    spread_C = np.diag(np.linalg.inv(model.T @ model))[1:]
+    errors_CA: Values = 2 * np.sqrt(np.outer(spread_C, variance_A))
+    return 2 * found[1:], errors_CA, found[0]
 
 
 def effects_table(design: Design, rows: Sequence[Trained]) -> Table:
     """A line a factor."""
     columns = [f"average over {epochs:g} epochs" for epochs in design.horizons]
     out = Table("factor", "from", "to", "last weights", *columns, title=f"effects in points, n = {len(rows)}")
-    effects_CA, errors_A, means_A = effects(design, rows)
+    effects_CA, errors_CA, means_A = effects(design, rows)
     names = [(name, f"{low:g}", f"{high:g}") for name, (low, high) in design.levels.items()]
     names += [(" x ".join(product), "unlike", "alike") for product in design.products]
-    for name, effect_A in zip(names, effects_CA, strict=True):
+    for name, effect_A, errors_A in zip(names, effects_CA, errors_CA, strict=True):
         out.add_row(*name, *(f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effect_A, errors_A, strict=True)))
     out.add_section()
     out.add_row("mean of all", "", "", *(f"{value:.2f} %" for value in means_A))
