@@ -160,6 +160,7 @@ def _bf16_is_quicker(device: torch.device) -> bool:
 def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; the loop sets the rate and the momentum before each step.
 
+    What has one dimension is batch norm's, a group of its own where it does not decay: fc has no bias.
     Fused: one pass over the weights, which `found_inf` turns into none without asking the device; see `train_step`.
     """
     parameters, decay = list(model.parameters()), config.weight_decay

@@ -19,8 +19,9 @@ VARIANCE_MIN = 1e-8
 
 
 class GhostNorm(nn.BatchNorm2d):
-    """Batch norm; in training over parts of the batch, each of `ghost_batch` images or a few more, 0 for all at once.
+    """Batch norm; in training over even parts of the batch, each of N = `ghost_batch` images or more; 0 for no parts.
 
+    There are as many parts as whole Ns in the batch, so one of fewer than 2 N images stays whole.
     The fewer images, the noisier their means and variances, which keeps a network from learning its images by heart.
     The running ones follow all parts, as fast as those of the whole batch would.
     Source: ghost batch normalization, https://arxiv.org/abs/1705.08741.
