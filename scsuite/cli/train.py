@@ -268,12 +268,12 @@ def _rates_of(spec: str) -> FoundRates:
 def _warn_of_other_conditions(
     theirs: Mapping[str, Any], config: TrainConfig, data: "Dataset", terminal: Terminal
 ) -> None:
-    from scsuite.core.augment import load_policy, policy_facts
-    from scsuite.core.loop import split_off_val
+    from scsuite.core.augment import policy_facts
+    from scsuite.core.loop import policy_of, split_off_val
     from scsuite.core.sweep import conditions_of
 
     train_images, _ = split_off_val(data.train, config.val_split)
-    policy = policy_facts(load_policy(config.augment, *train_images.mean_std()))
+    policy = policy_facts(policy_of(config, train_images))
     mine = conditions_of(data, config, policy, epochs=config.epochs)
     for name, value in mine.items():
         if theirs.get(name) != value:

@@ -174,6 +174,9 @@ class RecipeConfig(RunConfig):
     augment_engine: str = option(
         "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
+    alternate_flips: bool = option(
+        False, "Mirror each image every other epoch; the default policy's flips at random are then left out."
+    )
     gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
     whiten: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
     identities: bool = option(False, "Begin with identities among the layers' filters, which pass on what came in.")

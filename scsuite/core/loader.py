@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from scsuite.core.augment import Twin, augment
 from scsuite.core.augment.canvas import on_device
+from scsuite.core.augment.draws import Draws
 from scsuite.core.config import keyed_seed
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError
@@ -42,17 +43,28 @@ class Batch(NamedTuple):
     labels_N: Tensor
 
 
+def mirrored_in(epoch: int, indices_N: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which of these images an epoch shows mirrored: each in every other one, half of them in the first.
+
+    Source: alternating flip, https://arxiv.org/abs/2404.00498.
+    """
+    return Draws(keyed_seed(seed, "first flip"), 0, indices_N).chance(0.5) ^ (epoch % 2 == 1)
+
+
 class _Augmented(TorchDataset[Batch | InputError]):
     """Fetches whole batches: an item is (epoch, index), so an image's random key is known wherever it is fetched."""
 
-    def __init__(self, split: Split, policy: "Compose", seed: int) -> None:
-        self.split, self.policy, self.seed = split, policy, seed
+    def __init__(self, split: Split, policy: "Compose", seed: int, alternate_flips: bool) -> None:
+        self.split, self.policy, self.seed, self.alternate_flips = split, policy, seed, alternate_flips
 
     def __getitems__(self, items: list[tuple[int, int]]) -> Batch | InputError:
         images_NHWC = np.empty((len(items), SIZE, SIZE, 3), np.float32)
         for row, (epoch, index) in enumerate(items):
+            image = self.split.images_NHWC[index]
+            if self.alternate_flips and mirrored_in(epoch, np.array([index]), self.seed)[0]:
+                image = np.ascontiguousarray(image[:, ::-1])
             try:
-                image = augment(self.policy, self.split.images_NHWC[index], self.seed, epoch, index)
+                image = augment(self.policy, image, self.seed, epoch, index)
                 if image.shape != images_NHWC.shape[1:] or image.dtype != np.float32:
                     raise ValueError(f"{image.dtype} of shape {image.shape}")
             except Exception as error:  # what a policy does now and then, its trial on a few images has not shown
@@ -97,8 +109,10 @@ class _EpochBatches:
 class _Resident:
     """The images as uint8 on the device, where whole batches of them are gathered and augmented by this process."""
 
-    def __init__(self, split: Split, twin: Twin, batches: _EpochBatches, device: torch.device) -> None:
-        self.twin, self.batches = twin, batches
+    def __init__(
+        self, split: Split, twin: Twin, batches: _EpochBatches, device: torch.device, alternate_flips: bool
+    ) -> None:
+        self.twin, self.batches, self.alternate_flips = twin, batches, alternate_flips
         self.images_NHWC = torch.from_numpy(split.images_NHWC).to(device)
         self.labels_N = torch.from_numpy(split.labels_N).to(device)
         self.batches_at_once = 1 if device.type == "cpu" else math.ceil(IMAGES_AT_ONCE / batches.batch_size)
@@ -114,6 +128,9 @@ class _Resident:
         """These images as an epoch shows them."""
         chosen_N = on_device(indices_N, self.images_NHWC.device)
         images_NHWC = self.images_NHWC.index_select(0, chosen_N)
+        if self.alternate_flips:
+            mirrored_N = on_device(mirrored_in(epoch, indices_N, self.batches.seed), images_NHWC.device)
+            images_NHWC = torch.where(mirrored_N[:, None, None, None], images_NHWC.flip(2), images_NHWC)
         images_NCHW = self.twin(images_NHWC, indices_N, seed=self.batches.seed, epoch=epoch)
         return Batch(images_NCHW, self.labels_N.index_select(0, chosen_N))
 
@@ -124,7 +141,8 @@ class TrainLoader:
     With the policy's `twin` they lie on `device` and are augmented there. Without, the policy goes over them one by
     one, in worker processes that live from epoch to epoch, if there are any.
     The last batch of an epoch holds what is left: ceil(N / batch_size) steps an epoch, each image once. `part` is the
-    share of every batch that is wanted here, of none an empty one: `World.part`.
+    share of every batch that is wanted here, of none an empty one: `World.part`. With `alternate_flips` the policy gets
+    each image mirrored in every other epoch.
     """
 
     def __init__(
@@ -138,15 +156,16 @@ class TrainLoader:
         device: torch.device = CPU,
         workers: int | None = None,
         part: slice = WHOLE,
+        alternate_flips: bool = False,
     ) -> None:
         self.batches = _EpochBatches(len(split), batch_size, seed, part)
         self._source: _Resident | _Augmented
         self._loader: Iterable[Batch | InputError]
         if twin is not None:
-            self._loader = self._source = _Resident(split, twin, self.batches, device)
+            self._loader = self._source = _Resident(split, twin, self.batches, device, alternate_flips)
             return
         num_workers = default_workers() if workers is None else workers
-        self._source = _Augmented(split, policy, seed)
+        self._source = _Augmented(split, policy, seed, alternate_flips)
         self._loader = DataLoader(
             self._source,
             batch_sampler=self.batches,

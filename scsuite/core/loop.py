@@ -411,7 +411,7 @@ class Trainer:
         self.config = replace(config, lr_min=self.lr_min)
         self.arithmetic = resolve_arithmetic(config.device, config.precision, world)
         self.train, self.val = split_off_val(data.train, config.val_split)
-        policy = load_policy(config.augment, *self.train.mean_std())
+        policy = policy_of(config, self.train)
         self.mean, self.std = normalisation_of(policy)
         self.policy = policy_facts(policy)
         self.engine = choose_engine(config.augment_engine, policy)
@@ -424,6 +424,7 @@ class Trainer:
             device=self.arithmetic.device,
             workers=config.workers,
             part=world.part,
+            alternate_flips=config.alternate_flips,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
@@ -646,6 +647,11 @@ def check_batches(num_images: int, batch_size: int, world: World = ALONE) -> Non
             "too few images", "--bs", expected=f"at least one batch of {batch_size}", found=f"{num_images} images",
             hint="Lower --bs or take more images.",
         )  # fmt: skip
+
+
+def policy_of(config: RecipeConfig, train: Split) -> "Compose":
+    """The policy that these training images are augmented by. Raises InputError as `load_policy` does."""
+    return load_policy(config.augment, *train.mean_std(), flip=not config.alternate_flips)
 
 
 def some_of(split: Split, policy: "Compose") -> Tensor:

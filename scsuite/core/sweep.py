@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from scsuite.core import schedule
-from scsuite.core.augment import choose_engine, load_policy, normalisation_of, policy_facts
+from scsuite.core.augment import choose_engine, normalisation_of, policy_facts
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, LrRangeConfig, RecipeConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import ALONE, World
@@ -27,6 +27,7 @@ from scsuite.core.loop import (
     evaluate,
     fresh_model,
     make_optimizer,
+    policy_of,
     read_outcomes,
     reseed_dropout,
     resolve_arithmetic,
@@ -120,9 +121,7 @@ def range_test(
         reason=reason_of(found, usual),
         warnings=tuple(_warnings(sweeps, found, [high for _, high in pairs], num_steps_of(config, len(train)))),
         source="training images" if val is None else f"{len(val)} held-out images",
-        conditions=conditions_of(
-            data, config, policy_facts(load_policy(config.augment, *train.mean_std())), epochs=config.train_epochs
-        ),
+        conditions=conditions_of(data, config, policy_facts(policy_of(config, train)), epochs=config.train_epochs),
     )
 
 
@@ -145,6 +144,7 @@ def conditions_of(data: Dataset, config: RecipeConfig, policy: dict[str, Any], e
         "identities": config.identities,
         "ghost batch": config.ghost_batch,
         "decay of batch norm": config.norm_decay,
+        "alternating flips": config.alternate_flips,
         "cycled momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(kinds),
@@ -190,7 +190,7 @@ def _sweep(
 ) -> Sweep:
     arithmetic = resolve_arithmetic(config.device, config.precision, world)
     train, val = split_off_val(data.train, config.val_split)
-    policy = load_policy(config.augment, *train.mean_std())
+    policy = policy_of(config, train)
     mean, std = normalisation_of(policy)
     loader = TrainLoader(
         train,
@@ -201,6 +201,7 @@ def _sweep(
         device=arithmetic.device,
         workers=config.workers,
         part=world.part,
+        alternate_flips=config.alternate_flips,
     )
     model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy), world)
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak

@@ -23,7 +23,7 @@ from tests.core.tiny import dataset
 # 65 images in batches of 16: the last batch is one image, of which the second rank has none.
 CONFIG = TrainConfig(
     data="tiny", batch_size=16, epochs=2, width=0.05, lr_max=0.1, precision="fp32", device="cpu", workers=0,
-    dropout=0.1, label_smoothing=0.1, ema=1, ghost_batch=4, norm_decay=False,
+    dropout=0.1, label_smoothing=0.1, ema=1, ghost_batch=4, norm_decay=False, alternate_flips=True,
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
 

@@ -462,6 +462,29 @@ def test_the_parts_of_a_batch_are_the_batch(engine: str) -> None:
             assert torch.equal(part.images_NCHW, batch.images_NCHW[number::2])
 
 
+@pytest.mark.parametrize("engine", ["batched", "albumentations"])
+def test_alternating_flips_show_each_image_and_its_mirror_image_in_turn_half_of_them_mirrored_first(
+    engine: str,
+) -> None:
+    policy, num = compose(("ToGray", {"p": 1.0})), 400
+    split = Split(IMAGES[:1].repeat(num, axis=0), np.zeros(num, np.int64), ("",) * num)
+    twin = choose_engine(engine, policy).twin
+    plain, alternating = (
+        TrainLoader(split, policy, batch_size=100, seed=3, workers=0, twin=twin, alternate_flips=on)
+        for on in (False, True)
+    )
+    as_it_is = plain.fetch(0, np.arange(num)).images_NCHW
+    turned = []
+    for epoch in range(4):
+        shown = alternating.fetch(epoch, np.arange(num)).images_NCHW
+        turned.append((shown == as_it_is.flip(3)).flatten(1).all(dim=1))
+        assert torch.equal((shown == as_it_is).flatten(1).all(dim=1), ~turned[-1])
+    assert 160 < turned[0].sum() < 240  # 4 standard deviations
+    assert torch.equal(turned[1], ~turned[0])
+    assert torch.equal(turned[2], turned[0])
+    assert torch.equal(turned[3], turned[1])
+
+
 def test_an_epoch_of_the_other_engine_shows_the_same_order() -> None:
     policy = default_policy(tiny.MEAN, tiny.STD)
     orders = [[b.labels_N.tolist() for b in loader(policy, e).epoch(3)] for e in ("batched", "albumentations")]

@@ -569,6 +569,21 @@ def test_a_training_begins_with_filters_whitened_by_its_own_images(
         assert torch.equal(trainer.model.state_dict()[name], tensor), name
 
 
+def test_a_training_alternates_its_flips_where_asked_to_and_then_has_none_at_random(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    kinds = [
+        [part["__class_fullname__"] for part in trainer.policy["transforms"]]
+        for trainer in (Trainer(tiny_data, replace(tiny_config, alternate_flips=on)) for on in (False, True))
+    ]
+    assert kinds[1] == [kind for kind in kinds[0] if kind != "HorizontalFlip"] != kinds[0]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 1.0}]}")
+    loader = Trainer(tiny_data, replace(tiny_config, augment=str(policy), alternate_flips=True)).loader
+    first, second = (loader.fetch(epoch, np.arange(72)).images_NCHW for epoch in (0, 1))
+    assert torch.equal(second, first.flip(3))
+
+
 def test_a_training_begins_with_identities_and_norms_by_ghost_batches_where_asked_to(
     tiny_data: Dataset, tiny_config: TrainConfig
 ) -> None:

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -502,7 +503,7 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
 OTHERWISE: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
     "gradient_centralization": False, "whiten": False, "identities": True, "ghost_batch": 32,
-    "norm_decay": False, "cycle_momentum": True, "width": 0.5,
+    "norm_decay": False, "alternate_flips": True, "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # The data and the policy are conditions by their content; which numbers a machine computes in is none.
 BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
@@ -531,6 +532,13 @@ def test_the_sweep_begins_with_the_network_that_the_training_begins_with(monkeyp
     trained = Trainer(tiny.dataset(), TrainConfig(width=0.9, lr_max=0.1, batch_size=10, val_split=6)).model
     assert begun[0].keys() == trained.state_dict().keys()
     assert all(torch.equal(begun[0][name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_the_sweep_alternates_its_flips_where_asked_to(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 1.0}]}")
+    one, other = (range_test(tiny.dataset(), config(augment=str(policy), alternate_flips=on)) for on in (False, True))
+    assert not np.array_equal(one.sweeps[0].losses_L, other.sweeps[0].losses_L)
 
 
 def test_no_option_of_a_recipe_is_forgotten_as_a_condition() -> None:

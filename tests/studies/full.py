@@ -18,8 +18,8 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from rich.table import Table
 
 from scsuite.cli.begin import machine_facts
 from scsuite.core.loop import resolve_arithmetic
-from tests.studies import changes
 from tests.studies.__main__ import ARCHIVE, ROOT
 from tests.studies.cells import note_environment
 from tests.studies.recipes import fitted
@@ -39,6 +38,7 @@ DEFAULTS = "defaults of then"
 BEFORE: dict[str, Any] = {
     "whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
     "cycle_momentum": False, "identities": False, "ghost_batch": 0, "norm_decay": True,
+    "alternate_flips": False,
 }  # fmt: skip
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
 COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS))  # accuracies, held out
@@ -54,32 +54,23 @@ class Size:
     limit_train: int | None = None
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What differs from the defaults: settings, and what is done to a trainer before its first step."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    prepare: Callable[[Any], None] | None = None
-
-
-VARIANTS = {
-    DEFAULTS: Variant(),
-    "whitened": Variant({"whiten": True}),  # the defaults since
-    "whitened, smoothing 0.2": Variant({"whiten": True, "label_smoothing": 0.2}),
-    "LRMAX 0.8": Variant({"lr_max": 0.8}),
-    "LRMAX 0.2": Variant({"lr_max": 0.2}),
-    "weight decay 1e-3": Variant({"weight_decay": 1e-3}),
-    "label smoothing 0.2": Variant({"label_smoothing": 0.2}),
-    "identities": Variant({"identities": True}),
-    "no decay of batch norm": Variant({"norm_decay": False}),
-    "ghost batch 32": Variant({"ghost_batch": 32}),
-    "alternating flips": Variant(prepare=changes.alternate_flips),
-    "LRMIN 0.024": Variant({"lr_min": 0.024}),
-    "LRMAX 1.6": Variant({"lr_max": 1.6}),
-    "LRMAX 0.1": Variant({"lr_max": 0.1}),
-    "cifar10-fast": Variant(
-        {"lr_min": 1e-6, "lr_max": 0.4, "label_smoothing": 0.0, "gradient_centralization": False}
-    ),
+# What differs from the defaults of then.
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULTS: {},
+    "whitened": {"whiten": True},  # the defaults since
+    "whitened, smoothing 0.2": {"whiten": True, "label_smoothing": 0.2},
+    "LRMAX 0.8": {"lr_max": 0.8},
+    "LRMAX 0.2": {"lr_max": 0.2},
+    "weight decay 1e-3": {"weight_decay": 1e-3},
+    "label smoothing 0.2": {"label_smoothing": 0.2},
+    "identities": {"identities": True},
+    "no decay of batch norm": {"norm_decay": False},
+    "ghost batch 32": {"ghost_batch": 32},
+    "alternating flips": {"alternate_flips": True},
+    "LRMIN 0.024": {"lr_min": 0.024},
+    "LRMAX 1.6": {"lr_max": 1.6},
+    "LRMAX 0.1": {"lr_max": 0.1},
+    "cifar10-fast": {"lr_min": 1e-6, "lr_max": 0.4, "label_smoothing": 0.0, "gradient_centralization": False},
 }  # fmt: skip
 
 
@@ -87,18 +78,10 @@ BASE = "whitened"  # of the factorial
 FACTORS = ("alternating flips", "ghost batch 32", "no decay of batch norm", "identities", "LRMIN 0.024")
 
 
-def variant_of(name: str) -> Variant:
-    """A variant, or several at once: `whitened, identities`. Raises KeyError for an unknown one."""
-    if name in VARIANTS:
-        return VARIANTS[name]
-    parts = [VARIANTS[part] for part in name.split(", ")]
-
-    def prepare(trainer: Any) -> None:
-        for part in parts:
-            if part.prepare is not None:
-                part.prepare(trainer)
-
-    return Variant({key: value for part in parts for key, value in part.settings.items()}, prepare)
+def variant_of(name: str) -> dict[str, Any]:
+    """The settings of a variant, or of several at once: `whitened, identities`. Raises KeyError for an unknown one."""
+    parts = [name] if name in VARIANTS else name.split(", ")
+    return {key: value for part in parts for key, value in VARIANTS[part].items()}
 
 
 def factorial() -> list[tuple[str, int]]:
@@ -155,11 +138,8 @@ def train(work: Work) -> dict[str, Any] | None:
     begin = time.perf_counter()
     data, held_out = data_of(work.archive, work.size)
     lr_min, lr_max = work.rates
-    variant = variant_of(work.variant)
-    settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant.settings}
+    settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant_of(work.variant)}
     trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
-    if variant.prepare is not None:
-        variant.prepare(trainer)
     averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS}
 
     steps_done = itertools.count()

@@ -64,15 +64,18 @@ COMPOSE: dict[Any, tuple[Any, ...]] = {
 }
 
 
-def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
-    """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean colour > normalise."""
+def default_policy(mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
+    """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean colour > normalise.
+
+    Without `flip`, no flip: the loader alternates it.
+    """
     a = _albumentations()
     side = SIZE + 2 * PAD
     return a.Compose(
         [
             a.PadIfNeeded(side, side, border_mode=REFLECT_101),
             a.RandomCrop(SIZE, SIZE),
-            a.HorizontalFlip(p=0.5),
+            *([a.HorizontalFlip(p=0.5)] if flip else []),
             a.CoarseDropout(
                 num_holes_range=(1, 1),
                 hole_height_range=(HOLE, HOLE),
@@ -85,14 +88,14 @@ def default_policy(mean: Sequence[float], std: Sequence[float]) -> "Compose":
     )
 
 
-def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float]) -> "Compose":
-    """The policy of a file in albumentations' own YAML form, or the default one; tried before it is returned.
+def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
+    """The policy of a file in albumentations' own YAML form, tried first; or the default one, with or without `flip`.
 
     A file without Normalize is normalised by `mean` and `std` at its end; `normalisation_of` says what it came to.
     Raises InputError, naming the place in the file, for anything that is not a policy of allowed transforms.
     """
     if path is None:
-        return default_policy(mean, std)
+        return default_policy(mean, std, flip=flip)
     root = read_yaml(path, "augmentation policy")
     node = root.get("transform", root)
     if not isinstance(node, Mapping) or node.get("__class_fullname__") != "Compose":
