@@ -161,6 +161,10 @@ def join() -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
+    # The group that is there as this loads is kept by it (as default arguments), and so are gloo's threads, which must
+    # not outlive join: one that lets go of a tensor while Python ends aborts the process. torch's optimizers load it.
+    import torch.distributed.nn.functional
+
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     world = World(rank, size, local_rank)
     try:
@@ -172,8 +176,10 @@ def join() -> Iterator[World]:
                 store=_store(), rank=rank, world_size=size, timeout=timedelta(seconds=TIMEOUT),
             )  # fmt: skip
         yield world
-    except BaseException:
+    except BaseException as error:
         first_to_fail()  # before the others see this one's connections end, and take that for the cause
+        if isinstance(error, SystemExit) and dist.is_initialized():  # a stop that all agreed on: as at the end
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 

@@ -129,6 +129,11 @@ def talked(world: World) -> dict[str, Any]:
     return answers
 
 
+def threads() -> list[str]:
+    """The names of this process's threads, torch's own among them; none where there is no /proc."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def main() -> None:
     """All of it, in this order."""
     loop.EVAL_BATCH = 7
@@ -144,7 +149,8 @@ def main() -> None:
         }
         if world.leads:
             answers |= {"alone": trained(ALONE), "one_step_alone": one_step_without_batch_norm(ALONE)}
-        (path / f"{world.rank}.json").write_text(json.dumps(answers))
+    answers["threads_left"] = threads()
+    (path / f"{world.rank}.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
