@@ -175,26 +175,20 @@ class RecipeConfig(RunConfig):
         "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
     )
     alternate_flips: bool = option(
-        False, "Mirror each image every other epoch; the default policy's flips at random are then left out."
+        True, "Mirror each image every other epoch, rather than half of them at random; for the default policy alone."
     )
     gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
     whiten: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
-    identities: bool = option(False, "Begin with identities among the layers' filters, which pass on what came in.")
-    ghost_batch: int = option(0, "Batch norm over N images of a batch at a time; 0: over all.", ge=0, metavar="N")
-    norm_decay: bool = option(True, "Weight decay for batch norm's weights and biases too.")
+    identities: bool = option(True, "Begin with identities among the layers' filters, which pass on what came in.")
+    ghost_batch: int = option(16, "Batch norm over N images of a batch at a time; 0: over all.", ge=0, metavar="N")
+    norm_decay: bool = option(False, "Weight decay for batch norm's weights and biases too.")
     cycle_momentum: bool = option(False, "Momentum 0.95 > 0.85 > 0.95 against the rate, rather than 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ghost_batch > self.batch_size:
-            raise UsageError(
-                "option",
-                "--ghost-batch",
-                expected=f"at most --bs ({self.batch_size})",
-                found=self.ghost_batch,
-                hint="Lower it, or 0 for the whole batch.",
-            )
+    @property
+    def flips_alternate(self) -> bool:
+        """Whether they do: a policy of the user's own mirrors what it says, and no more."""
+        return self.alternate_flips and self.augment is None
 
 
 @dataclass(frozen=True, kw_only=True)

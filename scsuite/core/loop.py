@@ -424,7 +424,7 @@ class Trainer:
             device=self.arithmetic.device,
             workers=config.workers,
             part=world.part,
-            alternate_flips=config.alternate_flips,
+            alternate_flips=config.flips_alternate,
         )
         self.num_steps = config.epochs * self.steps_per_epoch
         self.peak_step = schedule.peak_step_of(config.peak, self.steps_per_epoch, self.num_steps)
@@ -651,7 +651,7 @@ def check_batches(num_images: int, batch_size: int, world: World = ALONE) -> Non
 
 def policy_of(config: RecipeConfig, train: Split) -> "Compose":
     """The policy that these training images are augmented by. Raises InputError as `load_policy` does."""
-    return load_policy(config.augment, *train.mean_std(), flip=not config.alternate_flips)
+    return load_policy(config.augment, *train.mean_std(), flip=not config.flips_alternate)
 
 
 def some_of(split: Split, policy: "Compose") -> Tensor:

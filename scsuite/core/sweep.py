@@ -144,7 +144,7 @@ def conditions_of(data: Dataset, config: RecipeConfig, policy: dict[str, Any], e
         "identities": config.identities,
         "ghost batch": config.ghost_batch,
         "decay of batch norm": config.norm_decay,
-        "alternating flips": config.alternate_flips,
+        "alternating flips": config.flips_alternate,
         "cycled momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(kinds),
@@ -201,7 +201,7 @@ def _sweep(
         device=arithmetic.device,
         workers=config.workers,
         part=world.part,
-        alternate_flips=config.alternate_flips,
+        alternate_flips=config.flips_alternate,
     )
     model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy), world)
     momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak

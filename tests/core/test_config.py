@@ -49,7 +49,6 @@ REFUSED: list[tuple[type[Config], str, Any, str]] = [
     (RecipeConfig, "dropout", 1.0, "--dropout"),
     (RecipeConfig, "val_split", -1, "--val-split"),
     (RecipeConfig, "ghost_batch", -1, "--ghost-batch"),
-    (RecipeConfig, "ghost_batch", 513, "--ghost-batch"),
     (RecipeConfig, "optimizer", "adam", "--optimizer"),
     (RecipeConfig, "optimizer", ["sgd"], "--optimizer"),
     (LrRangeConfig, "lr_start", 0.0, "--lr-start"),
@@ -90,7 +89,7 @@ ALLOWED: list[tuple[type[Config], str, Any]] = [
     (RunConfig, "workers", 256),
     (RunConfig, "width", 16),  # a whole number where a number is asked for
     (RecipeConfig, "batch_size", 1),
-    (RecipeConfig, "ghost_batch", 512),
+    (RecipeConfig, "ghost_batch", 513),
     (RecipeConfig, "weight_decay", 0),
     (RecipeConfig, "dropout", 0.999),
     (LrRangeConfig, "steps", 10),

@@ -493,7 +493,7 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
     conditions = range_test(tiny.dataset(), plain).conditions
     assert conditions["batch size"] == 20
     assert conditions["weight decay"] == 1e-4
-    assert conditions["augmentation"] == "PadIfNeeded > RandomCrop > HorizontalFlip > CoarseDropout > Normalize"
+    assert conditions["augmentation"] == "PadIfNeeded > RandomCrop > CoarseDropout > Normalize"
     assert range_test(tiny.dataset(), replace(plain, seed=9, steps=11)).conditions == conditions
     assert range_test(tiny.dataset(), replace(plain, optimizer="adamw")).conditions != conditions
     assert range_test(tiny.dataset(), replace(plain, train_epochs=7)).conditions == {**conditions, "epochs": 7}
@@ -502,8 +502,8 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
 # Of a recipe's options those that change what a step does, each with another value than the default.
 OTHERWISE: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
-    "gradient_centralization": False, "whiten": False, "identities": True, "ghost_batch": 32,
-    "norm_decay": False, "alternate_flips": True, "cycle_momentum": True, "width": 0.5,
+    "gradient_centralization": False, "whiten": False, "identities": False, "ghost_batch": 32,
+    "norm_decay": True, "alternate_flips": False, "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # The data and the policy are conditions by their content; which numbers a machine computes in is none.
 BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
@@ -534,11 +534,20 @@ def test_the_sweep_begins_with_the_network_that_the_training_begins_with(monkeyp
     assert all(torch.equal(begun[0][name], tensor) for name, tensor in trained.state_dict().items())
 
 
-def test_the_sweep_alternates_its_flips_where_asked_to(tmp_path: Path) -> None:
+def test_the_sweep_alternates_its_flips_unless_told_not_to_or_given_another_policy(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 1.0}]}")
-    one, other = (range_test(tiny.dataset(), config(augment=str(policy), alternate_flips=on)) for on in (False, True))
+
+    def both(augment: str | None) -> tuple[sweep.RangeTest, sweep.RangeTest]:
+        one, other = (range_test(tiny.dataset(), config(augment=augment, alternate_flips=on)) for on in (False, True))
+        return one, other
+
+    one, other = both(None)
+    assert one.conditions != other.conditions
     assert not np.array_equal(one.sweeps[0].losses_L, other.sweeps[0].losses_L)
+    one, other = both(str(policy))
+    assert one.conditions == other.conditions
+    assert np.array_equal(one.sweeps[0].losses_L, other.sweeps[0].losses_L)
 
 
 def test_no_option_of_a_recipe_is_forgotten_as_a_condition() -> None:

@@ -30,15 +30,14 @@ from rich.table import Table
 from scsuite.cli.begin import machine_facts
 from scsuite.core.loop import resolve_arithmetic
 from tests.studies.__main__ import ARCHIVE, ROOT
-from tests.studies.cells import note_environment
+from tests.studies.cells import DEFAULTS_BEFORE, note_environment
 from tests.studies.recipes import fitted
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
 BEFORE: dict[str, Any] = {
     "whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
-    "cycle_momentum": False, "identities": False, "ghost_batch": 0, "norm_decay": True,
-    "alternate_flips": False,
+    "cycle_momentum": False, **DEFAULTS_BEFORE,
 }  # fmt: skip
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
 COLUMNS = ("last", *(f"ema_{epochs:g}" for epochs in HORIZONS))  # accuracies, held out

@@ -29,6 +29,7 @@ from scsuite.core.files import write_csv
 from scsuite.core.model import LOGIT_SCALE
 from scsuite.core.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
+from tests.studies.cells import DEFAULTS_BEFORE
 
 Values = NDArray[np.float64]
 OUT = ROOT / "runs" / "reference"
@@ -156,7 +157,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     data = replace(data, train=train, test=held_out.take(range(10)))
     config = TrainConfig(
         seed=SEED, batch_size=BATCH, width=design.width, epochs=design.epochs, ema=0, workers=0, device="cpu",
-        gradient_centralization=False,  # it came later
+        gradient_centralization=False, **DEFAULTS_BEFORE,  # they came later
         **{name: getattr(recipe, name) for name in SETTINGS},
     )  # fmt: skip
     trainer = Trainer(data, config)
