@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from scsuite.core.cam import grad_cam
-    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint
     from scsuite.core.config import LrRangeConfig, TrainConfig
     from scsuite.core.dataset import load_dataset
     from scsuite.core.loop import Trainer, evaluate, fit
     from scsuite.core.model import build_model
     from scsuite.core.schedule import one_cycle, triangular
-    from scsuite.core.sweep import range_test
+    from scsuite.core.lr_range.range_test import range_test
 
 _ROOMS = {
     "LrRangeConfig": "config",

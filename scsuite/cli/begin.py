@@ -18,7 +18,7 @@ ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
     from scsuite.core.loop import Arithmetic
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
 
 HARMLESS = frozenset({"workers", "data_dir", "cache_dir"})  # options that no number depends on
@@ -63,7 +63,7 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = ALONE) -> "
 
 def create_run(output: Output, command: str, name: str, config: Config, terminal: Terminal, **facts: Any) -> "RunDir":
     """A fresh run directory, config.yaml and environment.json in it, log.txt begun."""
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
     _check_apart(output.runs_dir, getattr(config, "data", None))
     run = RunDir.create(output.runs_dir, command, output.name or ARCHIVE_SUFFIX.sub("", name))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scsuite.core.dataset import Split
-    from scsuite.core.metrics import Evaluation
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.evaluation.metrics import Evaluation
+    from scsuite.core.runs.rundir import RunDir
 
 NUM_CONFUSED = 10  # pairs in the result
 NUM_SHOWN = 5  # of the confused pairs and of the mistakes, on the terminal

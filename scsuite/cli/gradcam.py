@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scsuite.core.metrics import Evaluation
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.evaluation.metrics import Evaluation
+    from scsuite.core.runs.rundir import RunDir
 
 
 Maps = Mapping[str, "NDArray[np.float32]"]  # name -> maps_NHW
@@ -282,7 +282,7 @@ def _write_raw(path: Path, chosen: Chosen, maps: Maps) -> str:
 
 def _write_overlays(run: "RunDir", chosen: Chosen, shown: Shown) -> list[str]:
     """Each map over its image as a picture of its own; an image's maps share one scale."""
-    from scsuite.core.rundir import slug
+    from scsuite.core.runs.rundir import slug
     from scsuite.report.figures.galleries import single_overlay
 
     paths = []

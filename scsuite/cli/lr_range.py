@@ -21,8 +21,8 @@ from scsuite.core.distributed import ALONE, World, join
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
-    from scsuite.core.rundir import RunDir
-    from scsuite.core.sweep import RangeTest
+    from scsuite.core.runs.rundir import RunDir
+    from scsuite.core.lr_range.range_test import RangeTest
 
 
 @options(LrRangeConfig)
@@ -82,7 +82,7 @@ def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World)
 def check_range_test(data: "Dataset", config: LrRangeConfig, world: World) -> None:
     """What can be wrong with the settings for this data, found before anything is written."""
     from scsuite.core.loop import check_batches, split_off_val
-    from scsuite.core.sweep import num_steps_of
+    from scsuite.core.lr_range.range_test import num_steps_of
 
     train, _ = split_off_val(data.train, config.val_split)
     check_batches(len(train), config.batch_size, world)
@@ -100,7 +100,7 @@ def run_range_test(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from scsuite.core.loop import StepResult
-    from scsuite.core.sweep import num_steps_of, range_test
+    from scsuite.core.lr_range.range_test import num_steps_of, range_test
 
     total = num_steps_of(config, len(data.train) - config.val_split)
     columns = [TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
@@ -136,7 +136,7 @@ def write_history(run: "RunDir", found: "RangeTest") -> None:
 
 def draw_range_test(run: "RunDir", found: "RangeTest", config: LrRangeConfig) -> Any:
     """The figure of a range test; returns its path."""
-    from scsuite.core.sweep import mean_curves
+    from scsuite.core.lr_range.range_test import mean_curves
     from scsuite.report import figures
 
     lrs_L, loss_L, accuracy_L = mean_curves(found.sweeps)

@@ -18,7 +18,7 @@ from scsuite.report import words
 
 if TYPE_CHECKING:
     from scsuite.cli.options import Output
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
 PLAIN_EVERY = 30.0  # seconds between lines about something long, off a terminal
 

@@ -33,10 +33,10 @@ from scsuite.core.errors import InputError, UsageError
 from scsuite.core.schedule import steps_per_epoch_of
 
 if TYPE_CHECKING:
-    from scsuite.core.checkpoint import Checkpoint
+    from scsuite.core.model.checkpoint import Checkpoint
     from scsuite.core.dataset import Dataset
     from scsuite.core.loop import EpochResult, StepResult, Trainer
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
 COMMIT_SHARE = 0.02  # of the time, at most, goes into commits (design.md)
 GRID = 64  # augmented images to look at
@@ -55,7 +55,7 @@ def train(config: TrainConfig, output: Output, resume: str | None) -> None:
 
 def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float, world: World) -> None:
     """On every rank: a new run, or the rest of one."""
-    from scsuite.core.rundir import RunDir, left_unfinished, read_result
+    from scsuite.core.runs.rundir import RunDir, left_unfinished, read_result
 
     terminal = Terminal(output)
     if resume is None and restarted():
@@ -104,7 +104,7 @@ def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: 
 def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
     """Continue a run in its own directory, under its own settings."""
     from scsuite.core.loop import resolve_arithmetic
-    from scsuite.core.rundir import newest_checkpoint
+    from scsuite.core.runs.rundir import newest_checkpoint
 
     checkpoint, problems = newest_checkpoint(run.path)
     saved = run.config() if checkpoint is None else _agreed(run, checkpoint)
@@ -164,7 +164,7 @@ def _train(
 ) -> None:  # fmt: skip
     """Find the rates if that is left to do, train to the end, and write what came of it."""
     from scsuite.core.loop import Trainer
-    from scsuite.core.rundir import KEPT
+    from scsuite.core.runs.rundir import KEPT
 
     if config.lr_max is None:
         config = _find_rates(run, config, data, terminal, stop)
@@ -246,7 +246,7 @@ class FoundRates:
 
 def _rates_of(spec: str) -> FoundRates:
     """Raises InputError for what is not the whole result of an lr-range run."""
-    from scsuite.core.rundir import read_result
+    from scsuite.core.runs.rundir import read_result
 
     result = read_result(spec, "lr-range")
     pair: list[Any] = [result.get("lr_min"), result.get("lr_max")]
@@ -270,7 +270,7 @@ def _warn_of_other_conditions(
 ) -> None:
     from scsuite.core.augment import policy_facts
     from scsuite.core.loop import policy_of, split_off_val
-    from scsuite.core.sweep import conditions_of
+    from scsuite.core.lr_range.range_test import conditions_of
 
     train_images, _ = split_off_val(data.train, config.val_split)
     policy = policy_facts(policy_of(config, train_images))
@@ -358,7 +358,7 @@ class Commits:
 
     def after_epoch(self) -> None:
         """Commit if it is time; best.safetensors too where held-out images chose this epoch."""
-        from scsuite.core.checkpoint import save_checkpoint
+        from scsuite.core.model.checkpoint import save_checkpoint
 
         trainer, best = self.trainer, self.trainer.state.best
         if best is not None and best.chosen_on == "val" and best.epoch > self.best_epoch:
@@ -386,7 +386,7 @@ def weights_facts(trainer: "Trainer") -> dict[str, Any]:
 def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float) -> None:
     from statistics import median
 
-    from scsuite.core.checkpoint import save_checkpoint
+    from scsuite.core.model.checkpoint import save_checkpoint
     from scsuite.report import words
 
     path = run.path / "model.safetensors"

@@ -13,7 +13,7 @@ from scsuite.core.errors import InputError, UsageError
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset, Split
     from scsuite.core.loop import Arithmetic
-    from scsuite.core.metrics import Evaluation
+    from scsuite.core.evaluation.metrics import Evaluation
     from scsuite.core.model import ResNet3
 
 
@@ -51,9 +51,9 @@ def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
     """The network of `--ckpt`, in the precision of its run, unless a flag says else or this device does not have it."""
     import torch
 
-    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint
     from scsuite.core.loop import resolve_arithmetic
-    from scsuite.core.rundir import weights_file
+    from scsuite.core.runs.rundir import weights_file
 
     path = weights_file(config.ckpt)
     model, facts = load_checkpoint(path)

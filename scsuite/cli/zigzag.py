@@ -77,7 +77,7 @@ def _planned(config: ZigzagConfig) -> dict[str, Any]:
 
 def _recorded(spec: str) -> dict[str, Any]:
     """What a training run planned, by its configuration, and what its steps.csv says it did."""
-    from scsuite.core.rundir import read_plan
+    from scsuite.core.runs.rundir import read_plan
 
     plan = read_plan(Path(spec))
     if not plan.done:

@@ -3,7 +3,20 @@
 In: the five parts of a message. Out: an exception whose text is that line; `cli.app.main` prints it and exits.
 """
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
+
+
+def one_line(error: object, max_length: int = 120) -> str:
+    """Return the text of an error as one line of at most `max_length` characters; its type where it has no text."""
+    return " ".join(str(error).split())[:max_length] or type(error).__name__
+
+
+def did_you_mean(value: object, choices: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """Return a hint that names the choice most similar to `value`, or `otherwise` if none is similar."""
+    similar = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=cutoff)
+    return f"Did you mean {similar[0]}?" if similar else otherwise
 
 
 class ExitCode(IntEnum):

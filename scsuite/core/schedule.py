@@ -1,71 +1,177 @@
-"""The learning-rate curves: pure functions `f(step) -> value`; the loop owns the counter and applies the value.
+"""Learning-rate curves: pure functions `f(step) -> value`, and `OneCycle`, the schedule of a training.
 
-In: a step, from 0, and the curve's parameters. Out: a learning rate (or a momentum).
-`zigzag` draws these, `lr-range` walks them and `train` follows them.
+In: a step, counted from 0, and the parameters of the curve. Out: a learning rate or a momentum.
+The training loop owns the step counter and applies the value; `zigzag` draws the same curves.
 """
 
 import math
+import sys
+from dataclasses import dataclass
+
+from scsuite.core.config import MOMENTUM, PEAK_FRACTION
 
 
 def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
-    """Learning rate at `step` of the triangular policy; one cycle is 2 * step_size steps.
+    """Return the learning rate of the triangular policy at `step`.
 
-    Rises linearly from lr_min (step 0) to lr_max (step == step_size), falls back, repeats.
+    The rate rises linearly from lr_min at step 0 to lr_max at step `step_size`, falls back in as many steps, and repeats.
+
+    Args:
+        step: Step, from 0.
+        lr_min: Learning rate at the ends of a cycle.
+        lr_max: Learning rate in the middle of a cycle.
+        step_size: Half the length of a cycle, in steps.
+
+    Returns:
+        The learning rate.
+
+    Example:
+        >>> [triangular(step, lr_min=0.1, lr_max=0.3, step_size=2) for step in range(4)]
+        [0.1, 0.2, 0.3, 0.2]
+
     Source: Smith, Cyclical Learning Rates, https://arxiv.org/abs/1506.01186
     """
-    return lr_min + (lr_max - lr_min) * _height(step, step_size)
+    return lr_min + (lr_max - lr_min) * _triangle(step, step_size)
 
 
 def triangular2(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
-    """Like `triangular`, its height halved after each cycle. Source: as `triangular`."""
+    """Return `triangular` with its height halved after each cycle. Source: as `triangular`."""
     cycle = step // (2 * step_size)  # from 0
-    return lr_min + (lr_max - lr_min) * _height(step, step_size) * 0.5**cycle
+    return lr_min + (lr_max - lr_min) * _triangle(step, step_size) * 0.5**cycle
 
 
 def exp_range(step: int, *, lr_min: float, lr_max: float, step_size: int, gamma: float) -> float:
-    """Like `triangular`, its height times gamma**step. Source: as `triangular`."""
-    return lr_min + (lr_max - lr_min) * _height(step, step_size) * gamma**step
+    """Return `triangular` with its height multiplied by gamma**step. Source: as `triangular`."""
+    return lr_min + (lr_max - lr_min) * _triangle(step, step_size) * gamma**step
 
 
-def _height(step: int, step_size: int) -> float:
-    position = step % (2 * step_size) / step_size  # [0, 2): below 1 rising, above 1 falling
+def _triangle(step: int, step_size: int) -> float:
+    position = step % (2 * step_size) / step_size  # in [0, 2): rising below 1, falling above 1
     return 1 - abs(position - 1)
 
 
 def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_steps: int) -> float:
-    """Learning rate at `step` of one cycle over `num_steps` steps, without annihilation.
+    """Return the learning rate of one cycle over `num_steps` steps at `step`, without annihilation.
 
-    lr_min at step 0, lr_max at `peak_step`, lr_min again at step num_steps - 1, linear between, and never below lr_min.
-    Momentum cycles the other way when lr_min and lr_max are its high and low ends.
-    Source: Smith, Super-Convergence, https://arxiv.org/abs/1708.07120; the same as torch's OneCycleLR
-    with anneal_strategy="linear" and final_div_factor=1.
+    The rate is lr_min at step 0, lr_max at `peak_step` and lr_min again at step num_steps - 1, linear between, and never
+    below lr_min. Momentum cycles the other way when its high end is given as lr_min and its low end as lr_max.
+
+    Args:
+        step: Step, from 0.
+        lr_min: Learning rate of the first and the last step.
+        lr_max: Learning rate at the peak.
+        peak_step: Step of the peak.
+        num_steps: Length of the cycle.
+
+    Returns:
+        The learning rate.
+
+    Example:
+        >>> [one_cycle(step, lr_min=0.1, lr_max=0.3, peak_step=2, num_steps=5) for step in range(5)]
+        [0.1, 0.2, 0.3, 0.2, 0.1]
+
+    Source: Smith, Super-Convergence, https://arxiv.org/abs/1708.07120; equal to torch's OneCycleLR with
+    anneal_strategy="linear" and final_div_factor=1.
     """
     if step <= peak_step:
-        share = step / peak_step if peak_step else 1.0
+        progress = step / peak_step if peak_step else 1.0
     else:
-        share = (num_steps - 1 - step) / (num_steps - 1 - peak_step)
-    return lr_min + (lr_max - lr_min) * share
+        progress = (num_steps - 1 - step) / (num_steps - 1 - peak_step)
+    return lr_min + (lr_max - lr_min) * progress
 
 
-def steps_per_epoch_of(num_images: int, batch_size: int) -> int:
-    """Batches that hold each image once: the last one holds what is left."""
+def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Return the number of batches in which each image comes once; the last batch may be smaller."""
     return math.ceil(num_images / batch_size)
 
 
-def peak_step_of(peak_epoch: float, steps_per_epoch: int, num_steps: int) -> int:
-    """The last step of the epochs up to the peak: round(peak_epoch * steps_per_epoch) - 1.
+def peak_step(peak_epoch: float, steps_per_epoch: int, num_steps: int) -> int:
+    """Return the last step of the epochs up to the peak: round(peak_epoch * steps_per_epoch) - 1.
 
-    A run of three steps or more has a rising and a falling side however short it is.
+    A cycle of three steps or more has a rising and a falling side, however short it is.
     """
-    last = round(peak_epoch * steps_per_epoch) - 1
-    return min(max(last, 1), num_steps - 2) if num_steps >= 3 else 0
+    last_step = round(peak_epoch * steps_per_epoch) - 1
+    return min(max(last_step, 1), num_steps - 2) if num_steps >= 3 else 0
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """The One Cycle schedule of a training: learning rate and momentum of each step.
+
+    Args:
+        lr_min: Learning rate of the first and the last step.
+        lr_max: Learning rate of step `peak_step`.
+        peak_step: Step of the peak, from 0.
+        num_steps: Steps of the cycle.
+        steps_per_epoch: Steps of an epoch.
+        momentum_max: Momentum of the first and the last step.
+        momentum_min: Momentum at the peak; equal to `momentum_max` for a constant momentum.
+
+    Raises:
+        ValueError: For learning rates that are not positive and finite, or a peak outside the cycle.
+
+    Example:
+        >>> cycle = OneCycle.from_epochs(lr_min=0.04, lr_max=0.4, epochs=24, steps_per_epoch=98)
+        >>> cycle.peak_step, cycle.lr_at(0), cycle.lr_at(489), cycle.lr_at(2351)
+        (489, 0.04, 0.4, 0.04)
+    """
+
+    lr_min: float
+    lr_max: float
+    peak_step: int
+    num_steps: int
+    steps_per_epoch: int
+    momentum_max: float = MOMENTUM
+    momentum_min: float = MOMENTUM
+
+    def __post_init__(self) -> None:
+        counts = (self.peak_step, self.num_steps, self.steps_per_epoch)
+        if not all(type(count) is int for count in counts) or not 0 <= self.peak_step < self.num_steps:
+            raise ValueError(f"a peak at step {self.peak_step!r:.40} of {self.num_steps!r:.40}")
+        if self.steps_per_epoch < 1:
+            raise ValueError(f"{self.steps_per_epoch} steps per epoch")
+        for value in (self.lr_min, self.lr_max, self.momentum_max, self.momentum_min):
+            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+                raise ValueError(f"a learning rate or momentum of {value!r:.40}")
+
+    @classmethod
+    def from_epochs(
+        cls,
+        *,
+        lr_min: float,
+        lr_max: float,
+        epochs: int,
+        steps_per_epoch: int,
+        peak_epoch: float | None = None,
+        momentum_max: float = MOMENTUM,
+        momentum_min: float = MOMENTUM,
+    ) -> "OneCycle":
+        """Return the cycle over `epochs`, with its peak at the end of `peak_epoch` (default: 5/24 of the epochs)."""
+        num_steps = epochs * steps_per_epoch
+        peak = peak_step(epochs * PEAK_FRACTION if peak_epoch is None else peak_epoch, steps_per_epoch, num_steps)
+        return cls(lr_min, lr_max, peak, num_steps, steps_per_epoch, momentum_max, momentum_min)
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return self._value_at(step, self.lr_min, self.lr_max)
+
+    def momentum_at(self, step: int) -> float:
+        """Return the momentum of a step; it cycles against the learning rate."""
+        return self._value_at(step, self.momentum_max, self.momentum_min)
+
+    def _value_at(self, step: int, ends: float, peak: float) -> float:
+        return one_cycle(step, lr_min=ends, lr_max=peak, peak_step=self.peak_step, num_steps=self.num_steps)
+
+    def lrs(self) -> list[float]:
+        """Return the learning rate of every step."""
+        return [self.lr_at(step) for step in range(self.num_steps)]
 
 
 def exponential(step: int, *, lr_start: float, lr_end: float, num_steps: int) -> float:
-    """Learning rate at `step` of a sweep with a constant factor from step to step; lr_end at step num_steps - 1."""
+    """Return the learning rate of a sweep with a constant factor between steps; lr_end at step num_steps - 1."""
     return float(lr_start * (lr_end / lr_start) ** (step / (num_steps - 1)))
 
 
 def linear(step: int, *, lr_start: float, lr_end: float, num_steps: int) -> float:
-    """Learning rate at `step` of a sweep with a constant difference from step to step; lr_end at step num_steps - 1."""
+    """Return the learning rate of a sweep with a constant difference between steps; lr_end at step num_steps - 1."""
     return lr_start + (lr_end - lr_start) * step / (num_steps - 1)

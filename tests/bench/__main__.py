@@ -128,7 +128,7 @@ def machine() -> Figures:
     """Where this was measured."""
     import torch
 
-    from scsuite.core.rundir import environment
+    from scsuite.core.runs.rundir import environment
 
     facts = environment()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None

@@ -15,7 +15,7 @@ import torch
 
 from scsuite.core.augment import normalise
 from scsuite.core.cam import grad_cam, trust
-from scsuite.core.checkpoint import load_checkpoint
+from scsuite.core.model.checkpoint import load_checkpoint
 from scsuite.core.config import METHODS
 from scsuite.core.dataset import load_dataset
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from scsuite.core.augment import default_policy
-from scsuite.core.average import WeightAverage
+from scsuite.core.model.ema import WeightAverage
 from scsuite.core.cam import grad_cam
 from scsuite.core.cam.maps import CAM_BATCH
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split
-from scsuite.core.loader import Batch, default_workers
+from scsuite.core.training.loader import Batch, default_workers
 from scsuite.core.loop import (
     EpochSums,
     Trainer,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from scsuite import __version__
-from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.dataset import load_dataset
 from tests.cli.program import RECIPE, TINY, Answer, child_environment, scsuite, scsuite_process
 

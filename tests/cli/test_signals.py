@@ -12,9 +12,9 @@ import pytest
 
 from scsuite.cli.lr_range import run_range_test
 from scsuite.cli.train import StopRequest
-from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.distributed import ALONE, World
-from scsuite.core.rundir import RunDir
+from scsuite.core.runs.rundir import RunDir
 from tests.cli.program import DATA, Answer, child_environment, scsuite
 
 # 100 images in batches of 16: 7 steps an epoch, 28 in all; long enough to be stopped in, short enough to repeat.

@@ -15,7 +15,7 @@ from scsuite.core import loop
 from scsuite.core.config import TrainConfig
 from scsuite.core.distributed import ALONE, World, join
 from scsuite.core.errors import DivergedError, InputError
-from scsuite.core.loader import Batch
+from scsuite.core.training.loader import Batch
 from scsuite.core.loop import Trainer, fit, train_step
 from scsuite.core.model import build_model
 from tests.core.tiny import dataset

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from scsuite.core.average import WeightAverage
-from scsuite.core.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from scsuite.core.model.ema import WeightAverage
+from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import InputError

@@ -28,7 +28,7 @@ from scsuite.core.augment.canvas import Canvas
 from scsuite.core.augment.draws import GOLDEN, Draws, _mixed
 from scsuite.core.dataset import Split
 from scsuite.core.errors import UsageError
-from scsuite.core.loader import TrainLoader
+from scsuite.core.training.loader import TrainLoader
 from tests.core import tiny
 
 NUM = 64  # images

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scsuite.core.checkpoint import MODEL, load_checkpoint, network_facts, read_checkpoint, save_checkpoint
+from scsuite.core.model.checkpoint import MODEL, load_checkpoint, network_facts, read_checkpoint, save_checkpoint
 from scsuite.core.errors import InputError, OutputError
 from scsuite.core.model import ResNet3, build_model
 
@@ -233,7 +233,7 @@ def test_a_save_syncs_the_file_before_its_rename_and_the_directory_after(
 def test_a_file_of_another_format_version_is_refused(
     saved: Path, monkeypatch: pytest.MonkeyPatch, model: ResNet3
 ) -> None:
-    monkeypatch.setattr("scsuite.core.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("scsuite.core.model.checkpoint.FORMAT", 2)
     save_checkpoint(saved, {}, facts_of(model))
     monkeypatch.undo()
     with pytest.raises(InputError, match="format 1, found format 2"):

@@ -18,7 +18,7 @@ import torch
 from scsuite.core.augment import augment, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
-from scsuite.core.loader import Batch, TrainLoader, default_workers
+from scsuite.core.training.loader import Batch, TrainLoader, default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
 
@@ -228,7 +228,7 @@ def test_a_program_that_leaves_inside_an_epoch_ends_with_its_own_exit_code() -> 
     program = """
 import sys
 from scsuite.core.augment import default_policy
-from scsuite.core.loader import TrainLoader
+from scsuite.core.training.loader import TrainLoader
 from tests.core import tiny
 loader = TrainLoader(tiny.split(22), default_policy(tiny.MEAN, tiny.STD), batch_size=5, seed=0, workers=2)
 batches = loader.epoch(0)

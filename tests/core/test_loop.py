@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from scsuite.core.augment import default_policy, normalise
-from scsuite.core.checkpoint import read_checkpoint, save_checkpoint
+from scsuite.core.model.checkpoint import read_checkpoint, save_checkpoint
 from scsuite.core.config import TrainConfig, keyed_seed
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.errors import DivergedError, InputError, UsageError
-from scsuite.core.loader import Batch
+from scsuite.core.training.loader import Batch
 from scsuite.core.loop import (
     Arithmetic,
     EpochResult,

@@ -9,7 +9,7 @@ import torch
 import torchmetrics.functional.classification as reference
 from torch.nn import functional
 
-from scsuite.core.metrics import Z95, Confusion, Evaluation, calibration_of, evaluation_of, wilson_interval
+from scsuite.core.evaluation.metrics import Z95, Confusion, Evaluation, calibration_of, evaluation_of, wilson_interval
 
 NAMES = ("cat", "dog", "owl", "yak")
 # Logits are log probabilities here, so the probabilities are these rows. `yak` is never predicted, `owl` never there.

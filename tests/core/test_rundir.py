@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
-from scsuite.core.checkpoint import save_checkpoint
+from scsuite.core.model.checkpoint import save_checkpoint
 from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.loop import EpochResult, StepResult
 from scsuite.core.model import build_model
-from scsuite.core.rundir import RunDir, checkpoints, newest_checkpoint, read_result, weights_file
+from scsuite.core.runs.rundir import RunDir, checkpoints, newest_checkpoint, read_result, weights_file
 from tests.core.test_checkpoint import facts_of
 
 
@@ -53,7 +53,7 @@ def test_a_run_that_another_process_holds_is_refused_and_a_dead_one_never_blocks
     run.write_environment({})
     run.close()
     code = (
-        "import sys; from pathlib import Path; from scsuite.core.rundir import RunDir\n"
+        "import sys; from pathlib import Path; from scsuite.core.runs.rundir import RunDir\n"
         "run = RunDir.open(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -17,7 +17,7 @@ from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig, TrainCo
 from scsuite.core.errors import DivergedError, UsageError
 from scsuite.core.loop import Outcome, StepResult, Trainer, fresh_model
 from scsuite.core.model import ResNet3
-from scsuite.core.sweep import (
+from scsuite.core.lr_range.range_test import (
     Curve,
     Sweep,
     choose,

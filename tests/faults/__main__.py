@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def _machine() -> dict[str, Any]:
-    from scsuite.core.rundir import environment
+    from scsuite.core.runs.rundir import environment
 
     facts = environment()
     return {

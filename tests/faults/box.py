@@ -83,7 +83,7 @@ def import_heavy() -> None:
 
     import scsuite.cli.app
     import scsuite.core.cam
-    import scsuite.core.sweep
+    import scsuite.core.lr_range.range_test
     import scsuite.report.figures  # noqa: F401
 
     torch.set_num_threads(1)

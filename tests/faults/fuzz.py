@@ -258,7 +258,7 @@ def mutate_run(random: Random, seeds: list[Input]) -> Input:
 
 
 def _checkpoint_loader(good: Path) -> Loader:
-    from scsuite.core.checkpoint import load_checkpoint, read_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import load_dataset
     from scsuite.core.loop import Trainer
@@ -395,7 +395,7 @@ def _run_loader(good: Path) -> Loader:
     from scsuite.cli.train import _same_settings
     from scsuite.cli.zigzag import _recorded
     from scsuite.core.config import TrainConfig
-    from scsuite.core.rundir import RunDir, newest_checkpoint, read_result, weights_file
+    from scsuite.core.runs.rundir import RunDir, newest_checkpoint, read_result, weights_file
 
     def opened(folder: Path) -> None:
         with RunDir.open(folder) as run:

@@ -33,7 +33,7 @@ def raising(signum: int, times: int = 1) -> Callable[[], None]:
 
 def after_step(step: int, action: Callable[[], None]) -> None:
     """Act when the row of a step has been written."""
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
     append = RunDir.append_step
 
@@ -59,7 +59,7 @@ def around(module: Any, name: str, action: Callable[[], None], call: int = 1) ->
 
 def record_steps(path: Path) -> None:
     """Write the number of each step that is done into a file."""
-    from scsuite.core.rundir import RunDir
+    from scsuite.core.runs.rundir import RunDir
 
     append = RunDir.append_step
 
@@ -73,7 +73,7 @@ def record_steps(path: Path) -> None:
 
 def poison_batch(step: int, value: float) -> None:
     """One pixel of one image of a step's batch becomes NaN or infinite."""
-    from scsuite.core.loader import TrainLoader
+    from scsuite.core.training.loader import TrainLoader
 
     epoch_of = TrainLoader.epoch
 

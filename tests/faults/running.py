@@ -125,7 +125,7 @@ def stopped_in_the_range_test(box: Box, _reference: Path) -> list[str]:
     with new_box() as other:
         whole = run(other, *AUTO)
         before = lambda: luck.around(  # noqa: E731
-            __import__("scsuite.core.sweep", fromlist=["x"]), "train_step", luck.raising(signal.SIGHUP), call=30
+            __import__("scsuite.core.lr_range.range_test", fromlist=["x"]), "train_step", luck.raising(signal.SIGHUP), call=30
         )
         outcome = run(box, *AUTO, before=before)
         problems = expect(whole, 0) + expect(outcome, 129, "scsuite train --resume")
@@ -254,7 +254,7 @@ def broken_numbers(before: Callable[[], None], step: int) -> Check:
     """70: exit 5, and what was committed is finite, loads, and stands before the broken step."""
 
     def check(box: Box, _reference: Path) -> list[str]:
-        from scsuite.core.rundir import newest_checkpoint
+        from scsuite.core.runs.rundir import newest_checkpoint
 
         problems = expect(run(box, *RUN, before=before), 5, f"step {step}", "--lr-max")
         newest, bad = newest_checkpoint(box.run_dirs[0])
@@ -381,7 +381,7 @@ def killed_between_best_and_last(box: Box, _reference: Path) -> list[str]:
     words = (*RUN, "--val-split", "20")
 
     def before() -> None:
-        from scsuite.core.rundir import RunDir
+        from scsuite.core.runs.rundir import RunDir
 
         luck.around(RunDir, "save_state", luck.kill, call=2)
 
@@ -412,7 +412,7 @@ CHECKS: dict[str, Check] = {
     "G58 SIGINT twice": interrupted_twice,
     "G58 SIGINT again in the commit": interrupted_twice_in_a_commit,
     "G59 SIGTERM in an evaluation": in_function("scsuite.core.loop", "_views", signal.SIGTERM, call=2),
-    "G59 SIGTERM in a commit": in_function("scsuite.core.checkpoint", "commit", signal.SIGTERM),
+    "G59 SIGTERM in a commit": in_function("scsuite.core.model.checkpoint", "commit", signal.SIGTERM),
     "G60 SIGTERM while data is read": stopped_before_there_is_a_run,
     "G60 SIGHUP in the range test": stopped_in_the_range_test,
     "G61 SIGKILL before the first commit": killed_before_the_first_commit,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.errors import InputError
 
 CLOCKS = ("images_per_second", "seconds")

@@ -173,7 +173,7 @@ def fresh_augmentation(_box: Box) -> str:
     """albumentations seeds each worker alike, and each epoch as the one before: the same draws come again."""
     from scsuite.core.augment import default_policy
     from scsuite.core.dataset import Split
-    from scsuite.core.loader import TrainLoader
+    from scsuite.core.training.loader import TrainLoader
 
     image_HWC = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     split = Split(image_HWC[None].repeat(64, axis=0), np.arange(64), tuple(map(str, range(64))))  # labels: which one
@@ -227,7 +227,7 @@ def number_without_a_point(box: Box) -> str:
 
 def _saved(box: Box, change: Callable[[dict[str, Tensor]], None]) -> Path:
     """A network's file, some of its tensors changed before it was written and sealed."""
-    from scsuite.core.checkpoint import MODEL, network_facts, save_checkpoint
+    from scsuite.core.model.checkpoint import MODEL, network_facts, save_checkpoint
     from scsuite.core.config import TrainConfig
     from scsuite.core.model import build_model
 
@@ -256,7 +256,7 @@ def _cast_to(dtype: torch.dtype) -> Callable[[dict[str, Tensor]], None]:
 
 def cast_weights(box: Box) -> str:
     """load_state_dict casts float64, int8 and complex weights to float32 without a word."""
-    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint
 
     load_checkpoint(_saved(box, lambda tensors: None))  # unchanged it is taken
     for dtype in (torch.float64, torch.int8, torch.float16):
@@ -267,7 +267,7 @@ def cast_weights(box: Box) -> str:
 
 def flipped_bit(box: Box) -> str:
     """safetensors has no checksum: a weight with another bit is a weight."""
-    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint
 
     path = _saved(box, lambda tensors: None)
     data = bytearray(path.read_bytes())
@@ -280,7 +280,7 @@ def repeated_tensor(box: Box) -> str:
     """safetensors takes a header that names a tensor twice."""
     import hashlib
 
-    from scsuite.core.checkpoint import load_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint
 
     path = _saved(box, lambda tensors: None)
     data = path.read_bytes()
@@ -307,7 +307,7 @@ def _shapes() -> Any:
 def endless_nan(_box: Box) -> str:
     """`loss > 5 * best` is never true of NaN: a range test goes on to its end, and may choose there."""
     from scsuite.core.config import LrRangeConfig
-    from scsuite.core.sweep import range_test
+    from scsuite.core.lr_range.range_test import range_test
 
     config = LrRangeConfig(
         batch_size=16, width=0.05, workers=0, device="cpu", lr_start=1e-3, lr_end=1e30, steps=60, precision="fp32"

@@ -145,7 +145,7 @@ def _arguments(box: Box) -> list[object]:
 
 def _live_and_die(box: Box, seconds: float, lost: list[int]) -> list[str]:
     """Run until killed; note how many steps past the last commit are lost by it."""
-    from scsuite.core.rundir import newest_checkpoint
+    from scsuite.core.runs.rundir import newest_checkpoint
 
     process = start(box, _arguments(box))
     time.sleep(seconds)
@@ -169,7 +169,7 @@ def _end_it(box: Box) -> None:
 
 def bit_flips(quick: bool, reference: Path) -> Row:
     """One flipped bit anywhere in a checkpoint file is found."""
-    from scsuite.core.checkpoint import read_checkpoint
+    from scsuite.core.model.checkpoint import read_checkpoint
     from scsuite.core.errors import InputError
 
     row = Row("flipped bits over a whole checkpoint file", "all detected")
@@ -215,9 +215,9 @@ def sigterm_to_exit(quick: bool) -> Row:
 _SAVE = """
 import sys
 from pathlib import Path
-from scsuite.core.checkpoint import read_checkpoint
+from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.errors import OutputError
-from scsuite.core.rundir import RunDir, checkpoints
+from scsuite.core.runs.rundir import RunDir, checkpoints
 with RunDir.open(Path(sys.argv[1])) as run:
     state = read_checkpoint(checkpoints(run.path)[0])
     facts = {name: value for name, value in state.facts.items() if name not in ("sha256", "format")}
@@ -249,7 +249,7 @@ def strace_sweep(quick: bool, reference: Path) -> list[Row]:
 
 def _strace(calls: str, inject: str, reference: Path, row: Row) -> bool:
     """One save with one call hit; False when the save has fewer of these calls."""
-    from scsuite.core.rundir import newest_checkpoint
+    from scsuite.core.runs.rundir import newest_checkpoint
 
     with new_box() as box:
         copy, trace = box.path / "run", box.path / "trace"

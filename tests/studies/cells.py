@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scsuite.core.rundir import environment
+from scsuite.core.runs.rundir import environment
 from scsuite.core.schedule import steps_per_epoch_of
 
 NUM_RATES = 9
@@ -213,7 +213,7 @@ def run_cell(cell: Cell, archive: str) -> list[Step] | list[Training]:
 
 def _sweep(cell: Cell, archive: str) -> list[Step]:
     from scsuite.core.config import LrRangeConfig
-    from scsuite.core.sweep import range_test
+    from scsuite.core.lr_range.range_test import range_test
 
     setting, (data, _) = SETTINGS[cell.setting], data_of(cell.setting, archive)
     config = LrRangeConfig(

@@ -21,7 +21,7 @@ from numpy.polynomial import Polynomial
 from rich.console import Console
 from rich.table import Table
 
-from scsuite.core.sweep import USUAL, USUAL_BATCH, USUAL_STEPS, Landmarks, landmarks
+from scsuite.core.lr_range.range_test import USUAL, USUAL_BATCH, USUAL_STEPS, Landmarks, landmarks
 from tests.studies.__main__ import OUT
 from tests.studies.cells import DESIGN, SETTINGS, Setting, read_steps, read_trainings
 from tests.studies.regret import Values, accuracies_of, sweeps_of

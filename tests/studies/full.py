@@ -119,7 +119,7 @@ def data_of(archive: str, size: Size) -> tuple[Any, Any]:
 def find_rates(archive: str, size: Size) -> tuple[float, float]:
     """LRMIN and LRMAX by the range test."""
     from scsuite.core.config import LrRangeConfig
-    from scsuite.core.sweep import range_test
+    from scsuite.core.lr_range.range_test import range_test
 
     found = range_test(data_of(archive, size)[0], LrRangeConfig(width=size.width, **BEFORE))
     return found.lr_min, found.lr_max
@@ -129,7 +129,7 @@ def train(work: Work) -> dict[str, Any] | None:
     """A row: accuracies on the held-out images of the last weights and of their averages."""
     if time.time() > work.deadline:
         return None
-    from scsuite.core.average import WeightAverage
+    from scsuite.core.model.ema import WeightAverage
     from scsuite.core.config import TrainConfig
     from scsuite.core.errors import DivergedError
     from scsuite.core.loop import Trainer, fit

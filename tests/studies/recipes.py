@@ -27,7 +27,7 @@ from rich.table import Table
 from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN
 from scsuite.core.files import write_csv
 from scsuite.core.model import LOGIT_SCALE
-from scsuite.core.rundir import environment
+from scsuite.core.runs.rundir import environment
 from tests.studies.__main__ import ARCHIVE, ROOT
 from tests.studies.cells import DEFAULTS_BEFORE
 
@@ -144,7 +144,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     import torch
 
     from scsuite.core import model
-    from scsuite.core.average import WeightAverage
+    from scsuite.core.model.ema import WeightAverage
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import hold_out, load_dataset
     from scsuite.core.loop import StepResult, Trainer, fit

@@ -28,7 +28,7 @@ from scipy.stats import t as student
 
 from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.sweep import Sweep
+from scsuite.core.lr_range.range_test import Sweep
 from tests.studies import rivals
 from tests.studies.cells import DESIGN, RACED, SETTINGS, Cell, Step, Training, grid_cells
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scsuite.core.sweep import landmarks
+from scsuite.core.lr_range.range_test import landmarks
 from tests.studies.cells import SETTINGS, SPREAD, Cell, Step
 from tests.studies.regret import pair_of, sweeps_of
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial import Polynomial
 
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.sweep import SHORT_STEPS, Landmarks, choose, usual_rate
+from scsuite.core.lr_range.range_test import SHORT_STEPS, Landmarks, choose, usual_rate
 from tests.studies.__main__ import OUT
 from tests.studies.cells import GRID, SETTINGS, Setting
 from tests.studies.forms import FORMS, Course, Form, costs, courses, smoothed

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from scsuite.core.cam import erasure, pointing
-from scsuite.core.cam.trust import REACH, STEPS, filled, grown
+from scsuite.core.cam.faithfulness import REACH, STEPS, filled, grown
 from scsuite.core.dataset import shapes
 
 NUM = 60

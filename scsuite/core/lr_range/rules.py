@@ -21,7 +21,7 @@ from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN, RANGE_STEPS_MIN, Lr
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import ALONE, World
 from scsuite.core.errors import DivergedError, UsageError
-from scsuite.core.loader import Batch, TrainLoader
+from scsuite.core.training.loader import Batch, TrainLoader
 from scsuite.core.loop import (
     StepResult,
     evaluate,
@@ -93,160 +93,6 @@ class RangeTest:
     conditions: dict[str, Any]
 
 
-def range_test(
-    data: Dataset,
-    config: LrRangeConfig,
-    *,
-    on_step: Callable[[StepResult, int], None] | None = None,
-    world: World = ALONE,
-) -> RangeTest:
-    """Sweep the rate `config.repeats` times, each with fresh weights, and choose the pair.
-
-    `on_step` hears each step and the number of its repeat. Nothing of the caller's is touched: networks, optimizers and
-    random generators are the sweep's own. Raises DivergedError where the loss is not finite before ten steps are done.
-    """
-    configs = [replace(config, seed=config.seed + i) for i in range(config.repeats)]
-    sweeps = tuple(_sweep(data, each, i, on_step, world) for i, each in enumerate(configs))
-    suggestions = {name: _geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
-    train, val = split_off_val(data.train, config.val_split)
-    train_steps = config.train_epochs * schedule.steps_per_epoch_of(len(train), config.batch_size)
-    found, usual = [landmarks(sweep) for sweep in sweeps], usual_rate(config, train_steps)
-    pairs = [choose(one, usual) for one in found]
-    lr_min, lr_max = (_geometric_mean(ends) for ends in zip(*pairs, strict=True))
-    return RangeTest(
-        sweeps=sweeps,
-        suggestions=suggestions,
-        lr_min=lr_min,
-        lr_max=lr_max,
-        reason=reason_of(found, usual),
-        warnings=tuple(_warnings(sweeps, found, [high for _, high in pairs], num_steps_of(config, len(train)))),
-        source="training images" if val is None else f"{len(val)} held-out images",
-        conditions=conditions_of(data, config, policy_facts(policy_of(config, train)), epochs=config.train_epochs),
-    )
-
-
-def conditions_of(data: Dataset, config: RecipeConfig, policy: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """What a found pair holds for: a training that differs in one of these is warned; `epochs` are the training's."""
-    # The colours in the policy follow the data; which images they are is said by the fingerprint.
-    kinds = [part["__class_fullname__"] for part in policy["transforms"]]
-    return {
-        "data": data.fingerprint,
-        "train images": len(data.train) - config.val_split,
-        "epochs": epochs,
-        "batch size": config.batch_size,
-        "width": config.width,
-        "optimizer": config.optimizer,
-        "weight decay": config.weight_decay,
-        "label smoothing": config.label_smoothing,
-        "dropout": config.dropout,
-        "gradient centralization": config.gradient_centralization,
-        "whitening": config.whiten,
-        "identities": config.identities,
-        "ghost batch": config.ghost_batch,
-        "decay of batch norm": config.norm_decay,
-        "alternating flips": config.flips_alternate,
-        "cycled momentum": config.cycle_momentum,
-        "l1": config.l1,
-        "augmentation": " > ".join(kinds),
-    }
-
-
-def num_steps_of(config: LrRangeConfig, num_images: int) -> int:
-    """Length of the sweep: `steps`, or `epochs` times the steps of an epoch.
-
-    Raises UsageError where the epochs come to fewer than WARM_STEPS.
-    """
-    if config.epochs is None:
-        return config.steps
-    steps_per_epoch = schedule.steps_per_epoch_of(num_images, config.batch_size)
-    num_steps = round(config.epochs * steps_per_epoch)
-    if num_steps < WARM_STEPS:
-        raise UsageError(
-            "option", "--epochs", expected=f"{WARM_STEPS} steps or more, at {steps_per_epoch} an epoch",
-            found=f"{config.epochs:g} epochs, {num_steps} steps", hint="Raise --epochs, lower --bs, or give --steps.",
-        )  # fmt: skip
-    return num_steps
-
-
-def sweep_lrs(config: LrRangeConfig, num_images: int) -> Curve:
-    """The rate of each step."""
-    num_steps = num_steps_of(config, num_images)
-    curve = {"exp": schedule.exponential, "linear": schedule.linear}[config.curve]
-    return np.array(
-        [curve(step, lr_start=config.lr_start, lr_end=config.lr_end, num_steps=num_steps) for step in range(num_steps)]
-    )
-
-
-def mean_curves(sweeps: Sequence[Sweep]) -> tuple[Curve, Curve, Curve]:
-    """Rates, smoothed loss and smoothed accuracy, averaged over the repeats as far as all of them went."""
-    num = min(len(sweep.lrs_L) for sweep in sweeps)
-    losses = np.mean([sweep.smooth_loss_L[:num] for sweep in sweeps], axis=0)
-    accuracies = np.mean([sweep.smooth_accuracy_L[:num] for sweep in sweeps], axis=0)
-    return sweeps[0].lrs_L[:num], losses, accuracies
-
-
-def _sweep(
-    data: Dataset, config: LrRangeConfig, repeat: int, on_step: Callable[[StepResult, int], None] | None, world: World
-) -> Sweep:
-    arithmetic = resolve_arithmetic(config.device, config.precision, world)
-    train, val = split_off_val(data.train, config.val_split)
-    policy = policy_of(config, train)
-    mean, std = normalisation_of(policy)
-    loader = TrainLoader(
-        train,
-        policy,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        twin=choose_engine(config.augment_engine, policy).twin,
-        device=arithmetic.device,
-        workers=config.workers,
-        part=world.part,
-        alternate_flips=config.flips_alternate,
-    )
-    model = fresh_model(len(data.class_names), config, arithmetic, some_of(train, policy), world)
-    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM_FLAT  # that of the peak
-    optimizer = make_optimizer(model, config, momentum)
-    scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.dtype == torch.float16)
-    lrs_L = sweep_lrs(config, len(train))
-    rows: list[tuple[float, float]] = []
-    diverged, average, lowest = False, Average(window_of(len(lrs_L))), math.inf
-    tick = time.perf_counter()
-    for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _endless(loader), strict=False)):
-        set_rates(optimizer, lr, momentum)
-        reseed_dropout(model, config.seed, step, arithmetic.device, world)
-        num_images = loader.images_in(step)
-        outcome = train_step(
-            model, optimizer, scaler, batch,
-            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1, world=world,
-            num_images=num_images,
-        )  # fmt: skip
-        (values,) = read_outcomes([outcome])
-        if values is None:
-            diverged = True
-            break
-        loss, correct = values
-        if on_step is not None:
-            seconds = time.perf_counter() - tick
-            on_step(StepResult(step, lr, momentum, loss, correct, num_images, seconds), repeat)
-        accuracy = correct / num_images
-        if val is not None:
-            seen = evaluate(
-                model, val, mean=mean, std=std, class_names=data.class_names, arithmetic=arithmetic, world=world
-            )
-            loss, accuracy = seen.loss, seen.accuracy
-        if not math.isfinite(loss):  # of held-out images, after an update that was finite itself
-            diverged = True
-            break
-        rows.append((loss, accuracy))
-        smooth_loss = average.of(loss)
-        lowest = min(lowest, smooth_loss)
-        diverged = smooth_loss > DIVERGED_TIMES * lowest
-        if diverged:
-            break
-        tick = time.perf_counter()
-    return finished_sweep(config.seed, lrs_L, rows, diverged)
-
-
 def finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], diverged: bool) -> Sweep:
     """A sweep of its planned rates and the (loss, accuracy) of each step done.
 
@@ -264,9 +110,12 @@ def finished_sweep(seed: int, lrs_L: Curve, rows: list[tuple[float, float]], div
     return Sweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, smooth_loss_L, smooth_accuracy_L, noise, diverged)
 
 
-def _endless(loader: TrainLoader) -> Iterator[Batch]:
-    for epoch in itertools.count():
-        yield from loader.epoch(epoch)
+def mean_curves(sweeps: Sequence[Sweep]) -> tuple[Curve, Curve, Curve]:
+    """Rates, smoothed loss and smoothed accuracy, averaged over the repeats as far as all of them went."""
+    num = min(len(sweep.lrs_L) for sweep in sweeps)
+    losses = np.mean([sweep.smooth_loss_L[:num] for sweep in sweeps], axis=0)
+    accuracies = np.mean([sweep.smooth_accuracy_L[:num] for sweep in sweeps], axis=0)
+    return sweeps[0].lrs_L[:num], losses, accuracies
 
 
 def window_of(num_steps: int) -> float:

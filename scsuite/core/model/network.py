@@ -4,8 +4,6 @@ In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is appl
 With K = 10 classes and width 1 it has 6,573,120 parameters.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,8 +12,6 @@ CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
 # With torch's default weights the logits start with a standard deviation near 1.5 and the first steps of a steep cycle
 # diverge; an eighth of that starts the loss within 0.05 of ln K. Source: cifar10-fast's `Mul(0.125)`.
 LOGIT_SCALE = 0.125
-# Of the largest component's: of CIFAR-10 as JPEG files the smallest has 3e-6 of it, of grey pictures 1e-16.
-VARIANCE_MIN = 1e-8
 
 
 class GhostNorm(nn.BatchNorm2d):
@@ -132,80 +128,3 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators' generators too
         return ResNet3(num_classes, width, dropout, ghost_batch)
-
-
-@torch.no_grad()
-def whiten(model: ResNet3, images_NCHW: Tensor) -> None:
-    """Let prep's filters begin as the principal components of these images' 3x3 patches, each with both signs.
-
-    The largest first, all as long as torch's own are on average: batch norm takes no notice of that, but a step does.
-    Components along which the patches do not vary are left out, as two thirds of them where pictures are grey: batch
-    norm would make a signal of their rounding. Filters beyond the components keep their weights; all train on.
-    A network too narrow for all of them keeps all of its weights: the largest alone are blobs of colour without an
-    edge, and learn worse than no component.
-    Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks; there it is not
-    trained, has each component once and divides it by its spread, which batch norm does here.
-    """
-    weight = model.prep[0].weight
-    assert isinstance(weight, Tensor)
-    patches_FP = functional.unfold(images_NCHW, 3).transpose(0, 1).flatten(1).double()
-    variances_C, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
-    components_CF = components_FC.T[variances_C > VARIANCE_MIN * variances_C[-1]].flip(0)
-    signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])
-    if len(signed) <= len(weight):
-        weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
-
-
-def pass_on(model: ResNet3) -> None:
-    """Let the first filters of each layer's own convolution be the identity: what comes in goes on, beside the rest.
-
-    Source: the initial weights of https://arxiv.org/abs/2404.00498.
-    """
-    for layer in (model.layer1.x, model.layer2, model.layer3.x):
-        weight = layer[0].weight
-        assert isinstance(weight, Tensor)
-        nn.init.dirac_(weight.data[: weight.shape[1]])
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One line of the layer table: what it does, the shape it gives (N left out) and its parameters."""
-
-    name: str
-    operations: str
-    shape: tuple[int, ...]
-    num_parameters: int
-
-
-def layer_table(model: ResNet3) -> list[LayerRow]:
-    """The network's stages in order, with the output shape that a 3 x 32 x 32 image gives in each."""
-    stages = ["prep", "layer1.x", "layer1.res", "layer2", "layer3.x", "layer3.res", "pool", "fc"]
-    shapes: dict[str, tuple[int, ...]] = {}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _module, _args, out, name=name: shapes.__setitem__(name, tuple(out.shape[1:]))
-        )
-        for name in stages
-    ]
-    modes = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters())
-    try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, 32, 32, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return [_row(name, model.get_submodule(name), shapes[name]) for name in stages]
-
-
-def _row(name: str, module: nn.Module, shape: tuple[int, ...]) -> LayerRow:
-    names = {"Conv2d": "Conv3x3", "GhostNorm": "BN", "MaxPool2d": "MaxPool"}
-    operations = []
-    for part in module.modules():
-        if not list(part.children()):
-            kind = type(part).__name__
-            size = str(part.kernel_size) if isinstance(part, nn.MaxPool2d) else ""
-            operations.append(names.get(kind, kind) + size)
-    return LayerRow(name, " > ".join(operations), shape, sum(p.numel() for p in module.parameters()))

@@ -1,0 +1,89 @@
+"""Evaluation of a network on all images of a split, with test-time augmentation where asked for.
+
+In: a network and a split. Out: an `Evaluation`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scsuite.core.augment import normalise
+from scsuite.core.dataset import Split
+from scsuite.core.device import Device
+from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
+
+EVAL_BATCH_SIZE = 1000  # images; without gradients a batch needs less memory than in training
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: tuple[str, ...],
+    device: Device | None = None,
+    tta: str = "none",
+    on_batch: Callable[[], None] | None = None,
+    world: World = SINGLE_PROCESS,
+) -> Evaluation:
+    """Evaluate a network on all images of a split, without gradients; the model's training mode is restored.
+
+    The ranks of a world take turns by complete batches of a single process, so that all get its logits, bit for bit.
+
+    Args:
+        model: A network from normalised images_NCHW to logits_NK.
+        split: Images and labels.
+        mean: Mean of each channel in [0, 1], as the network was trained with.
+        std: Standard deviation of each channel.
+        class_names: Names of the K classes.
+        device: Device and number format; default: where the model is, in fp32.
+        tta: none; flip: the logits are averaged over the image and its mirror image; flip-shift: also over shifts by one
+            pixel up and left, and down and right.
+        on_batch: Called before each batch; an exception that it raises ends the evaluation.
+        world: The ranks that share the work.
+
+    Returns:
+        Loss, accuracy, confusion matrix, per-class metrics, calibration and the probabilities of each image.
+
+    Raises:
+        RuntimeError: For a model that does not take images of this size.
+
+    Example:
+        >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
+        >>> keys = ("mean", "std", "class_names")
+        >>> evaluate(model, data.test, **{key: metadata[key] for key in keys}).accuracy
+    """
+    device = device or Device(next(model.parameters()).device, torch.float32)
+    was_training = model.training
+    model.eval()
+    logits_NK = torch.zeros(len(split), len(class_names))
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(split), EVAL_BATCH_SIZE * world.size):
+                if on_batch is not None:
+                    on_batch()
+                start = first + EVAL_BATCH_SIZE * world.rank
+                if start >= len(split):
+                    break  # the last turn was another rank's
+                shard = slice(start, start + EVAL_BATCH_SIZE)
+                images_NCHW = device.move(normalise(split.images_NHWC[shard], mean, std))
+                with device.autocast():
+                    views = [model(view).float() for view in _tta_views(images_NCHW, tta)]
+                logits_NK[shard] = torch.stack(views).mean(dim=0).cpu()
+    finally:
+        model.train(was_training)
+    world.all_reduce_sum(logits_NK)  # each row is one rank's, and 0 on the others
+    return compute_metrics(logits_NK, torch.from_numpy(split.labels_N), tuple(class_names))
+
+
+def _tta_views(images_NCHW: Tensor, tta: str) -> list[Tensor]:
+    views = [images_NCHW]
+    if tta == "flip-shift":
+        padded = functional.pad(images_NCHW, (1, 1, 1, 1), mode="reflect")
+        height, width = images_NCHW.shape[2:]
+        views += [padded[:, :, :height, :width], padded[:, :, 2 : height + 2, 2 : width + 2]]
+    return views + [view.flip(3) for view in views] if tta != "none" else views

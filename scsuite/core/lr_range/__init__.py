@@ -1,0 +1,1 @@
+"""The learning-rate range test: the sweep, and the rules that read LR bounds from its curves."""

@@ -1,0 +1,297 @@
+"""The learning-rate range test: a short training in which the learning rate rises from step to step.
+
+In: a dataset and a `LrRangeConfig`. Out: a `RangeTest` with the curves, each rule's suggestion, and the LR bounds with a
+reason; or a `TrainConfig` with its bounds found.
+"""
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scsuite.core import schedule
+from scsuite.core.augment import policy_dict
+from scsuite.core.config import (
+    MIN_RANGE_TEST_STEPS,
+    MOMENTUM,
+    MOMENTUM_MIN,
+    LrRangeConfig,
+    RecipeConfig,
+    TrainConfig,
+)
+from scsuite.core.dataset import Dataset
+from scsuite.core.device import deterministic_algorithms
+from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.errors import InputError, UsageError
+from scsuite.core.evaluation.evaluate import evaluate
+from scsuite.core.lr_range.rules import (
+    DIVERGENCE_FACTOR,
+    NUM_WARMUP_STEPS,
+    RULES,
+    ExponentialAverage,
+    Float1D,
+    LrSweep,
+    choose_bounds,
+    explain,
+    find_landmarks,
+    geometric_mean,
+    make_sweep,
+    make_warnings,
+    reference_lr_max,
+    smoothing_window,
+)
+from scsuite.core.runs.results import StepResult, read_result
+from scsuite.core.training.loader import Batch, TrainLoader
+from scsuite.core.training.setup import TrainSetup, check_batch_size, make_policy, make_setup, split_validation
+from scsuite.core.training.step import launch_step, read_step_outputs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OnStep = Callable[[StepResult, int], None]
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """All sweeps, each rule's suggestion (geometric mean over the repeats), and the LR bounds with their reason.
+
+    `loss_source` names the images that the losses are of; `conditions` are the settings that the bounds hold for.
+    """
+
+    sweeps: tuple[LrSweep, ...]
+    suggestions: dict[str, float]
+    lr_min: float
+    lr_max: float
+    reason: str
+    warnings: tuple[str, ...]
+    loss_source: str
+    curve: str
+    conditions: dict[str, Any]
+
+    def plot(self) -> "Figure":
+        """Return a figure of loss and accuracy over the learning rate, with the bounds and the suggestions."""
+        from scsuite.report.figures import lr_range
+
+        return lr_range(self)
+
+
+def range_test(
+    data: Dataset, config: LrRangeConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS
+) -> RangeTest:
+    """Run the range test `config.repeats` times, each with fresh weights, and choose the LR bounds.
+
+    Args:
+        data: The images to train on.
+        config: The recipe, and the learning rates of the sweep.
+        on_step: Called with each step's result and the number of its repeat; an exception that it raises ends the test.
+        world: The ranks that share the work.
+
+    Returns:
+        The curves, the suggestions of the rules, `lr_min`, `lr_max` and the `reason` for them.
+
+    Raises:
+        DivergedError: If the loss is not finite before ten steps are done.
+        UsageError: For settings that the data or this machine does not allow.
+
+    Example:
+        >>> data = load_dataset("shapes", limit_train=2000, limit_test=500)
+        >>> test = range_test(data, LrRangeConfig(width=0.25, batch_size=64))
+        >>> test.lr_min, test.lr_max
+    """
+    configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
+    sweeps = tuple(
+        _run_sweep(data, repeat_config, repeat, on_step, world) for repeat, repeat_config in enumerate(configs)
+    )
+    suggestions = {name: geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
+    train, val = split_validation(data.train, config.val_split)
+    train_steps = config.train_epochs * schedule.num_steps_per_epoch(len(train), config.batch_size)
+    landmarks, reference_lr = [find_landmarks(sweep) for sweep in sweeps], reference_lr_max(config, train_steps)
+    bounds = [choose_bounds(marks, reference_lr) for marks in landmarks]
+    lr_min, lr_max = (geometric_mean(ends) for ends in zip(*bounds, strict=True))
+    return RangeTest(
+        sweeps=sweeps,
+        suggestions=suggestions,
+        lr_min=lr_min,
+        lr_max=lr_max,
+        reason=explain(landmarks, reference_lr),
+        warnings=tuple(make_warnings(sweeps, landmarks, [high for _, high in bounds], num_sweep_steps(config, len(train)))),
+        loss_source="training images" if val is None else f"{len(val)} held-out images",
+        curve=config.curve,
+        conditions=range_test_conditions(
+            data, config, policy_dict(make_policy(config, train)), epochs=config.train_epochs
+        ),
+    )
+
+
+def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """Return the settings that found LR bounds hold for; `epochs` are those of the training.
+
+    `train` warns when it uses bounds that were found under other settings.
+    """
+    # Of the policy only the transforms count: its mean and std follow the data, which the fingerprint identifies.
+    transforms = [part["__class_fullname__"] for part in policy["transforms"]]
+    return {
+        "data": data.fingerprint,
+        "train_images": len(data.train) - config.val_split,
+        "epochs": epochs,
+        "batch_size": config.batch_size,
+        "width": config.width,
+        "optimizer": config.optimizer,
+        "weight_decay": config.weight_decay,
+        "label_smoothing": config.label_smoothing,
+        "dropout": config.dropout,
+        "gradient_centralization": config.gradient_centralization,
+        "whitening_init": config.whitening_init,
+        "identity_init": config.identity_init,
+        "ghost_batch_size": config.ghost_batch_size,
+        "bn_weight_decay": config.bn_weight_decay,
+        "alternate_flips": config.uses_alternating_flip,
+        "cycle_momentum": config.cycle_momentum,
+        "l1": config.l1,
+        "augmentation": " > ".join(transforms),
+    }
+
+
+def num_sweep_steps(config: LrRangeConfig, num_images: int) -> int:
+    """Return the length of the sweep: `steps`, or `epochs` times the steps of an epoch.
+
+    Raises UsageError if the epochs have fewer than NUM_WARMUP_STEPS steps.
+    """
+    if config.epochs is None:
+        return config.steps
+    steps_per_epoch = schedule.num_steps_per_epoch(num_images, config.batch_size)
+    num_steps = round(config.epochs * steps_per_epoch)
+    if num_steps < NUM_WARMUP_STEPS:
+        raise UsageError(
+            "option", "--epochs", expected=f"{NUM_WARMUP_STEPS} steps or more, at {steps_per_epoch} per epoch",
+            found=f"{config.epochs:g} epochs, {num_steps} steps", hint="Raise --epochs, lower --bs, or give --steps.",
+        )  # fmt: skip
+    return num_steps
+
+
+def sweep_lrs(config: LrRangeConfig, num_images: int) -> Float1D:
+    """Return the learning rate of each step."""
+    num_steps = num_sweep_steps(config, num_images)
+    curve = {"exp": schedule.exponential, "linear": schedule.linear}[config.curve]
+    return np.array(
+        [curve(step, lr_start=config.lr_start, lr_end=config.lr_end, num_steps=num_steps) for step in range(num_steps)]
+    )
+
+
+def check_range_test(data: Dataset, config: LrRangeConfig, world: World) -> None:
+    """Raise UsageError or InputError for settings that do not fit the data, before anything is written."""
+    train, _ = split_validation(data.train, config.val_split)
+    check_batch_size(len(train), config.batch_size, world)
+    num_sweep_steps(config, len(train))
+
+
+def _run_sweep(data: Dataset, config: LrRangeConfig, repeat: int, on_step: OnStep | None, world: World) -> LrSweep:
+    """Do the steps of one repeat, until the learning rates or the patience with a rising loss end."""
+    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM  # that of the peak
+    setup = make_setup(data, config, momentum, world)
+    lrs_L = sweep_lrs(config, len(setup.train))
+    rows: list[tuple[float, float]] = []
+    average, lowest, diverged = ExponentialAverage(smoothing_window(len(lrs_L))), math.inf, False
+    start_time = time.perf_counter()
+    for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _cycle_epochs(setup.loader), strict=False)):
+        (values,) = read_step_outputs([launch_step(setup, batch, step, lr, momentum)])
+        if values is None:
+            diverged = True
+            break
+        loss, num_correct = values
+        num_images = setup.loader.batch_size_at(step)
+        if on_step is not None:
+            seconds = time.perf_counter() - start_time
+            on_step(StepResult(step, lr, momentum, loss, num_correct, num_images, seconds), repeat)
+        accuracy = num_correct / num_images
+        if setup.val is not None:
+            loss, accuracy = _evaluate_val(setup)
+        if not math.isfinite(loss):  # of held-out images, after an update that was finite itself
+            diverged = True
+            break
+        rows.append((loss, accuracy))
+        smooth_loss = average.update(loss)
+        lowest = min(lowest, smooth_loss)
+        diverged = smooth_loss > DIVERGENCE_FACTOR * lowest
+        if diverged:
+            break
+        start_time = time.perf_counter()
+    return make_sweep(config.seed, lrs_L, rows, diverged)
+
+
+def _evaluate_val(setup: TrainSetup) -> tuple[float, float]:
+    assert setup.val is not None
+    evaluation = evaluate(
+        setup.model, setup.val, mean=setup.mean, std=setup.std, class_names=setup.class_names, device=setup.device,
+        world=setup.world,
+    )  # fmt: skip
+    return evaluation.loss, evaluation.accuracy
+
+
+def _cycle_epochs(loader: TrainLoader) -> Iterator[Batch]:
+    for epoch in itertools.count():
+        yield from loader.epoch(epoch)
+
+
+def range_test_config(config: TrainConfig, num_images: int) -> LrRangeConfig:
+    """Return the range test under the conditions of a training on `num_images`; a short training has a shorter test."""
+    test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
+    num_steps = config.epochs * schedule.num_steps_per_epoch(num_images - config.val_split, config.batch_size)
+    test = replace(test, train_epochs=config.epochs, steps=min(test.steps, max(MIN_RANGE_TEST_STEPS, num_steps)))
+    if config.optimizer == "adamw":  # its steps do not shrink with the gradient, so its learning rates are far smaller
+        test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)
+    return test
+
+
+def find_lr_bounds(
+    data: Dataset, config: TrainConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS
+) -> tuple[TrainConfig, RangeTest]:
+    """Return the configuration with the LR bounds that a range test under its conditions finds, and the range test."""
+    with deterministic_algorithms(config.deterministic):
+        test = range_test(data, range_test_config(config, len(data.train)), on_step=on_step, world=world)
+    return replace(config, lr_min=test.lr_min, lr_max=test.lr_max), test
+
+
+@dataclass(frozen=True)
+class LrBounds:
+    """The LR bounds of an lr-range run, and the settings that they hold for."""
+
+    lr_min: float
+    lr_max: float
+    conditions: Mapping[str, Any]
+
+
+def read_lr_bounds(run: str) -> LrBounds:
+    """Read the LR bounds of an lr-range run. Raises InputError for anything but a complete one."""
+    result = read_result(run, "lr-range")
+    lr_min, lr_max, conditions = (result.get(key) for key in ("lr_min", "lr_max", "conditions"))
+    hint = "Run scsuite lr-range again."
+    is_number = all(type(lr) in (int, float) for lr in (lr_min, lr_max))
+    if not is_number or not 0 < lr_min < lr_max <= sys.float_info.max:  # type: ignore[operator]
+        raise InputError(
+            "run", run, expected="finite learning rates, 0 < lr_min < lr_max", found=f"{lr_min!r:.40} and {lr_max!r:.40}",
+            hint=hint,
+        )  # fmt: skip
+    if not isinstance(conditions, dict):
+        raise InputError("run", run, expected="the conditions of its bounds", found=f"{conditions!r:.40}", hint=hint)
+    return LrBounds(lr_min, lr_max, conditions)  # type: ignore[arg-type]
+
+
+def condition_warnings(bounds: LrBounds, config: TrainConfig, data: Dataset) -> list[str]:
+    """Return a warning for each setting in which a training differs from the range test of its LR bounds."""
+    train, _ = split_validation(data.train, config.val_split)
+    current = range_test_conditions(data, config, policy_dict(make_policy(config, train)), epochs=config.epochs)
+    warnings = []
+    for name, value in current.items():
+        saved = bounds.conditions.get(name, "unknown")
+        if name == "data" and saved != value:  # fingerprints mean nothing to a reader
+            warnings.append(f"LR from {config.lr_from} was found on other data")
+        elif saved != value:
+            setting = name.replace("_", " ")
+            warnings.append(f"LR from {config.lr_from} was found with {setting} {saved!s:.80}; this run uses {value}")
+    return warnings

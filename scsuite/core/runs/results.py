@@ -1,0 +1,284 @@
+"""The JSON contract: one frozen dataclass per command. The order of the fields is the order of the keys.
+
+In: what a command computed. Out: plain values, fit for result.json and --json. Accuracies are fractions in [0, 1],
+losses means per image in nats, durations seconds.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scsuite import __version__
+from scsuite.core.config import MAX_PLOTTED_STEPS
+from scsuite.core.errors import InputError, one_line
+from scsuite.core.files import read_regular_file
+from scsuite.core.schedule import OneCycle
+
+MAX_CSV_BYTES = 2**30  # ten million steps
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer update.
+
+    `loss` is the mean cross entropy of the batch, without L1 and label smoothing; `seconds` includes waiting for data.
+    """
+
+    step: int
+    lr: float
+    momentum: float
+    loss: float
+    num_correct: int
+    num_images: int
+    seconds: float
+
+
+class StepRow(NamedTuple):
+    """A row of steps.csv."""
+
+    step: int
+    lr: float
+    momentum: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1, and a row of metrics.csv.
+
+    `step` is the number of steps done; `lr` and `momentum` are those of the last step. Test and validation values are
+    those of the averaged weights where there is an average; `test_*_no_ema` are those of the raw weights, after the last
+    epoch only.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    momentum: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    images_per_second: float
+    seconds: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    test_loss_no_ema: float | None = None
+    test_accuracy_no_ema: float | None = None
+
+    def eval_loss(self, split: str) -> float | None:
+        """Return the loss on `split`: test or val."""
+        return self.test_loss if split == "test" else self.val_loss
+
+    def eval_accuracy(self, split: str) -> float | None:
+        """Return the accuracy on `split`: test or val."""
+        return self.test_accuracy if split == "test" else self.val_accuracy
+
+
+EPOCH_COLUMNS = tuple(column.name for column in fields(EpochResult))
+STEP_COLUMNS = StepRow._fields
+
+
+@dataclass(frozen=True)
+class TrainHistory:
+    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val."""
+
+    epochs: tuple[EpochResult, ...]
+    steps: tuple[StepRow, ...]
+    steps_per_epoch: int
+    eval_split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """What every command reports. Paths are absolute."""
+
+    command: str
+    version: str = __version__
+    status: str = "ok"
+    run_dir: str | None = None
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: lists for tuples, dictionaries for dataclasses."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZigzagResult(CommandResult):
+    """A drawn learning-rate curve."""
+
+    command: str = "zigzag"
+    policy: str
+    lr_min: float
+    lr_max: float
+    steps_per_epoch: int
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrRangeResult(CommandResult):
+    """A range test: the LR bounds, each rule's suggestion, the number of steps of each repeat, and the conditions."""
+
+    command: str = "lr-range"
+    lr_min: float
+    lr_max: float
+    reason: str
+    suggestions: dict[str, float]
+    steps: tuple[int, ...]
+    conditions: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinalMetrics:
+    """The last epoch: of the averaged weights where there is an average; `*_no_ema`: of the raw weights then."""
+
+    test_accuracy: float
+    test_loss: float
+    train_loss: float
+    train_accuracy: float
+    test_accuracy_no_ema: float | None
+    test_loss_no_ema: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(CommandResult):
+    """A complete training. `best` names its epoch, its accuracy and the split that it was selected on."""
+
+    command: str = "train"
+    epochs: int
+    seed: int
+    lr_min: float
+    lr_max: float
+    images_per_second: float | None
+    final: FinalMetrics
+    best: dict[str, Any]
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult(CommandResult):
+    """An evaluation of a trained network on the test images."""
+
+    command: str = "evaluate"
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    top5_accuracy: float | None
+    loss: float
+    ece: float
+    macro: dict[str, float]
+    num_images: int
+    per_class: list[dict[str, Any]]
+    confusion_matrix: list[list[int]]
+    confusion_normalized: list[list[float]]
+    most_confused: list[dict[str, Any]]
+    num_misclassified: int
+    misclassified: list[dict[str, Any]]
+    tta: dict[str, Any] | None
+    data: str
+    checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradcamResult(CommandResult):
+    """Class activation maps of some images, and how faithful they are."""
+
+    command: str = "gradcam"
+    method: str
+    layer: str
+    images: list[dict[str, Any]]
+    faithfulness: dict[str, dict[str, Any]]
+    maps: str | None
+    overlays: list[str] | None
+    checkpoint: str
+
+
+def read_result(spec: str | Path, command: str) -> dict[str, Any]:
+    """Return the result of a run of `command`. Raises InputError for anything else."""
+    path = Path(spec)
+    path = path / "result.json" if os.path.isdir(path) else path  # noqa: PTH112 - returns False for a long name
+    hint = f"Give a directory that scsuite {command} made."
+    try:
+        result = json.loads(read_regular_file(path, "run"))
+    except (ValueError, RecursionError):
+        raise InputError("run", path, expected="a JSON object", found="something else", hint=hint) from None
+    found = result.get("command") if isinstance(result, dict) else None
+    if found != command:
+        raise InputError("run", path, expected=f"the result of {command}", found=f"that of {found}", hint=hint)
+    return dict(result)
+
+
+def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
+    """Return the planned cycle of a training run, and the learning rate of each step done.
+
+    Raises InputError for a directory that is not a training run.
+    """
+    try:
+        lrs_done = [row.lr for row in read_steps(run)]
+        cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])
+        if cycle.num_steps > MAX_PLOTTED_STEPS:
+            raise ValueError(f"{cycle.num_steps:,} steps")
+        if invalid := [lr for lr in lrs_done if not 0 < lr <= sys.float_info.max]:
+            raise ValueError(f"a learning rate of {invalid[0]}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "run", run, expected="the schedule and the learning rates of a training run", found=one_line(error),
+            hint="Give a directory that scsuite train made.",
+        ) from None  # fmt: skip
+    return cycle, lrs_done
+
+
+def read_steps(run: Path) -> list[StepRow]:
+    """Return the rows of steps.csv as numbers. Raises InputError where there are none, or other values."""
+    return [StepRow(**row) for row in _read_records(run / "steps.csv")]
+
+
+def read_epochs(run: Path) -> list[EpochResult]:
+    """Return the rows of metrics.csv as numbers. Raises InputError where there are none, or other values."""
+    return [EpochResult(**row) for row in _read_records(run / "metrics.csv")]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one for a file that is missing or damaged."""
+    with contextlib.suppress(InputError, ValueError, RecursionError):
+        values = json.loads(read_regular_file(path, "run"))
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Return the lines of a CSV file without quoted values; none where there is no such file."""
+    if not path.exists():
+        return []
+    text = read_regular_file(path, "run", MAX_CSV_BYTES).decode(errors="replace")
+    return [line.split(",") for line in text.split("\n") if line]
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of a CSV file as numbers by column; an empty cell is None."""
+    hint = "Give a training run."
+    header, *rows = read_csv(path) or [[]]
+    if not header:
+        raise InputError("run", path, expected="the rows of a training run", found="none", hint=hint)
+    try:
+        return [dict(zip(header, map(_number, header, row), strict=True)) for row in rows if len(row) == len(header)]
+    except ValueError as error:
+        raise InputError("run", path, expected="numbers", found=one_line(error), hint=hint) from None
+
+
+def _number(column: str, text: str) -> int | float | None:
+    if text == "":
+        return None
+    return int(text) if column in ("epoch", "step") else float(text)

@@ -1,0 +1,1 @@
+"""Training: loader, optimizer, set-up, step, state, trainer, loop, checkpoints and resume."""

@@ -1,0 +1,170 @@
+"""Resuming: what a run directory and its checkpoint have to agree on, and loading the state into a trainer.
+
+In: a run directory or a checkpoint. Out: the run's own configuration; a trainer at the saved position.
+"""
+
+import reprlib
+import warnings
+from collections.abc import Mapping, Set
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scsuite.core.config import RESULT_NEUTRAL_OPTIONS, TrainConfig, flag_name
+from scsuite.core.errors import InputError, UsageError
+from scsuite.core.model.checkpoint import (
+    EMA_PREFIX,
+    MODEL_PREFIX,
+    OPTIMIZER_PREFIX,
+    SCALER_PREFIX,
+    Checkpoint,
+    check_tensors,
+    load_model,
+    read_checkpoint,
+)
+from scsuite.core.runs.results import read_epochs, read_steps
+from scsuite.core.runs.rundir import RunDir, latest_checkpoint
+from scsuite.core.training.optimizer import OPTIMIZER_STATE_KEYS, parameters_by_name
+from scsuite.core.training.state import TrainState
+from scsuite.core.training.trainer import Trainer
+
+# Options that say where a dataset comes from: its fingerprint identifies it, and lr_from has been replaced by its values.
+_IDENTIFIED_OTHERWISE = frozenset({"data", "test_split", "limit_train", "limit_test", "lr_from", "device", "precision"})
+
+
+def resume(trainer: Trainer, path: Path) -> None:
+    """Load a run directory's newest intact checkpoint, or a file with a complete state, into a trainer.
+
+    Raises InputError for a file without a state, or of a run on other data or under other settings.
+    """
+    if path.is_dir():
+        checkpoint, problems = latest_checkpoint(path)
+        for problem in problems:
+            warnings.warn(f"skipped a damaged checkpoint: {problem}", stacklevel=3)
+        if checkpoint is None:
+            raise InputError(
+                "run", path, expected="a run with a checkpoint", found="none", hint="Give a run that was stopped."
+            )
+    else:
+        checkpoint = read_checkpoint(path)
+    load_state(trainer, checkpoint)
+    if path.is_dir():
+        load_history(trainer, path)
+
+
+def load_history(trainer: Trainer, run: Path) -> None:
+    """Read the rows of a run directory up to the trainer's position."""
+    trainer.epochs = read_epochs(run)[: trainer.num_epochs_done] if trainer.num_epochs_done else []
+    trainer.steps = read_steps(run)[: trainer.state.step]
+
+
+def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Move a trainer to the position of a checkpoint.
+
+    Raises InputError for a file without a state, or of a run on other data or under other settings.
+    """
+    if "state" not in checkpoint.metadata:
+        raise InputError(
+            "cannot resume", checkpoint.path, expected="a training state", found="weights only",
+            hint="Resume from a run directory with checkpoints/.",
+        )  # fmt: skip
+    current, saved = trainer.metadata(), {"world_size": 1, **checkpoint.metadata}
+    for name in ("data", "class_names", "network", "policy", "augment_backend", "precision", "world_size"):
+        _check_equal(checkpoint.path, name, saved.get(name), current[name])
+    for name in current["config"].keys() - RESULT_NEUTRAL_OPTIONS - _IDENTIFIED_OTHERWISE:
+        _check_equal(checkpoint.path, name, saved["config"].get(name), current["config"][name])
+    try:
+        state = TrainState.from_dict(saved["state"])
+        state.validate(
+            num_steps=trainer.cycle.num_steps, steps_per_epoch=trainer.cycle.steps_per_epoch,
+            batch_size=trainer.config.batch_size, num_images=len(trainer.setup.train), eval_split=trainer.eval_split,
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(
+            "cannot resume", checkpoint.path, expected=f"a position in {trainer.cycle.num_steps} steps", found=error,
+            hint="Resume from another directory, or start a new run.",
+        ) from None  # fmt: skip
+    trainer.raw_model.load_state_dict(load_model(checkpoint).state_dict())
+    if trainer.ema is not None:
+        trainer.ema.model.load_state_dict(load_model(checkpoint, EMA_PREFIX).state_dict())
+    _load_optimizer_state(trainer, checkpoint)
+    trainer.state = state
+
+
+def _check_equal(path: Path, name: str, saved: Any, current: Any) -> None:
+    if current != saved:
+        raise InputError(
+            "cannot resume", path, expected=f"the same {name}: {reprlib.repr(saved)}", found=reprlib.repr(current),
+            hint="Start a new run.",
+        )  # fmt: skip
+
+
+def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    setup, keys = trainer.setup, OPTIMIZER_STATE_KEYS[trainer.config.optimizer]
+    parameters = parameters_by_name(trainer.raw_model, setup.optimizer)
+    if setup.scaler.is_enabled() and not any(name.startswith(OPTIMIZER_PREFIX) for name in checkpoint.tensors):
+        parameters = {}  # the scaler has skipped every update so far
+    expected = {
+        f"{OPTIMIZER_PREFIX}{key}.{name}": torch.zeros(()) if key == "step" else parameter
+        for name, parameter in parameters.items()
+        for key in keys
+    }
+    expected |= {SCALER_PREFIX + key: torch.tensor(value) for key, value in setup.scaler.state_dict().items()}
+    networks = MODEL_PREFIX if trainer.ema is None else (MODEL_PREFIX, EMA_PREFIX)
+    saved = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(networks)}
+    check_tensors(checkpoint.path, f"the state of {trainer.config.optimizer}", expected, saved)
+    # In the weight's memory layout: the fused update walks both in memory order and does not check strides.
+    matched_layout = {name: torch.empty_like(tensor).copy_(saved[name]) for name, tensor in expected.items()}
+    states = {
+        index: {key: matched_layout[f"{OPTIMIZER_PREFIX}{key}.{name}"] for key in keys}
+        for index, name in enumerate(parameters)
+    }
+    setup.optimizer.load_state_dict({**setup.optimizer.state_dict(), "state": states})
+    if scaler := {name.removeprefix(SCALER_PREFIX): saved[name].item() for name in saved if name.startswith(SCALER_PREFIX)}:
+        setup.scaler.load_state_dict(scaler)
+
+
+def read_resume_config(
+    run: RunDir, checkpoint: Checkpoint | None, requested: TrainConfig, explicit: Set[str]
+) -> TrainConfig:
+    """Return the configuration of a run to resume.
+
+    Raises InputError where config.yaml was changed, UsageError for an explicit option with another value than the run's.
+    """
+    saved = run.config() if checkpoint is None else _check_config_file(run, checkpoint)
+    return merge_resume_settings(saved, requested, explicit, run.path)
+
+
+def _check_config_file(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the settings in a checkpoint if config.yaml has the same: a change to the file would have no effect."""
+    in_file, in_checkpoint = run.config(), checkpoint.metadata["config"]
+    for name, value in in_checkpoint.items():
+        if name not in RESULT_NEUTRAL_OPTIONS and in_file.get(name) != value:
+            raise InputError(
+                "run", run.path / "config.yaml", expected=f"{name} {value}, as in {checkpoint.path.name}",
+                found=reprlib.repr(in_file.get(name)), hint="Restore config.yaml, or start a new run.",
+            )  # fmt: skip
+    return dict(in_checkpoint)
+
+
+def merge_resume_settings(
+    saved: Mapping[str, Any], requested: TrainConfig, explicit: Set[str], run: Path
+) -> TrainConfig:
+    """Return the run's configuration with the explicit options that change no number; others must be equal."""
+    if missing := [item.name for item in fields(TrainConfig) if item.name not in saved]:
+        raise InputError(
+            "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
+            hint="Give a directory that scsuite train made, or resume with the version that started it.",
+        )  # fmt: skip
+    config = TrainConfig.from_saved(saved, run / "config.yaml")
+    for item in fields(TrainConfig):
+        old, new = getattr(config, item.name), getattr(requested, item.name)
+        is_auto_lr = item.name in ("lr_min", "lr_max", "lr_from") and (new is None or item.name == "lr_from")
+        if item.name in explicit and item.name not in RESULT_NEUTRAL_OPTIONS and old != new and not is_auto_lr:
+            raise UsageError(
+                "option", flag_name(item), expected=f"{old}, as in {run}", found=new,
+                hint="Leave the option out, or start a new run.",
+            )  # fmt: skip
+    return replace(config, **{name: getattr(requested, name) for name in RESULT_NEUTRAL_OPTIONS & explicit})

@@ -1,0 +1,123 @@
+"""What a training and a range test build before their first step: images, policy, loader, network, optimizer, scaler.
+
+In: a dataset and a recipe. Out: one `TrainSetup`, built the same way for both.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scsuite.core.augment import Backend, choose_backend, load_policy, normalise, policy_dict, policy_mean_std
+from scsuite.core.config import RecipeConfig
+from scsuite.core.dataset import Dataset, Split, split_holdout
+from scsuite.core.device import Device, resolve_device
+from scsuite.core.distributed import World
+from scsuite.core.errors import InputError, UsageError
+from scsuite.core.model.initialization import identity_init, whitening_init
+from scsuite.core.model.network import ResNet3, build_model
+from scsuite.core.seeding import keyed_seed
+from scsuite.core.training.loader import TrainLoader
+from scsuite.core.training.optimizer import make_optimizer
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+NUM_WHITENING_IMAGES = 256  # 230,400 patches, for 27 components
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """The parts of a training. `mean` and `std` are those that the policy normalises with, in [0, 1]."""
+
+    config: RecipeConfig
+    train: Split
+    val: Split | None
+    class_names: tuple[str, ...]
+    device: Device
+    policy: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    backend: Backend
+    loader: TrainLoader
+    model: ResNet3
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    world: World
+
+
+def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: World) -> TrainSetup:
+    """Build all parts from the recipe's seed. `momentum` is that of the first step.
+
+    Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
+    """
+    device = resolve_device(config.device, config.precision, world)
+    train, val = split_validation(data.train, config.val_split)
+    policy = make_policy(config, train)
+    mean, std = policy_mean_std(policy)
+    backend = choose_backend(config.augment_backend, policy)
+    loader = TrainLoader(
+        train,
+        policy,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        batched=backend.batched,
+        device=device.device,
+        workers=config.workers,
+        shard=world.shard,
+        alternate_flips=config.uses_alternating_flip,
+    )
+    model = init_model(len(data.class_names), config, device, whitening_images(train, mean, std), world)
+    optimizer = make_optimizer(model, config, momentum)
+    return TrainSetup(
+        config, train, val, data.class_names, device, policy_dict(policy), mean, std, backend, loader, model, optimizer,
+        device.grad_scaler(), world,
+    )  # fmt: skip
+
+
+def split_validation(train: Split, num_images: int) -> tuple[Split, Split | None]:
+    """Return the images to train on, and those that --val-split holds out, if any."""
+    return split_holdout(train, num_images) if num_images else (train, None)
+
+
+def check_batch_size(num_images: int, batch_size: int, world: World) -> None:
+    """Raise InputError where not even one batch is full, UsageError where a batch has fewer images than ranks."""
+    if batch_size < world.size:
+        raise UsageError(
+            "option", "--bs", expected=f"at least one image for each of {world.size} ranks", found=batch_size,
+            hint="Raise --bs or start fewer processes.",
+        )  # fmt: skip
+    if batch_size > num_images:
+        raise InputError(
+            "too few images", "--bs", expected=f"at least one batch of {batch_size}", found=f"{num_images} images",
+            hint="Lower --bs or use more images.",
+        )  # fmt: skip
+
+
+def make_policy(config: RecipeConfig, train: Split) -> "Compose":
+    """Return the augmentation policy of these training images. Raises InputError as `load_policy` does."""
+    return load_policy(config.augment, *train.mean_std(), flip=not config.uses_alternating_flip)
+
+
+def whitening_images(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return about 256 evenly spaced training images, normalised, used to initialise the whitening filters."""
+    return normalise(split.images_NHWC[:: -(-len(split) // NUM_WHITENING_IMAGES)], mean, std)
+
+
+def init_model(num_classes: int, config: RecipeConfig, device: Device, images_NCHW: Tensor, world: World) -> ResNet3:
+    """Return the network with the initial weights of the seed, on the device; `images_NCHW` give the whitening filters."""
+    model = build_model(
+        num_classes, config.width, dropout=config.dropout, ghost_batch_size=config.ghost_batch_size,
+        seed=keyed_seed(config.seed, "weights"),
+    )  # fmt: skip
+    if config.whitening_init:
+        whitening_init(model, images_NCHW)
+    if config.identity_init:
+        identity_init(model)
+    model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.whitening_init and world.size > 1:
+        # Rank 0's filters on all ranks: on another machine, or with other threads, the last digits can differ.
+        weight = model.get_parameter("prep.0.weight").detach()
+        world.all_reduce_sum(weight if world.is_main_process else weight.zero_())
+    return model

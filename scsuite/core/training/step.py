@@ -1,0 +1,130 @@
+"""One training step: forward pass, backward pass and update, without waiting for the device.
+
+In: a `TrainSetup`, a batch, a learning rate and a momentum. Out: a `StepOutput` whose values are still on the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scsuite.core.device import Device
+from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.model.network import KeyedDropout
+from scsuite.core.seeding import keyed_seed
+from scsuite.core.training.loader import Batch
+from scsuite.core.training.optimizer import set_lr_and_momentum
+from scsuite.core.training.setup import TrainSetup
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Result of one training step as device tensors; reading a value synchronizes with the device."""
+
+    loss: Tensor  # mean cross entropy of the batch, without L1 and label smoothing
+    num_correct: Tensor
+    non_finite: Tensor  # 1.0 once a loss or gradient was NaN or infinite, in this step or an earlier one; else 0.0
+
+
+def launch_step(setup: TrainSetup, batch: Batch, step: int, lr: float, momentum: float) -> StepOutput:
+    """Run a step of a training or a range test with this learning rate and momentum."""
+    config = setup.config
+    set_lr_and_momentum(setup.optimizer, lr, momentum)
+    reseed_dropout(setup.model, config.seed, step, setup.device.device, setup.world)
+    return train_step(
+        setup.model, setup.optimizer, setup.scaler, batch,
+        device=setup.device, label_smoothing=config.label_smoothing, l1=config.l1, world=setup.world,
+        num_images=setup.loader.batch_size_at(step),
+    )  # fmt: skip
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    *,
+    device: Device,
+    label_smoothing: float,
+    l1: float,
+    world: World = SINGLE_PROCESS,
+    num_images: int = 0,
+) -> StepOutput:
+    """Run one forward pass, backward pass and update.
+
+    With several ranks `batch` is this rank's shard of a batch of `num_images`: loss, correct predictions and gradients
+    are those of the whole batch, and the same bits on every rank, so each rank does the same update.
+
+    Once a loss or gradient is NaN or infinite, this and every later update is skipped. The flag is the fused optimizer's
+    `found_inf` tensor, so no synchronization is needed.
+    """
+    images_NCHW = device.move(batch.images_NCHW)
+    labels_N = batch.labels_N.to(device.device, non_blocking=device.is_cuda)
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    with device.autocast():
+        logits_NK = model(images_NCHW).float()
+    loss = _batch_loss(logits_NK, labels_N, label_smoothing, world, num_images)
+    penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
+    scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
+    logits_NK = logits_NK.detach()
+    # Reported without label smoothing, so that it can be compared with the test loss.
+    loss = _batch_loss(logits_NK, labels_N, 0.0, world, num_images) if label_smoothing else loss.detach()
+    num_correct = (logits_NK.argmax(dim=1) == labels_N).sum()
+    if world.size > 1:
+        loss, num_correct = _all_reduce_step(model, world, len(labels_N) / num_images, loss, num_correct)
+    non_finite = (~loss.isfinite()).float()
+    if scaler.is_enabled():
+        # The scaler skips updates that overflow fp16 and lowers its scale: only the loss shows divergence.
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        earlier: Tensor = getattr(optimizer, "found_inf", non_finite)
+        non_finite = torch.stack([non_finite, (~norm.isfinite()).float(), earlier]).amax()
+        optimizer.found_inf = non_finite  # type: ignore[attr-defined]
+        optimizer.step()
+    return StepOutput(loss, num_correct, non_finite)
+
+
+def _batch_loss(logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, world: World, num_images: int) -> Tensor:
+    """Return the mean cross entropy of the batch; with several ranks this shard's part of it, 0 for no images."""
+    if world.size == 1:
+        return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
+    return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing, reduction="sum") / num_images
+
+
+def _all_reduce_step(
+    model: nn.Module, world: World, shard_fraction: float, loss: Tensor, num_correct: Tensor
+) -> list[Tensor]:
+    """Sum gradients, loss and correct predictions over the ranks in one message; return the last two.
+
+    `shard_fraction` is this rank's fraction of the batch. It weights the running statistics of batch norm, which each
+    rank takes over its own images, as in torch's DistributedDataParallel; afterwards they are the same on all ranks.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    running_stats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    packed = [*gradients, *torch._foreach_mul(running_stats, shard_fraction), loss, num_correct.float()]  # exact to 2^24
+    flat = world.all_reduce_sum(torch.cat([tensor.flatten() for tensor in packed]))
+    chunks = torch.split(flat, [tensor.numel() for tensor in packed])
+    reduced = [chunk.view(tensor.shape) for chunk, tensor in zip(chunks, packed, strict=True)]
+    torch._foreach_copy_([*gradients, *running_stats], reduced[:-2])
+    return reduced[-2:]
+
+
+def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] | None]:
+    """Wait for steps, once for all: return loss and correct predictions of each, None from the first non-finite one on."""
+    # fp64 holds fp32 losses and counts of images exactly.
+    rows = [torch.stack([o.loss.double(), o.num_correct.double(), o.non_finite.double()]) for o in outputs]
+    return [None if bad else (loss, int(num_correct)) for loss, num_correct, bad in torch.stack(rows).tolist()]
+
+
+def reseed_dropout(
+    model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS
+) -> None:
+    """Fix the dropout masks of a step; each rank has its own."""
+    for module in model.modules():
+        if isinstance(module, KeyedDropout) and module.p:
+            module.reseed(keyed_seed(seed, "dropout", step * world.size + world.rank), device)

@@ -1,0 +1,187 @@
+"""A training run as one object: data, set-up, schedule, averaged weights and position.
+
+In: a dataset and a `TrainConfig` whose learning rates are set. Out: a `Trainer`; `training.loop` moves it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from scsuite.core.config import MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfig
+from scsuite.core.dataset import Dataset, Split
+from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.errors import UsageError
+from scsuite.core.evaluation.evaluate import evaluate
+from scsuite.core.evaluation.metrics import Evaluation
+from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
+from scsuite.core.model.ema import EMA
+from scsuite.core.model.network import ResNet3
+from scsuite.core.runs.results import EpochResult, StepResult, StepRow, TrainHistory
+from scsuite.core.schedule import OneCycle
+from scsuite.core.training.setup import make_setup
+from scsuite.core.training.state import TrainState, checkpoint_metadata, optimizer_tensors, with_prefix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Trainer:
+    """One training with the One Cycle Policy.
+
+    `model` is the network to evaluate: the averaged weights where there is an average, else the raw weights.
+    `raw_model` is the network that the optimizer updates. `epochs` and `steps` are the history so far.
+
+    Args:
+        data: Training and test images.
+        config: The recipe; `lr_max` must be set, for example from `range_test`.
+        world: The ranks that share the work.
+
+    Raises:
+        UsageError: For settings that the data or this machine does not allow.
+        InputError: For a bad augmentation policy file.
+
+    Example:
+        >>> data = load_dataset("shapes", limit_train=2000, limit_test=500)
+        >>> trainer = Trainer(data, TrainConfig(epochs=3, width=0.25, batch_size=64, lr_max=0.3))
+        >>> trainer.fit()
+        >>> trainer.evaluate().accuracy
+        >>> trainer.save("shapes.safetensors")
+    """
+
+    def __init__(self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS) -> None:
+        if config.lr_max is None:
+            raise UsageError(
+                "option", "--lr-max", expected="a learning rate", found="none",
+                hint="Run the range test: scsuite lr-range.",
+            )  # fmt: skip
+        lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
+        self.data, self.config, self.world = data, replace(config, lr_min=lr_min), world
+        momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
+        self.setup = make_setup(data, self.config, momentum_max, world)
+        self.cycle = OneCycle.from_epochs(
+            lr_min=lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
+            steps_per_epoch=self.setup.loader.steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
+        )  # fmt: skip
+        self.raw_model = self.setup.model
+        time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
+        # An average over one step would be the raw weights.
+        self.ema = EMA(self.raw_model, time_constant_steps) if time_constant_steps > 1 else None
+        self.state = TrainState()
+        self.epochs: list[EpochResult] = []
+        self.steps: list[StepRow] = []
+
+    @property
+    def model(self) -> ResNet3:
+        """The network to evaluate."""
+        return self.raw_model if self.ema is None else self.ema.model
+
+    @property
+    def eval_split(self) -> str:
+        """Which images each epoch is evaluated on: val where --val-split holds some out, else test."""
+        return "test" if self.setup.val is None else "val"
+
+    @property
+    def awaiting_evaluation(self) -> bool:
+        """Whether all steps of an epoch are done and its evaluation is not."""
+        return self.state.totals.num_images == len(self.setup.train)
+
+    @property
+    def num_epochs_done(self) -> int:
+        """Epochs whose evaluation is done."""
+        return self.state.step // self.cycle.steps_per_epoch - self.awaiting_evaluation
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch and its evaluation are done."""
+        return self.state.step >= self.cycle.num_steps and not self.awaiting_evaluation
+
+    def fit(
+        self,
+        runs_dir: str | Path | None = None,
+        *,
+        on_step: Callable[[StepResult], None] | None = None,
+        on_epoch: Callable[[EpochResult], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> list[EpochResult]:
+        """Train from the current position to the end, or until `should_stop` returns True.
+
+        A stop can lie inside an epoch; a later `fit` continues there, with the same result as without the stop.
+
+        Args:
+            runs_dir: Write a run directory there, with checkpoints, as `scsuite train` does; None writes nothing.
+            on_step: Called with each step's result.
+            on_epoch: Called with each epoch's result, after its evaluation.
+            should_stop: Asked after each step, every few steps on an accelerator, and after each batch of an evaluation.
+
+        Returns:
+            The results of all epochs so far.
+
+        Raises:
+            DivergedError: When a loss or gradient becomes NaN or infinite; the weights are those of the step before.
+            OutputError: When a file cannot be written.
+        """
+        from scsuite.core.training.loop import fit, train_in_new_run
+
+        train = fit if runs_dir is None else lambda *args, **kwargs: train_in_new_run(Path(runs_dir), *args, **kwargs)
+        train(self, on_step=on_step, on_epoch=on_epoch, should_stop=should_stop)
+        return self.epochs
+
+    def evaluate(
+        self,
+        split: Split | None = None,
+        *,
+        tta: str = "none",
+        model: nn.Module | None = None,
+        on_batch: Callable[[], None] | None = None,
+    ) -> Evaluation:
+        """Evaluate `model` (default: `self.model`) on a split (default: the test images); see `scsuite.evaluate`."""
+        return evaluate(
+            model or self.model, self.data.test if split is None else split,
+            mean=self.setup.mean, std=self.setup.std, class_names=self.data.class_names, device=self.setup.device,
+            tta=tta, on_batch=on_batch, world=self.world,
+        )  # fmt: skip
+
+    def save(self, path: str | Path, *, weights_only: bool = False) -> None:
+        """Write the complete state, or only the weights of `model`, to a safetensors file. Raises OutputError."""
+        tensors = with_prefix(MODEL_PREFIX, self.model) if weights_only else self.state_tensors()
+        save_checkpoint(Path(path), tensors, self.metadata(with_state=not weights_only))
+
+    def resume(self, run: str | Path) -> "Trainer":
+        """Continue from a run directory or a file that `save` wrote.
+
+        Args:
+            run: A run directory (its newest intact checkpoint) or a file with a complete state.
+
+        Returns:
+            This trainer.
+
+        Raises:
+            InputError: For a file without a state, or of a run on other data or under other settings.
+        """
+        from scsuite.core.training.resume import resume
+
+        resume(self, Path(run))
+        return self
+
+    def plot(self) -> "Figure":
+        """Return a figure of loss, accuracy and learning rate over the training so far."""
+        from scsuite.report.figures import training
+
+        return training(self.history())
+
+    def history(self) -> TrainHistory:
+        """Return all epochs and steps so far."""
+        return TrainHistory(tuple(self.epochs), tuple(self.steps), self.cycle.steps_per_epoch, self.eval_split)
+
+    def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
+        """Return what a checkpoint records next to its tensors."""
+        state = self.state if with_state else None
+        return checkpoint_metadata(self.data, self.config, self.setup, state)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a resume needs: weights, their average, the state of optimizer and scaler."""
+        average = {} if self.ema is None else with_prefix(EMA_PREFIX, self.ema.model)
+        return {**with_prefix(MODEL_PREFIX, self.raw_model), **average, **optimizer_tensors(self.setup)}
