@@ -1,6 +1,6 @@
 """scsuite: super-convergence training of small image classifiers.
 
-The library's face. Names are loaded when first used: importing scsuite loads no torch.
+The public Python API. Names are loaded when first used: importing scsuite loads no torch.
 """
 
 from importlib import import_module
@@ -10,37 +10,40 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from scsuite.core.cam import grad_cam
-    from scsuite.core.model.checkpoint import load_checkpoint
     from scsuite.core.config import LrRangeConfig, TrainConfig
     from scsuite.core.dataset import load_dataset
-    from scsuite.core.loop import Trainer, evaluate, fit
-    from scsuite.core.model import build_model
-    from scsuite.core.schedule import one_cycle, triangular
+    from scsuite.core.evaluation.evaluate import evaluate
     from scsuite.core.lr_range.range_test import range_test
+    from scsuite.core.model.checkpoint import load_checkpoint
+    from scsuite.core.model.network import build_model
+    from scsuite.core.schedule import OneCycle, one_cycle, triangular
+    from scsuite.core.training.trainer import Trainer
 
-_ROOMS = {
-    "LrRangeConfig": "config",
-    "TrainConfig": "config",
-    "Trainer": "loop",
-    "build_model": "model",
-    "evaluate": "loop",
-    "fit": "loop",
-    "grad_cam": "cam",
-    "load_checkpoint": "checkpoint",
-    "load_dataset": "dataset",
-    "one_cycle": "schedule",
-    "range_test": "sweep",
-    "triangular": "schedule",
+_MODULES = {
+    "LrRangeConfig": "core.config",
+    "OneCycle": "core.schedule",
+    "TrainConfig": "core.config",
+    "Trainer": "core.training.trainer",
+    "build_model": "core.model.network",
+    "evaluate": "core.evaluation.evaluate",
+    "figures": "report.figures",
+    "grad_cam": "core.cam",
+    "load_checkpoint": "core.model.checkpoint",
+    "load_dataset": "core.dataset",
+    "one_cycle": "core.schedule",
+    "range_test": "core.lr_range.range_test",
+    "triangular": "core.schedule",
 }
 
-__all__ = [
+__all__ = [  # noqa: F822 - `figures` is a module, imported below when first used
     "LrRangeConfig",
+    "OneCycle",
     "TrainConfig",
     "Trainer",
     "__version__",
     "build_model",
     "evaluate",
-    "fit",
+    "figures",
     "grad_cam",
     "load_checkpoint",
     "load_dataset",
@@ -51,9 +54,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(f"scsuite.core.{_ROOMS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"scsuite.{_MODULES[name]}")
+    return module if name == "figures" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

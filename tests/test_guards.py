@@ -23,12 +23,12 @@ from scsuite.core.config import (
     LrRangeConfig,
     TrainConfig,
     ZigzagConfig,
-    flag_of,
+    flag_name,
 )
 from tests.cli.program import scsuite as program
 
 PACKAGE = Path(scsuite.__file__).parent
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+DATA_SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (  # design.md's order: each room imports only rooms above it
     "errors", "config", "files", "schedule", "distributed", "dataset", "augment", "loader", "model", "average",
     "metrics", "checkpoint", "loop", "sweep", "cam", "rundir",
@@ -52,7 +52,7 @@ CONTRACT = {  # design.md, "Commands"; --ema, --recipe, --seeds and --target com
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in SOURCES:
+    for path in DATA_SOURCES:
         yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -203,7 +203,7 @@ def test_every_public_thing_says_what_it_is() -> None:
 
 
 def modules() -> list[ModuleType]:
-    names = [".".join(("scsuite", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in SOURCES]
+    names = [".".join(("scsuite", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in DATA_SOURCES]
     return [importlib.import_module(name.removesuffix(".__init__")) for name in names if not name.endswith("__main__")]
 
 
@@ -227,7 +227,7 @@ def shown_default(item: dataclasses.Field[Any]) -> str | None:
         return None
     if isinstance(item.default, bool):
         two_sided, sign = "flags" not in item.metadata, "" if item.default else "no-"
-        return sign + flag_of(item).removeprefix("--") if item.default or two_sided else None
+        return sign + flag_name(item).removeprefix("--") if item.default or two_sided else None
     return str(item.default)
 
 
@@ -235,7 +235,7 @@ def shown_default(item: dataclasses.Field[Any]) -> str | None:
 def test_help_shows_the_defaults_that_the_configurations_have(command: str, helps: dict[str, str]) -> None:
     num_shown = 0
     for item in dataclasses.fields(CONFIGS[command]):
-        line = next(line for line in helps[command].splitlines() if re.search(rf"│[ *]+{flag_of(item)}[\s,]", line))
+        line = next(line for line in helps[command].splitlines() if re.search(rf"│[ *]+{flag_name(item)}[\s,]", line))
         if (default := shown_default(item)) is not None:
             num_shown += 1
             assert f"[default: {default}]" in line

@@ -18,10 +18,10 @@ from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.lr_range import lr_range
-from scsuite.cli.terminal import drop, quiet_pipe
+from scsuite.cli.console import redirect_to_devnull, ignore_closed_stream
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
-from scsuite.core.distributed import first_to_fail, one_process
+from scsuite.core.distributed import claim_first_failure, require_single_process
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
 
 app = typer.Typer(name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -58,7 +58,7 @@ def scsuite(
 ) -> None:
     """Super-convergence for small image classifiers: find the rates, draw the cycle, train, evaluate, explain."""
     if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
-        one_process(context.invoked_subcommand)
+        require_single_process(context.invoked_subcommand)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -96,7 +96,7 @@ def _run(arguments: Sequence[str], debug: bool) -> int:
 
 
 def _mend_streams() -> None:
-    """Output never fails for being closed (`>&-`) or for its letters, and no width at all is an unknown one."""
+    """OutputOptions never fails for being closed (`>&-`) or for its letters, and no width at all is an unknown one."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -114,7 +114,7 @@ def _mend_streams() -> None:
 
 def _say(text: str) -> None:
     """A line on stderr; where nothing can be written there, the exit code says it alone."""
-    with quiet_pipe(sys.stderr):
+    with ignore_closed_stream(sys.stderr):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -125,7 +125,7 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's way of saying it, in --help
-        drop(sys.stdout)
+        redirect_to_devnull(sys.stdout)
         return ExitCode.DONE
     if isinstance(error, _ParserError) and not str(error):
         return ExitCode.USAGE  # no command at all: the help was printed
@@ -134,7 +134,7 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> int:
         f"bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "
         "Run it again with --debug and report what it prints."
     )
-    if first_to_fail():  # else another rank has named the cause
+    if claim_first_failure():  # else another rank has named the cause
         _say(f"error: {known or bug}")
     return known.exit_code if known else ExitCode.BUG
 

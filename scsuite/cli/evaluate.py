@@ -4,9 +4,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from scsuite.cli.begin import create_run, data_facts, finish, machine_facts, say_figures
-from scsuite.cli.options import Output, options
-from scsuite.cli.terminal import Terminal
+from scsuite.cli.begin import create_run, dataset_info, finish, device_info, log_figures
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.console import Terminal
 from scsuite.cli.trained import load_test_data, load_trained
 from scsuite.core.config import EvaluateConfig
 
@@ -22,7 +22,7 @@ NUM_SHOWN = 5  # of the confused pairs and of the mistakes, on the terminal
 
 
 @options(EvaluateConfig)
-def evaluate(config: EvaluateConfig, output: Output) -> None:
+def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     """Evaluate a trained network on the test images: accuracy, classes, confusion, calibration, mistakes."""
     begin = time.perf_counter()
     terminal = Terminal(output)
@@ -30,7 +30,7 @@ def evaluate(config: EvaluateConfig, output: Output) -> None:
     data = load_test_data(config, trained, terminal)
     seen = trained.evaluate(data.test)  # before there is a run: a network without finite answers leaves none
     tta = None if config.tta == "none" else trained.evaluate(data.test, config.tta)
-    facts = {**machine_facts(trained.arithmetic), "data": data_facts(data), "checkpoint": trained.path}
+    facts = {**device_info(trained.device), "data": dataset_info(data), "checkpoint": trained.path}
     with create_run(output, "evaluate", data.name, config, terminal, **facts) as run:
         mistakes = mistakes_of(data.test, seen)
         write_lists(run, data.test, seen, mistakes)
@@ -48,8 +48,8 @@ def evaluate(config: EvaluateConfig, output: Output) -> None:
             "figures": [str(path) for path in paths],
         }
         show(terminal, result)
-        terminal.line(f"lists     {run.path}: predictions.csv, misclassified.csv, per_class.csv")
-        say_figures(terminal, *paths)
+        terminal.log_line(f"lists     {run.path}: predictions.csv, misclassified.csv, per_class.csv")
+        log_figures(terminal, *paths)
         finish(run, terminal, result, begin)
 
 
@@ -65,7 +65,7 @@ def show(terminal: Terminal, result: dict[str, Any]) -> None:
     columns = {"plain": result}
     if tta := result["tta"]:
         columns[tta["views"]] = {**tta, "num_images": result["num_images"]}
-    terminal.print(tables.stacked(*parts, tables.evaluation(result["data"], columns)))
+    terminal.log_table(tables.stacked(*parts, tables.evaluation(result["data"], columns)))
 
 
 def mistakes_of(test: "Split", seen: "Evaluation") -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def write_lists(run: "RunDir", test: "Split", seen: "Evaluation", mistakes: list
     header = ("index", "file", "actual", "predicted", "p_actual", "p_predicted", "loss")
     write_csv(run.path / "misclassified.csv", header, ([row[key] for key in header] for row in mistakes))
     header = ("name", "precision", "recall", "recall_low", "recall_high", "f1", "support")
-    classes = ((c.name, c.precision, c.recall, *c.recall_interval, c.f1, c.support) for c in seen.per_class())
+    classes = ((c.name, c.precision, c.recall, *c.recall_ci95, c.f1, c.support) for c in seen.per_class())
     write_csv(run.path / "per_class.csv", header, classes)
 
 
@@ -113,7 +113,7 @@ def draw_evaluation(run: "RunDir", test: "Split", seen: "Evaluation", num_miscla
     figures.classes(
         paths[1],
         accuracy={row.name: row.recall for row in classes if row.support},
-        interval={row.name: row.recall_interval for row in classes if row.support},
+        interval={row.name: row.recall_ci95 for row in classes if row.support},
         mean=seen.macro().recall,
     )
     figures.reliability(

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scsuite.cli.begin import create_run, finish, machine_facts, say_figures
-from scsuite.cli.options import Output, options
-from scsuite.cli.terminal import Terminal
+from scsuite.cli.begin import create_run, finish, device_info, log_figures
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.console import Terminal
 from scsuite.cli.trained import Trained, load_test_data, load_trained
 from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError
@@ -49,7 +49,7 @@ class Shown:
 
 
 @options(GradcamConfig)
-def gradcam(config: GradcamConfig, output: Output) -> None:
+def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     """Show where a trained network found its evidence: Grad-CAM maps for the predicted and the actual class."""
     from scsuite.core.cam import find_layers
     from scsuite.report import tables
@@ -65,17 +65,17 @@ def gradcam(config: GradcamConfig, output: Output) -> None:
     chosen = _own_pictures(config, trained) if config.images else _test_images(config, trained, terminal)
     targets = {name: labels for name, labels in targets_of(chosen).items() if labels}
     maps, scores = _explain(chosen, targets, config, trained)
-    facts = {**machine_facts(trained.arithmetic), "checkpoint": trained.path}
+    facts = {**device_info(trained.device), "checkpoint": trained.path}
     with create_run(output, "gradcam", _name(trained, config), config, terminal, **facts) as run:
         shown = _originals(chosen, maps) if config.images else Shown(chosen.images_NHWC, maps)
         figure = _draw(run.figure("gradcam"), chosen, shown, targets, scores, config, trained)
         rows = _rows(chosen, trained.class_names, maps)
         if rows:
-            terminal.print(tables.cams(rows))
-            terminal.print(tables.trust(scores))
+            terminal.log_table(tables.cams(rows))
+            terminal.log_table(tables.trust(scores))
         else:
-            terminal.line("gradcam   no image fits the selection")
-        say_figures(terminal, figure)
+            terminal.log_line("gradcam   no image fits the selection")
+        log_figures(terminal, figure)
         result = {
             "command": "gradcam",
             "run_dir": str(run.path),
@@ -101,9 +101,9 @@ def _list_layers(trained: Trained, terminal: Terminal, begin: float) -> None:
     from scsuite.report import tables
 
     shapes = map_shapes(trained.model, torch.zeros(1, 3, SIZE, SIZE))
-    terminal.say_now(tables.cam_layers(shapes, trained.model.cam_layer))
+    terminal.print_table(tables.cam_layers(shapes, trained.model.cam_layer))
     layers = [{"name": name, "channels": c, "height": h, "width": w} for name, (c, h, w) in shapes.items()]
-    terminal.result(
+    terminal.print_json(
         {
             "command": "gradcam", "version": __version__, "run_dir": None, "checkpoint": trained.path,
             "layer": trained.model.cam_layer, "layers": layers, "seconds": time.perf_counter() - begin,
@@ -177,9 +177,9 @@ def _own_pictures(config: GradcamConfig, trained: Trained) -> Chosen:
     import numpy as np
 
     from scsuite.core.dataset import Split
-    from scsuite.core.dataset.decode import read_image
+    from scsuite.core.dataset.decode import read_image_32
 
-    images_NHWC = np.stack([read_image(path) for path in config.images])
+    images_NHWC = np.stack([read_image_32(path) for path in config.images])
     seen = trained.evaluate(Split(images_NHWC, np.zeros(len(images_NHWC), np.int64), config.images))
     return Chosen(
         images_NHWC=images_NHWC,
@@ -256,9 +256,9 @@ def _originals(chosen: Chosen, maps: Maps) -> Shown:
     import torch
 
     from scsuite.core.cam import laid_over
-    from scsuite.core.dataset.decode import read_picture
+    from scsuite.core.dataset.decode import read_image_resized
 
-    pictures = [read_picture(path, SHOWN) for path in chosen.files]
+    pictures = [read_image_resized(path, SHOWN) for path in chosen.files]
     laid = {
         name: [
             laid_over(torch.from_numpy(map_HW), *picture.shape[:2]).numpy()
@@ -274,22 +274,22 @@ def _write_raw(path: Path, chosen: Chosen, maps: Maps) -> str:
     import numpy as np
     from safetensors.numpy import save
 
-    from scsuite.core.files import commit
+    from scsuite.core.files import write_atomic
 
-    commit(path, save({**maps, "index": np.array(chosen.index, np.int64)}))
+    write_atomic(path, save({**maps, "index": np.array(chosen.index, np.int64)}))
     return str(path)
 
 
 def _write_overlays(run: "RunDir", chosen: Chosen, shown: Shown) -> list[str]:
     """Each map over its image as a picture of its own; an image's maps share one scale."""
-    from scsuite.core.runs.rundir import slug
+    from scsuite.core.runs.rundir import slugify
     from scsuite.report.figures.galleries import single_overlay
 
     paths = []
     for i, image in enumerate(shown.images):
         strongest = max(float(of_class[i].max()) for of_class in shown.maps.values())
         for name, of_class in shown.maps.items():
-            path = run.figure(f"overlay-{chosen.index[i]}-{slug(name)}")
+            path = run.figure(f"overlay-{chosen.index[i]}-{slugify(name)}")
             single_overlay(image, path, of_class[i], strongest)
             paths.append(str(path))
     return paths

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.begin import (
-    check_ranks,
+    check_ranks_agree,
     create_run,
-    data_facts,
+    dataset_info,
     finish,
     load_data,
-    machine_facts,
-    output_of,
-    say_figures,
+    device_info,
+    output_for_rank,
+    log_figures,
 )
-from scsuite.cli.options import Output, options
-from scsuite.cli.terminal import PLAIN_EVERY, Terminal
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.console import PLAIN_PROGRESS_SECONDS, Terminal
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.distributed import ALONE, World, join
+from scsuite.core.distributed import SINGLE_PROCESS, World, join
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
 
 
 @options(LrRangeConfig)
-def lr_range(config: LrRangeConfig, output: Output) -> None:
+def lr_range(config: LrRangeConfig, output: OutputOptions) -> None:
     """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
     begin = time.perf_counter()
     with join() as world:
-        _lr_range(config, output_of(output, world), begin, world)
+        _lr_range(config, output_for_rank(output, world), begin, world)
 
 
-def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World) -> None:
-    from scsuite.core.augment import check_policy, planned_engine
-    from scsuite.core.loop import resolve_arithmetic
+def _lr_range(config: LrRangeConfig, output: OutputOptions, begin: float, world: World) -> None:
+    from scsuite.core.augment import validate_policy, check_backend
+    from scsuite.core.loop import resolve_device
     from scsuite.report import tables
 
     terminal = Terminal(output)
-    facts = machine_facts(resolve_arithmetic(config.device, config.precision, world), world)
-    remarks = check_policy(config.augment)
-    engine = planned_engine(config.augment_engine, config.augment)
-    facts["augment_engine"] = engine.facts()
+    facts = device_info(resolve_device(config.device, config.precision, world), world)
+    remarks = validate_policy(config.augment)
+    engine = check_backend(config.augment_backend, config.augment)
+    facts["augment_backend"] = engine.facts()
     data = load_data(config, terminal, world)
     for remark in remarks:
-        terminal.warn(remark)
+        terminal.log_warning(remark)
     check_range_test(data, config, world)
-    check_ranks(world, config, data)
-    if not world.leads:
+    check_ranks_agree(world, config, data)
+    if not world.is_main_process:
         run_range_test(data, config, terminal, world=world)
         return
-    with create_run(output, "lr-range", data.name, config, terminal, **facts, data=data_facts(data)) as run:
-        terminal.line(f"augments  {engine.name}: {engine.reason}")
+    with create_run(output, "lr-range", data.name, config, terminal, **facts, data=dataset_info(data)) as run:
+        terminal.log_line(f"augments  {engine.name}: {engine.reason}")
         found = run_range_test(data, config, terminal, world=world)
         write_history(run, found)
         figure = draw_range_test(run, found, config)
-        terminal.print(
+        terminal.log_table(
             tables.range_test(
                 suggestions=found.suggestions, lr_min=found.lr_min, lr_max=found.lr_max, reason=found.reason,
                 warnings=found.warnings,
             )
         )  # fmt: skip
-        say_figures(terminal, figure)
+        log_figures(terminal, figure)
         result = {
             "command": "lr-range",
             "run_dir": str(run.path),
@@ -76,17 +76,17 @@ def _lr_range(config: LrRangeConfig, output: Output, begin: float, world: World)
             "figure": str(figure),
         }
         finish(run, terminal, result, begin)
-        terminal.line(f"next      scsuite train --lr-from {run.path} ...")
+        terminal.log_line(f"next      scsuite train --lr-from {run.path} ...")
 
 
 def check_range_test(data: "Dataset", config: LrRangeConfig, world: World) -> None:
     """What can be wrong with the settings for this data, found before anything is written."""
-    from scsuite.core.loop import check_batches, split_off_val
-    from scsuite.core.lr_range.range_test import num_steps_of
+    from scsuite.core.loop import check_batch_size, split_validation
+    from scsuite.core.lr_range.range_test import num_sweep_steps
 
-    train, _ = split_off_val(data.train, config.val_split)
-    check_batches(len(train), config.batch_size, world)
-    num_steps_of(config, len(train))
+    train, _ = split_validation(data.train, config.val_split)
+    check_batch_size(len(train), config.batch_size, world)
+    num_sweep_steps(config, len(train))
 
 
 def run_range_test(
@@ -94,15 +94,15 @@ def run_range_test(
     config: LrRangeConfig,
     terminal: Terminal,
     check_stop: Callable[[], None] | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> "RangeTest":
     """The test under a display: a bar on a terminal, a line now and then elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from scsuite.core.loop import StepResult
-    from scsuite.core.lr_range.range_test import num_steps_of, range_test
+    from scsuite.core.lr_range.range_test import num_sweep_steps, range_test
 
-    total = num_steps_of(config, len(data.train) - config.val_split)
+    total = num_sweep_steps(config, len(data.train) - config.val_split)
     columns = [TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
     hidden = not terminal.console.is_terminal or terminal.console.quiet
     bar = Progress(*columns, TimeRemainingColumn(), console=terminal.console, transient=True, disable=hidden)
@@ -116,9 +116,9 @@ def run_range_test(
                 check_stop()
             text = f"rate {step.lr:.4g}  loss {step.loss:.3f}"
             bar.update(task, completed=repeat * total + step.step + 1, description=text)
-            if not terminal.console.is_terminal and time.monotonic() - last > PLAIN_EVERY:
+            if not terminal.console.is_terminal and time.monotonic() - last > PLAIN_PROGRESS_SECONDS:
                 last = time.monotonic()
-                terminal.line(f"range test {repeat + 1} of {config.repeats}, step {step.step + 1} of {total}: {text}")
+                terminal.log_line(f"range test {repeat + 1} of {config.repeats}, step {step.step + 1} of {total}: {text}")
 
         return range_test(data, config, on_step=on_step, world=world)
 

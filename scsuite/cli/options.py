@@ -1,6 +1,6 @@
 """The command line's options, made from the configurations: one Annotated alias a field, shared by inheritance.
 
-In: a configuration class. Out: a Typer command whose function takes the finished configuration and the Output options.
+In: a configuration class. Out: a Typer command whose function takes the finished configuration and the OutputOptions options.
 Nothing here imports torch, and a name, default, range or help text is written only in `core.config`.
 """
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from scsuite.core.config import Config, flag_of
+from scsuite.core.config import Config, flag_name
 from scsuite.core.errors import UsageError
 from scsuite.core.files import read_yaml
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputOptions:
     """Where a command's answer goes, and which configuration options were given rather than left at their defaults."""
 
     runs_dir: Path
@@ -117,7 +117,7 @@ def options(config_class: type[C], **more: Any) -> Callable[[Callable[..., None]
             _take_extra(config_class, context, values)
             extra = {name: values.pop(name) for name in more}
             kept = {name: values.pop(name) for name in _OUTPUT}
-            output = Output(kept["runs_dir"], kept["name"], kept["json"], kept["quiet"], given)
+            output = OutputOptions(kept["runs_dir"], kept["name"], kept["json"], kept["quiet"], given)
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
             function(config_class(**_located(config_class, values)), output, **extra)
 
@@ -192,10 +192,10 @@ def _option_of(item: Field[Any], hint: Any) -> inspect.Parameter:
         if get_origin(hint) is not tuple
         else list[str]
     )
-    names = facts.get("flags") or ((f"{flag_of(item)}/--no{flag_of(item)[1:]}",) if kind is bool else (flag_of(item),))
+    names = facts.get("flags") or ((f"{flag_name(item)}/--no{flag_name(item)[1:]}",) if kind is bool else (flag_name(item),))
     settings: dict[str, Any] = {"help": _help(item), "envvar": facts.get("env"), "metavar": facts.get("metavar")}
     if kind in (int, float):
-        settings["parser"] = _number_parser(kind, flag_of(item), bool(facts.get("auto")))
+        settings["parser"] = _number_parser(kind, flag_name(item), bool(facts.get("auto")))
         settings["metavar"] = facts.get("metavar") or ("RATE|auto" if facts.get("auto") else kind.__name__.upper())
     default = ... if item.default is MISSING else list(item.default) if kind == list[str] else item.default
     if facts.get("auto"):

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scsuite.cli.begin import (
-    HARMLESS,
-    check_ranks,
+    RESULT_NEUTRAL_OPTIONS,
+    check_ranks_agree,
     create_run,
-    data_facts,
+    dataset_info,
     finish,
     load_data,
-    machine_facts,
-    output_of,
-    say_figures,
+    device_info,
+    output_for_rank,
+    log_figures,
 )
 from scsuite.cli.lr_range import check_range_test, draw_range_test, run_range_test, write_history
-from scsuite.cli.options import Output, options
-from scsuite.cli.terminal import Terminal
-from scsuite.core.config import RANGE_STEPS_MIN, LrRangeConfig, TrainConfig, flag_of
-from scsuite.core.distributed import World, join, launcher, restarted
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.console import Terminal
+from scsuite.core.config import MIN_RANGE_TEST_STEPS, LrRangeConfig, TrainConfig, flag_name
+from scsuite.core.distributed import World, join, torchrun_id, is_restart
 from scsuite.core.errors import InputError, UsageError
-from scsuite.core.schedule import steps_per_epoch_of
+from scsuite.core.schedule import num_steps_per_epoch
 
 if TYPE_CHECKING:
     from scsuite.core.model.checkpoint import Checkpoint
@@ -46,82 +46,82 @@ ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", hel
 
 
 @options(TrainConfig, resume=ResumeOption)
-def train(config: TrainConfig, output: Output, resume: str | None) -> None:
+def train(config: TrainConfig, output: OutputOptions, resume: str | None) -> None:
     """Train with the One Cycle Policy: one cycle over all epochs, no annihilation."""
     begin = time.perf_counter()
     with join() as world:
-        _begin(config, output_of(output, world), resume, begin, world)
+        _begin(config, output_for_rank(output, world), resume, begin, world)
 
 
-def _begin(config: TrainConfig, output: Output, resume: str | None, begin: float, world: World) -> None:
+def _begin(config: TrainConfig, output: OutputOptions, resume: str | None, begin: float, world: World) -> None:
     """On every rank: a new run, or the rest of one."""
-    from scsuite.core.runs.rundir import RunDir, left_unfinished, read_result
+    from scsuite.core.runs.rundir import RunDir, find_unfinished_run, read_result
 
     terminal = Terminal(output)
-    if resume is None and restarted():
-        resume = world.from_leader(lambda: str(left_unfinished(output.runs_dir, launcher()) or "")) or None
+    if resume is None and is_restart():
+        resume = world.broadcast(lambda: str(find_unfinished_run(output.runs_dir, torchrun_id()) or "")) or None
     if resume is None:
         _train_anew(config, output, terminal, begin, world)
         return
-    with RunDir.open(Path(resume), hold=world.leads) as run:
+    with RunDir.open(Path(resume), hold=world.is_main_process) as run:
         if run.result() is not None:
             result = read_result(str(run.path), "train")
             _same_settings(run.config(), config, output.given, run.path)
-            terminal.say(f"finished  {run.path} is complete: nothing to do")
-            terminal.result(result)
+            terminal.print_line(f"finished  {run.path} is complete: nothing to do")
+            terminal.print_json(result)
             return
         _go_on(run, config, output, terminal, begin, world)
 
 
-def _train_anew(config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
-    from scsuite.core.augment import check_policy, planned_engine
-    from scsuite.core.loop import resolve_arithmetic
+def _train_anew(config: TrainConfig, output: OutputOptions, terminal: Terminal, begin: float, world: World) -> None:
+    from scsuite.core.augment import validate_policy, check_backend
+    from scsuite.core.loop import resolve_device
 
     make_deterministic(config.deterministic)
-    arithmetic = resolve_arithmetic(config.device, config.precision, world)
+    device = resolve_device(config.device, config.precision, world)
     found = None if config.lr_from is None else _rates_of(config.lr_from)  # before the data is read, or fetched even
-    remarks = check_policy(config.augment)
-    planned_engine(config.augment_engine, config.augment)  # refused before the data is read
+    remarks = validate_policy(config.augment)
+    check_backend(config.augment_backend, config.augment)  # refused before the data is read
     data = load_data(config, terminal, world)
     for remark in remarks:
-        terminal.warn(remark)
+        terminal.log_warning(remark)
     check_range_test(data, range_config(config, data), world)
     if found is not None:
         _warn_of_other_conditions(found.conditions, config, data, terminal)
-        terminal.line(f"rates     those of {config.lr_from}")
+        terminal.log_line(f"rates     those of {config.lr_from}")
         config = replace(config, lr_min=found.lr_min, lr_max=found.lr_max, lr_from=None)
-    check_ranks(world, config, data)
-    facts = {**machine_facts(arithmetic, world), "data": data_facts(data)}
-    facts |= {} if world.size == 1 else {"launcher": launcher()}
+    check_ranks_agree(world, config, data)
+    facts = {**device_info(device, world), "data": dataset_info(data)}
+    facts |= {} if world.size == 1 else {"torchrun_id": torchrun_id()}
     with StopRequest(world) as stop:
-        if not world.leads:
+        if not world.is_main_process:
             _follow(config, data, terminal, stop, None)
             return
         with create_run(output, "train", data.name, config, terminal, **facts) as run:
             _train(run, config, data, terminal, stop, begin, None)
 
 
-def _go_on(run: "RunDir", config: TrainConfig, output: Output, terminal: Terminal, begin: float, world: World) -> None:
+def _go_on(run: "RunDir", config: TrainConfig, output: OutputOptions, terminal: Terminal, begin: float, world: World) -> None:
     """Continue a run in its own directory, under its own settings."""
-    from scsuite.core.loop import resolve_arithmetic
-    from scsuite.core.runs.rundir import newest_checkpoint
+    from scsuite.core.loop import resolve_device
+    from scsuite.core.runs.rundir import latest_checkpoint
 
-    checkpoint, problems = newest_checkpoint(run.path)
+    checkpoint, problems = latest_checkpoint(run.path)
     saved = run.config() if checkpoint is None else _agreed(run, checkpoint)
     config = _same_settings(saved, config, output.given, run.path)
     make_deterministic(config.deterministic)
-    resolve_arithmetic(config.device, config.precision, world)  # a device that is not here: before the data is read
+    resolve_device(config.device, config.precision, world)  # a device that is not here: before the data is read
     data = load_data(config, terminal, world)
-    check_ranks(world, config, data, state=None if checkpoint is None else checkpoint.path.name)
-    if not world.leads:
+    check_ranks_agree(world, config, data, state=None if checkpoint is None else checkpoint.path.name)
+    if not world.is_main_process:
         with StopRequest(world) as stop:
             _follow(config, data, terminal, stop, checkpoint)
         return
     for problem in problems:
-        terminal.warn(f"passed over: {problem}")
+        terminal.log_warning(f"passed over: {problem}")
     if checkpoint is None:
-        terminal.log_to(run)
-        terminal.warn(f"{run.path} has no checkpoint yet: starting again from step 0")
+        terminal.attach_run(run)
+        terminal.log_warning(f"{run.path} has no checkpoint yet: starting again from step 0")
         run.cut_back(0, 0)
     with StopRequest(world) as stop:
         _train(run, config, data, terminal, stop, begin, checkpoint)
@@ -131,7 +131,7 @@ def _agreed(run: "RunDir", checkpoint: "Checkpoint") -> Mapping[str, Any]:
     """The settings in a state file, once config.yaml was found to say the same: a change to it would go unnoticed."""
     written, kept = run.config(), checkpoint.facts["config"]
     for name, value in kept.items():
-        if name not in HARMLESS and written.get(name) != value:
+        if name not in RESULT_NEUTRAL_OPTIONS and written.get(name) != value:
             raise InputError(
                 "run", run.path / "config.yaml", expected=f"{name} {value}, as in {checkpoint.path.name}",
                 found=reprlib.repr(written.get(name)), hint="Undo the change, or start a new run.",
@@ -146,16 +146,16 @@ def _same_settings(saved: Mapping[str, Any], config: TrainConfig, given: frozens
             "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
             hint="Give a directory that scsuite train made, or go on with the version that began it.",
         )  # fmt: skip
-    old = TrainConfig.from_file(saved, run / "config.yaml")
+    old = TrainConfig.from_saved(saved, run / "config.yaml")
     for item in fields(TrainConfig):
         was, now = getattr(old, item.name), getattr(config, item.name)
         left_to_find = item.name in ("lr_min", "lr_max", "lr_from") and (now is None or item.name == "lr_from")
-        if item.name in given and item.name not in HARMLESS and was != now and not left_to_find:
+        if item.name in given and item.name not in RESULT_NEUTRAL_OPTIONS and was != now and not left_to_find:
             raise UsageError(
-                "option", flag_of(item), expected=f"{was}, as {run} was begun with", found=now,
+                "option", flag_name(item), expected=f"{was}, as {run} was begun with", found=now,
                 hint="Leave the option out, or start a new run.",
             )  # fmt: skip
-    return replace(old, **{name: getattr(config, name) for name in HARMLESS & given})
+    return replace(old, **{name: getattr(config, name) for name in RESULT_NEUTRAL_OPTIONS & given})
 
 
 def _train(
@@ -169,18 +169,18 @@ def _train(
     if config.lr_max is None:
         config = _find_rates(run, config, data, terminal, stop)
     elif config.lr_min is None:
-        terminal.line(f"rates     LRMIN is LRMAX / {config.div_factor:g}")
+        terminal.log_line(f"rates     LRMIN is LRMAX / {config.div_factor:g}")
     trainer = Trainer(data, config, stop.world)
     run.check_room((KEPT + 1) * trainer.state_bytes)  # one more while it is written
     if checkpoint is not None:
         trainer.restore(checkpoint)
-        terminal.log_to(run)  # only now: until here an error's line stands alone
-        for problem in run.cut_back(trainer.state.step, trainer.epochs_done):
-            terminal.warn(problem)
+        terminal.attach_run(run)  # only now: until here an error's line stands alone
+        for problem in run.cut_back(trainer.state.step, trainer.num_epochs_done):
+            terminal.log_warning(problem)
     else:
         run.write_config(trainer.config)
         _draw_augmented(run, trainer)
-    run.update_environment(schedule=trainer.plan(), augment_engine=trainer.engine.facts())
+    run.update_environment(schedule=trainer.plan(), augment_backend=trainer.engine.facts())
     _introduce(trainer, terminal, run)
     _fit(run, trainer, terminal, stop)
     _finish(run, trainer, terminal, begin)
@@ -200,7 +200,7 @@ def _follow(
         trainer.restore(checkpoint)
     for _ in fit(trainer, should_stop=stop.asked):
         pass
-    stop.world.meet()  # the leader commits before: torchrun ends all when the first rank has left
+    stop.world.barrier()  # the leader commits before: torchrun ends all when the first rank has left
     if not trainer.finished:
         stop.leave()
 
@@ -211,25 +211,25 @@ def _find_rates(
     """`--lr-max auto`: the range test first, its figure and history in this run."""
 
     def say() -> None:
-        terminal.line("stopped   in the range test; begin again in the same directory with:")
-        terminal.line(f"          scsuite train --resume {run.path}")
+        terminal.log_line("stopped   in the range test; begin again in the same directory with:")
+        terminal.log_line(f"          scsuite train --resume {run.path}")
 
-    terminal.line("rates     not given: finding them by a range test")
+    terminal.log_line("rates     not given: finding them by a range test")
     test = range_config(config, data)
     found = run_range_test(data, test, terminal, lambda: stop.check(say), stop.world)
     write_history(run, found)
     figure = draw_range_test(run, found, test)
     for warning in found.warnings:
-        terminal.warn(warning)
-    say_figures(terminal, figure)
+        terminal.log_warning(warning)
+    log_figures(terminal, figure)
     return replace(config, lr_min=found.lr_min, lr_max=found.lr_max)
 
 
 def range_config(config: TrainConfig, data: "Dataset") -> LrRangeConfig:
     """The range test under the conditions of a training; a short training has a shorter test, within reason."""
     test = LrRangeConfig.from_dict({name: value for name, value in config.to_dict().items() if name != "epochs"})
-    num_steps = config.epochs * steps_per_epoch_of(len(data.train) - config.val_split, config.batch_size)
-    test = replace(test, train_epochs=config.epochs, steps=min(test.steps, max(RANGE_STEPS_MIN, num_steps)))
+    num_steps = config.epochs * num_steps_per_epoch(len(data.train) - config.val_split, config.batch_size)
+    test = replace(test, train_epochs=config.epochs, steps=min(test.steps, max(MIN_RANGE_TEST_STEPS, num_steps)))
     if config.optimizer == "adamw":  # its steps do not shrink with the gradient: far smaller rates
         test = replace(test, lr_start=test.lr_start / 100, lr_end=test.lr_end / 100)
     return test
@@ -268,33 +268,33 @@ def _rates_of(spec: str) -> FoundRates:
 def _warn_of_other_conditions(
     theirs: Mapping[str, Any], config: TrainConfig, data: "Dataset", terminal: Terminal
 ) -> None:
-    from scsuite.core.augment import policy_facts
-    from scsuite.core.loop import policy_of, split_off_val
-    from scsuite.core.lr_range.range_test import conditions_of
+    from scsuite.core.augment import policy_dict
+    from scsuite.core.loop import make_policy, split_validation
+    from scsuite.core.lr_range.range_test import range_test_conditions
 
-    train_images, _ = split_off_val(data.train, config.val_split)
-    policy = policy_facts(policy_of(config, train_images))
-    mine = conditions_of(data, config, policy, epochs=config.epochs)
+    train_images, _ = split_validation(data.train, config.val_split)
+    policy = policy_dict(make_policy(config, train_images))
+    mine = range_test_conditions(data, config, policy, epochs=config.epochs)
     for name, value in mine.items():
         if theirs.get(name) != value:
             # Of the data these are sha256 sums, which tell nobody anything.
             was = theirs.get(name, "unknown")  # to an older lr-range
             other = "other data" if name == "data" else f"{name} {was!s:.80}, not {value}"
-            terminal.warn(f"the rates of {config.lr_from} were found with {other}")
+            terminal.log_warning(f"the rates of {config.lr_from} were found with {other}")
 
 
 def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
     """What will be done: the network, the cycle, where it is computed."""
-    from scsuite.core.model import layer_table
+    from scsuite.core.model import model_summary
     from scsuite.report import tables
 
-    layers = layer_table(trainer.model)
+    layers = model_summary(trainer.model)
     rows = [(row.name, row.operations, " x ".join(map(str, row.shape)), row.num_parameters) for row in layers]
-    terminal.print(tables.layers(rows, sum(row.num_parameters for row in layers)))
+    terminal.log_table(tables.layers(rows, sum(row.num_parameters for row in layers)))
     config, at_peak = trainer.config, trainer.momentum_at(trainer.peak_step)
     average = trainer.average
     averages = {} if average is None else {"averages": f"the weights, over about the last {average.horizon:,.0f} steps"}
-    terminal.print(
+    terminal.log_table(
         tables.key_values(
             {
                 "LRMIN": f"{trainer.lr_min:.4g}",
@@ -303,13 +303,13 @@ def _introduce(trainer: "Trainer", terminal: Terminal, run: "RunDir") -> None:
                 "steps": f"{trainer.num_steps:,}: {trainer.steps_per_epoch} an epoch, batch {config.batch_size}",
                 **averages,
                 "augments": f"{trainer.engine.name}: {trainer.engine.reason}",
-                "computes": f"{trainer.arithmetic.device}, {trainer.arithmetic.precision}",
+                "computes": f"{trainer.device.device}, {trainer.device.precision}",
                 "run": str(run.path),
             }
         )
     )
     if trainer.state.step:
-        terminal.line(f"resumed   at step {trainer.state.step:,} of {trainer.num_steps:,}")
+        terminal.log_line(f"resumed   at step {trainer.state.step:,} of {trainer.num_steps:,}")
 
 
 def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopRequest") -> None:
@@ -320,14 +320,14 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
     from scsuite.report import tables
 
     commits = Commits(run, trainer)
-    held_out = trainer.watched
+    held_out = trainer.eval_split
     rows: list[dict[str, Any]] = []
-    with terminal.live() as show:
+    with terminal.live_table() as show:
 
         def on_step(step: "StepResult") -> None:
             run.append_step(step)
             if step.step == 20:
-                terminal.note(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
+                terminal.log_progress(f"estimate  {time_left(trainer)} at {step.num_images / step.seconds:,.0f} images/s")
             if terminal.is_live:
                 shown = rows[-max(1, terminal.console.height - ROOM) :]
                 show(Group(tables.epochs(shown, held_out), "", _live_table(trainer, step)))
@@ -335,15 +335,15 @@ def _fit(run: "RunDir", trainer: "Trainer", terminal: Terminal, stop: "StopReque
         for last in fit(trainer, on_step=on_step, should_stop=stop.asked):
             run.append_epoch(last)
             rows.append(asdict(last))
-            terminal.note(_epoch_line(trainer, last))
+            terminal.log_progress(_epoch_line(trainer, last))
             commits.after_epoch()
     if terminal.is_live and rows:
         terminal.console.print(tables.epochs(rows, held_out))
     commits.now()
-    stop.world.meet()
+    stop.world.barrier()
     if not trainer.finished:
-        terminal.line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
-        terminal.line(f"          scsuite train --resume {run.path}")
+        terminal.log_line(f"stopped   at step {trainer.state.step:,} of {trainer.num_steps:,}; resume with:")
+        terminal.log_line(f"          scsuite train --resume {run.path}")
         stop.leave()
 
 
@@ -361,7 +361,7 @@ class Commits:
         from scsuite.core.model.checkpoint import save_checkpoint
 
         trainer, best = self.trainer, self.trainer.state.best
-        if best is not None and best.chosen_on == "val" and best.epoch > self.best_epoch:
+        if best is not None and best.selected_on == "val" and best.epoch > self.best_epoch:
             self.best_epoch = best.epoch
             save_checkpoint(self.run.path / "best.safetensors", trainer.weights(), weights_facts(trainer))
         if self.cost <= COMMIT_SHARE * (time.perf_counter() - self.last):
@@ -369,9 +369,9 @@ class Commits:
 
     def now(self) -> None:
         """Commit the whole state."""
-        if self.committed == (self.trainer.state.step, self.trainer.epoch_is_full):
+        if self.committed == (self.trainer.state.step, self.trainer.awaiting_evaluation):
             return
-        self.committed = self.trainer.state.step, self.trainer.epoch_is_full
+        self.committed = self.trainer.state.step, self.trainer.awaiting_evaluation
         begin = time.perf_counter()
         self.run.save_state(self.trainer.state.step, self.trainer.tensors(), self.trainer.facts())
         self.last = time.perf_counter()
@@ -396,7 +396,7 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
     best = trainer.state.best
     assert best is not None
     keys = ["test_accuracy", "test_loss", "train_loss", "train_accuracy"]
-    keys += [] if trainer.average is None else ["raw_test_accuracy", "raw_test_loss"]
+    keys += [] if trainer.average is None else ["test_accuracy_no_ema", "test_loss_no_ema"]
     final = {key: float(row[key]) for key in keys}
     result = {
         "command": "train",
@@ -406,21 +406,21 @@ def _finish(run: "RunDir", trainer: "Trainer", terminal: Terminal, begin: float)
         "lr_max": trainer.lr_max,
         "images_per_second": median(trainer.state.speeds) if trainer.state.speeds else None,
         "final": final,
-        "best": {"epoch": best.epoch, f"{best.chosen_on}_accuracy": best.accuracy, "chosen_on": best.chosen_on},
+        "best": {"epoch": best.epoch, f"{best.selected_on}_accuracy": best.accuracy, "selected_on": best.selected_on},
         "checkpoint": str(path),
     }
-    chosen = "held-out images" if best.chosen_on == "val" else "the test images, so no honest figure"
+    chosen = "held-out images" if best.selected_on == "val" else "the test images, so no honest figure"
     accuracy = words.percent(final["test_accuracy"])
-    terminal.line(f"final     test accuracy {accuracy} after epoch {trainer.config.epochs}")
+    terminal.log_line(f"final     test accuracy {accuracy} after epoch {trainer.config.epochs}")
     if trainer.average is not None:
-        raw = words.percent(final["raw_test_accuracy"])
-        terminal.line(f"          of the averaged weights; those of the last step: {raw}")
-    terminal.line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
+        raw = words.percent(final["test_accuracy_no_ema"])
+        terminal.log_line(f"          of the averaged weights; those of the last step: {raw}")
+    terminal.log_line(f"best      {words.percent(best.accuracy)} after epoch {best.epoch}, chosen on {chosen}")
     num_classes, num_images = len(trainer.data.class_names), len(trainer.val or trainer.data.test)
     if best.accuracy <= guessing(num_classes, num_images):
-        terminal.warn(f"the network learned nothing: no epoch was better than guessing one of {num_classes} classes")
-    say_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
-    terminal.line(f"weights   {path}")
+        terminal.log_warning(f"the network learned nothing: no epoch was better than guessing one of {num_classes} classes")
+    log_figures(terminal, figure, *([augmented] if (augmented := run.figure("augmented")).exists() else []))
+    terminal.log_line(f"weights   {path}")
     finish(run, terminal, result, begin)
 
 
@@ -435,7 +435,7 @@ def draw_training(run: "RunDir", trainer: "Trainer") -> Path:
     from scsuite.report import figures
 
     epochs, steps = run.epochs(), run.steps()
-    held_out = trainer.watched
+    held_out = trainer.eval_split
     path = run.figure("training")
     figures.training(
         path,
@@ -473,7 +473,7 @@ def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
 def _epoch_line(trainer: "Trainer", last: "EpochResult") -> str:
     from scsuite.report import tables
 
-    held_out = trainer.watched
+    held_out = trainer.eval_split
     return tables.epoch_line(
         epoch=last.epoch, epochs=trainer.config.epochs, lr=last.lr, momentum=last.momentum, train_loss=last.train_loss,
         train_accuracy=last.train_accuracy, test_loss=getattr(last, f"{held_out}_loss"),
@@ -549,7 +549,7 @@ class StopRequest:
 
     def asked(self) -> bool:
         """Whether any rank got a signal: they ask each other at the same step, and leave by the same code."""
-        agreed = self.world.most(self.signum or 0)
+        agreed = self.world.all_reduce_max(self.signum or 0)
         if agreed:  # else one may have come in the meantime: it counts at the next step
             self.signum = agreed
         return bool(agreed)

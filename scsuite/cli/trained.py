@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.begin import load_data
-from scsuite.cli.terminal import Terminal
-from scsuite.core.config import DataConfig, ReadConfig
+from scsuite.cli.console import Terminal
+from scsuite.core.config import DataConfig, CheckpointConfig
 from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset, Split
-    from scsuite.core.loop import Arithmetic
+    from scsuite.core.loop import Device
     from scsuite.core.evaluation.metrics import Evaluation
     from scsuite.core.model import ResNet3
 
@@ -27,7 +27,7 @@ class Trained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     settings: DataConfig
-    arithmetic: "Arithmetic"
+    device: "Device"
 
     def evaluate(self, split: "Split", tta: str = "none") -> "Evaluation":
         """The network on these images."""
@@ -36,35 +36,35 @@ class Trained:
         from scsuite.core.loop import evaluate
 
         seen = evaluate(
-            self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, arithmetic=self.arithmetic,
+            self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, device=self.device,
             tta=tta,
         )  # fmt: skip
         if wrong := int((~np.isfinite(seen.probabilities_NK).all(axis=1)).sum()):  # finite weights can overflow too
             raise InputError(
-                "checkpoint", self.path, expected=f"finite answers in {self.arithmetic.precision}",
+                "checkpoint", self.path, expected=f"finite answers in {self.device.precision}",
                 found=f"none for {wrong} of {len(split)} images", hint="Try --precision fp32, or another checkpoint.",
             )  # fmt: skip
         return seen
 
 
-def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
+def load_trained(config: CheckpointConfig, terminal: Terminal) -> Trained:
     """The network of `--ckpt`, in the precision of its run, unless a flag says else or this device does not have it."""
     import torch
 
     from scsuite.core.model.checkpoint import load_checkpoint
-    from scsuite.core.loop import resolve_arithmetic
-    from scsuite.core.runs.rundir import weights_file
+    from scsuite.core.loop import resolve_device
+    from scsuite.core.runs.rundir import resolve_checkpoint
 
-    path = weights_file(config.ckpt)
+    path = resolve_checkpoint(config.ckpt)
     model, facts = load_checkpoint(path)
     try:
-        arithmetic = resolve_arithmetic(config.device, config.precision or facts["precision"])
+        device = resolve_device(config.device, config.precision or facts["precision"])
     except UsageError:
-        arithmetic = resolve_arithmetic(config.device, config.precision or "auto")
-        terminal.warn(
-            f"{facts['precision']}, the run's precision, is not for {arithmetic.device}: {arithmetic.precision}"
+        device = resolve_device(config.device, config.precision or "auto")
+        terminal.log_warning(
+            f"{facts['precision']}, the run's precision, is not for {device.device}: {device.precision}"
         )
-    model.to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(
         model=model,
         path=str(path.resolve()),
@@ -72,27 +72,27 @@ def load_trained(config: ReadConfig, terminal: Terminal) -> Trained:
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         settings=_data_settings(facts["config"], path),
-        arithmetic=arithmetic,
+        device=device,
     )
 
 
 def _data_settings(config: Mapping[str, Any], path: Path) -> DataConfig:
     """How the run read its data. The file may be a stranger's: it does not choose where images are fetched or kept."""
-    from scsuite.core.dataset.cifar10 import is_in
+    from scsuite.core.dataset.cifar10 import has_data
 
-    settings = DataConfig.from_file(config, path)
-    place = settings.data_dir if settings.data_dir and is_in(Path(settings.data_dir)) else None
+    settings = DataConfig.from_saved(config, path)
+    place = settings.data_dir if settings.data_dir and has_data(Path(settings.data_dir)) else None
     return replace(settings, data_dir=place, cache_dir=None)
 
 
-def load_test_data(config: ReadConfig, trained: Trained, terminal: Terminal) -> "Dataset":
+def load_test_data(config: CheckpointConfig, trained: Trained, terminal: Terminal) -> "Dataset":
     """The data of the network's run, or that of a flag, labelled by the network's classes; others are refused."""
-    from scsuite.core.dataset.base import listed
+    from scsuite.core.dataset.base import format_names
 
     given = {name: value for name, value in config.to_dict().items() if value is not None}
     data = load_data(DataConfig.from_dict({**trained.settings.to_dict(), **given}), terminal)
-    data = data.labelled_by(trained.class_names, config.data or data.name)
+    data = data.relabelled(trained.class_names, config.data or data.name)
     there = set(data.test.labels_N.tolist())
     if absent := [name for label, name in enumerate(trained.class_names) if label not in there]:
-        terminal.line(f"          no test images of {len(absent)} of the network's classes: {listed(absent)}")
+        terminal.log_line(f"          no test images of {len(absent)} of the network's classes: {format_names(absent)}")
     return data

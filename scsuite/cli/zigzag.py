@@ -6,16 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scsuite.cli.begin import create_run, finish, say_figures
-from scsuite.cli.options import Output, options
-from scsuite.cli.terminal import Terminal
+from scsuite.cli.begin import create_run, finish, log_figures
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.console import Terminal
 from scsuite.core import schedule
-from scsuite.core.config import PEAK_SHARE, ZigzagConfig
+from scsuite.core.config import PEAK_FRACTION, ZigzagConfig
 from scsuite.core.errors import InputError, UsageError
 
 
 @options(ZigzagConfig)
-def zigzag(config: ZigzagConfig, output: Output) -> None:
+def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
     """Draw the learning-rate curve between a lower and an upper limit."""
     from scsuite.report import figures, tables
 
@@ -44,8 +44,8 @@ def zigzag(config: ZigzagConfig, output: Output) -> None:
             "upper limit": f"{curve['lr_max']:g}",
             "steps": f"{len(curve['lrs']):,}, {curve['steps_per_epoch']:,} an epoch",
         }
-        terminal.print(tables.key_values(rows, title="Learning-rate curve"))
-        say_figures(terminal, *targets)
+        terminal.log_table(tables.key_values(rows, title="Learning-rate curve"))
+        log_figures(terminal, *targets)
         finish(run, terminal, result, begin)
 
 
@@ -54,8 +54,8 @@ def _planned(config: ZigzagConfig) -> dict[str, Any]:
     limits = {"lr_min": config.lr_min, "lr_max": config.lr_max}
     if config.policy == "one-cycle":
         num_steps = config.epochs * config.steps_per_epoch
-        peak_epoch = config.epochs * PEAK_SHARE if config.peak_epoch is None else config.peak_epoch
-        peak_step = schedule.peak_step_of(peak_epoch, config.steps_per_epoch, num_steps)
+        peak_epoch = config.epochs * PEAK_FRACTION if config.peak_epoch is None else config.peak_epoch
+        peak_step = schedule.peak_step(peak_epoch, config.steps_per_epoch, num_steps)
         cycle = functools.partial(schedule.one_cycle, lr_min=config.lr_min, lr_max=config.lr_max)
         lrs = [cycle(step, peak_step=peak_step, num_steps=num_steps) for step in range(num_steps)]
         title = f"One cycle: peak at the end of epoch {peak_epoch:.3g} of {config.epochs}, no annihilation"

@@ -5,30 +5,37 @@ In: values from the command line, a YAML file, a checkpoint or Python. Out: a va
 """
 
 import difflib
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, TypeGuard, get_args, get_origin
 
 from scsuite.core.errors import InputError, UsageError
 
 MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, section 4.3: high rate, low momentum
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
-MOMENTUM_FLAT = 0.9  # without --cycle-momentum
-PEAK_SHARE = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
-EMA_SHARE = 1 / 24  # of the epochs: what the average of the weights looks back on
-RANGE_STEPS_MIN = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
-STEPS_DRAWN_MAX = 1_000_000  # steps; a curve of more takes memory and time that no reader sees
+MOMENTUM = 0.9  # without --cycle-momentum
+PEAK_FRACTION = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
+EMA_FRACTION = 1 / 24  # of the epochs: what the average of the weights looks back on
+MIN_RANGE_TEST_STEPS = 100  # steps; a range test with fewer is warned of, and train's own never has fewer
+MAX_PLOTTED_STEPS = 1_000_000  # steps; a curve of more takes memory and time that no reader sees
 
-ENGINES = ("auto", "batched", "albumentations")
+BACKENDS = ("auto", "batched", "albumentations")
 CAM_METHOD = "hirescam"  # scores best on `shapes`, at the network's `cam_layer`; README, "Which map can be trusted?"
-METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
-POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
+CAM_METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
+LR_POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SELECTIONS = ("misclassified", "correct", "confident", "unsure", "all")  # or indices, as in 3,14,15
-SOURCES = ("cifar10", "shapes")  # or a path
-TTAS = ("none", "flip", "flip-shift")
+SELECTIONS = ("misclassified", "correct", "confident", "uncertain", "all")  # or indices, as in 3,14,15
+DATA_SOURCES = ("cifar10", "shapes")  # or a path
+TTA_MODES = ("none", "flip", "flip-shift")
+
+# Options that no result depends on: a resume may change them, and ranks may differ in them.
+RESULT_NEUTRAL_OPTIONS = frozenset({"workers", "data_dir", "cache_dir"})
+
+
+def is_finite_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a value is a finite number; bool, an int to Python, is not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # False for NaN
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:  # noqa: A002 - the word that Typer uses
@@ -37,19 +44,10 @@ def option(default: Any, help: str, **facts: Any) -> Any:  # noqa: A002 - the wo
     return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
 
 
-def flag_of(item: Field[Any]) -> str:
+def flag_name(item: Field[Any]) -> str:
     """The option's first name on the command line: `batch_size` is `--bs`, `lr_max` is `--lr-max`."""
     flags: tuple[str, ...] = item.metadata.get("flags", ())
     return flags[0].split("/")[0] if flags else "--" + item.name.rstrip("_").replace("_", "-")
-
-
-def keyed_seed(seed: int, purpose: str, *key: int) -> int:
-    """A 63-bit seed for one draw, a pure function of its key: (seed, purpose, epoch, step or image).
-
-    Random numbers are keyed, not carried, so neither the number of workers nor a stop in between changes them.
-    """
-    text = ":".join([str(seed), purpose, *map(str, key)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class Config:
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in names})
 
     @classmethod
-    def from_file(cls, values: Mapping[str, Any], where: object) -> Self:
+    def from_saved(cls, values: Mapping[str, Any], where: object) -> Self:
         """As `from_dict`; what is wrong with the values is a fault of the file `where`, not of the command line."""
         try:
             return cls.from_dict(values)
@@ -85,7 +83,7 @@ class Config:
 
 
 def _check(item: Field[Any], value: Any) -> None:
-    facts, flag = item.metadata, flag_of(item)
+    facts, flag = item.metadata, flag_name(item)
     if choices := facts.get("choices"):
         if value not in choices:
             near = difflib.get_close_matches(str(value), choices, n=1)
@@ -132,7 +130,7 @@ class DataConfig(Config):
         env="SCSUITE_DATA",
         metavar="SPEC",
         path=True,
-        words=SOURCES,
+        words=DATA_SOURCES,
     )
     data_dir: str | None = option(
         None, "Where cifar10's files are or go. (default: the user's cache folder)", path=True
@@ -146,7 +144,7 @@ class DataConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(DataConfig):
+class ComputeConfig(DataConfig):
     """Where and how a network computes."""
 
     seed: int = option(0, "Seed of every random draw.", ge=0, lt=2**63)
@@ -154,12 +152,12 @@ class RunConfig(DataConfig):
     workers: int | None = option(
         None, "Processes that augment ahead; 0 augments in place. (default: by machine)", ge=0, le=256
     )
-    precision: str = option("auto", "Arithmetic of the network.", choices=PRECISIONS)
+    precision: str = option("auto", "Device of the network.", choices=PRECISIONS)
     width: float = option(1.0, "Scales the network's channels; 1 is the assignment's.", gt=0, le=16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig(RunConfig):
+class RecipeConfig(ComputeConfig):
     """What one training step does; the range test and the training share it."""
 
     batch_size: int = option(512, "Images in one step.", flags=("--bs", "--batch-size"), ge=1)
@@ -171,22 +169,22 @@ class RecipeConfig(RunConfig):
     augment: str | None = option(
         None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
     )
-    augment_engine: str = option(
-        "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=ENGINES
+    augment_backend: str = option(
+        "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=BACKENDS
     )
     alternate_flips: bool = option(
         True, "Mirror each image every other epoch, rather than half of them at random; for the default policy alone."
     )
     gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
-    whiten: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
-    identities: bool = option(True, "Begin with identities among the layers' filters, which pass on what came in.")
-    ghost_batch: int = option(16, "Batch norm over N images of a batch at a time; 0: over all.", ge=0, metavar="N")
-    norm_decay: bool = option(False, "Weight decay for batch norm's weights and biases too.")
+    whitening_init: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
+    identity_init: bool = option(True, "Begin with identity_init among the layers' filters, which pass on what came in.")
+    ghost_batch_size: int = option(16, "Batch norm over N images of a batch at a time; 0: over all.", ge=0, metavar="N")
+    bn_weight_decay: bool = option(False, "Weight decay for batch norm's weights and biases too.")
     cycle_momentum: bool = option(False, "Momentum 0.95 > 0.85 > 0.95 against the rate, rather than 0.9.")
     val_split: int = option(0, "Hold N images out of the training images.", ge=0, metavar="N")
 
     @property
-    def flips_alternate(self) -> bool:
+    def uses_alternating_flip(self) -> bool:
         """Whether they do: a policy of the user's own mirrors what it says, and no more."""
         return self.alternate_flips and self.augment is None
 
@@ -197,7 +195,7 @@ class LrRangeConfig(RecipeConfig):
 
     lr_start: float = option(1e-3, "First learning rate.", gt=0)
     lr_end: float = option(10.0, "Last learning rate.", gt=0)
-    steps: int = option(200, "Steps of the sweep.", ge=10, le=STEPS_DRAWN_MAX)
+    steps: int = option(200, "Steps of the sweep.", ge=10, le=MAX_PLOTTED_STEPS)
     epochs: float | None = option(None, "Length of the sweep in epochs, instead of --steps.", gt=0, le=1000)
     curve: str = option("exp", "How the rate rises.", choices=("exp", "linear"))
     train_epochs: int = option(24, "Epochs of the training that the pair is for.", ge=1, le=100_000)
@@ -220,7 +218,7 @@ class TrainConfig(RecipeConfig):
     lr_min: float | None = option(None, "Rate at both ends; auto goes with --lr-max.", gt=0, auto=True)
     div_factor: float = option(10.0, "With --lr-max alone, the lower rate is that divided by this.", gt=1)
     lr_from: str | None = option(None, "Take both rates from an lr-range run.", metavar="RUN")
-    ema: float | None = option(
+    ema_epochs: float | None = option(
         None, "Average the weights over about the last N epochs; 0: none. (default: 1 of 24)", ge=0, metavar="N"
     )
     deterministic: bool = option(False, "Bit-identical runs on CUDA too, at some speed.", flags=("--deterministic",))
@@ -248,14 +246,14 @@ class TrainConfig(RecipeConfig):
             _check_order("--lr-min", self.lr_min, "--lr-max", self.lr_max)
 
     @property
-    def peak(self) -> float:
+    def resolved_peak_epoch(self) -> float:
         """The peak in epochs: `peak_epoch`, or 5/24 of the epochs."""
-        return self.epochs * PEAK_SHARE if self.peak_epoch is None else self.peak_epoch
+        return self.epochs * PEAK_FRACTION if self.peak_epoch is None else self.peak_epoch
 
     @property
-    def ema_epochs(self) -> float:
+    def resolved_ema_epochs(self) -> float:
         """What the average of the weights looks back on, in epochs: `ema`, or 1/24 of the epochs."""
-        return self.epochs * EMA_SHARE if self.ema is None else self.ema
+        return self.epochs * EMA_FRACTION if self.ema_epochs is None else self.ema_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +264,7 @@ class ZigzagConfig(Config):
     lr_max: float = option(0.4, "Upper limit.", gt=0)
     step_size: int = option(490, "Steps from one limit to the other: 5 epochs of 98 steps.", ge=1)
     cycles: int = option(2, "Cycles to draw, two step sizes each.", ge=1, le=1000)
-    policy: str = option("triangular", "Shape of the curve.", choices=POLICIES)
+    policy: str = option("triangular", "Shape of the curve.", choices=LR_POLICIES)
     epochs: int = option(24, "Length of one-cycle.", ge=1, le=100_000)
     peak_epoch: float | None = option(None, "Epoch at whose end one-cycle peaks. (default: 5 of 24)", gt=0)
     steps_per_epoch: int = option(98, "Steps in an epoch: 50,000 images in batches of 512.", ge=1, le=10_000_000)
@@ -280,52 +278,50 @@ class ZigzagConfig(Config):
         _check_peak(self.peak_epoch, self.epochs)
         one_cycle = self.policy == "one-cycle"
         steps = self.epochs * self.steps_per_epoch if one_cycle else 2 * self.step_size * self.cycles
-        if steps > STEPS_DRAWN_MAX:
+        if steps > MAX_PLOTTED_STEPS:
             raise UsageError(
                 "option",
                 "--epochs and --steps-per-epoch" if one_cycle else "--step-size and --cycles",
-                expected=f"at most {STEPS_DRAWN_MAX:,} steps to draw",
+                expected=f"at most {MAX_PLOTTED_STEPS:,} steps to draw",
                 found=f"{steps:,}",
                 hint="Lower one of them.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadConfig(Config):
+class CheckpointConfig(Config):
     """What `evaluate` and `gradcam` share: a trained network, read as its run read it unless a flag says else."""
 
     ckpt: str = option(MISSING, "Run directory or checkpoint file.", metavar="RUN|FILE")
     data: str | None = option(None, "Data to read instead of the run's.", metavar="SPEC")
     data_dir: str | None = option(None, "Where cifar10's files are or go.")
     cache_dir: str | None = option(None, "Where decoded images are kept.", env="SCSUITE_CACHE")
-    limit_train: int | None = option(None, "Load N training images, a class-balanced part.", ge=1)
     limit_test: int | None = option(None, "Test on N images, a class-balanced part.", ge=1)
-    seed: int | None = option(None, "Seed, instead of the run's.", ge=0, lt=2**63)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
-    precision: str | None = option(None, "Arithmetic, instead of the run's.", choices=PRECISIONS)
+    precision: str | None = option(None, "Device, instead of the run's.", choices=PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ReadConfig):
+class EvaluateConfig(CheckpointConfig):
     """Evaluation of a trained network on the test images."""
 
-    tta: str = option("none", "Test-time augmentation, reported beside the plain figure.", choices=TTAS)
+    tta: str = option("none", "Test-time augmentation, reported beside the plain figure.", choices=TTA_MODES)
     misclassified: int = option(25, "How many misclassified images to draw.", ge=0, le=1000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradcamConfig(ReadConfig):
+class GradcamConfig(CheckpointConfig):
     """Grad-CAM of a trained network."""
 
-    method: str = option(CAM_METHOD, "Which map.", choices=METHODS)
+    method: str = option(CAM_METHOD, "Which map.", choices=CAM_METHODS)
     layer: str | None = option(None, "Layer to look at, or several: a,b. (default: the network's own choice)")
     list_layers: bool = option(False, "List the layers that have a map, and do nothing else.", flags=("--list-layers",))
     class_: str = option("both", "predicted, actual, both, or a class name.", flags=("--class",))
     select: str = option("misclassified", f"{', '.join(SELECTIONS)}, or indices: 3,14,15.")
     images: tuple[str, ...] = option((), "Pictures of your own instead of test images.", metavar="FILES")
     count: int = option(25, "How many images.", ge=1, le=1000)
-    raw: bool = option(False, "Write the maps' values too: maps.safetensors.", flags=("--raw",))
-    overlays: bool = option(False, "Write each overlay as a picture of its own too.", flags=("--overlays",))
+    save_maps: bool = option(False, "Write the maps' values too: maps.safetensors.", flags=("--save-maps",))
+    save_overlays: bool = option(False, "Write each overlay as an image of its own too.", flags=("--save-overlays",))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "
 _WRITE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def commit(path: Path, data: bytes | bytearray) -> None:
+def write_atomic(path: Path, data: bytes | bytearray) -> None:
     """Write a file whole or not at all: to a sibling, fsynced, renamed over `path`, the directory fsynced.
 
     Raises OutputError; the sibling is removed, and what was under `path` before is still there.
@@ -38,11 +38,11 @@ def commit(path: Path, data: bytes | bytearray) -> None:
             os.close(descriptor)
         partial.replace(path)
         if os.name == "posix":  # a directory cannot be opened elsewhere
-            sync(path.parent)
+            fsync_path(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise cannot_write(path, error, f"room and permission for {len(data):,} bytes") from None
+        raise write_error(path, error, f"room and permission for {len(data):,} bytes") from None
 
 
 def make_parent(path: Path) -> None:
@@ -50,7 +50,7 @@ def make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(path, error, "a folder to write it into") from None
+        raise write_error(path, error, "a folder to write it into") from None
 
 
 def append(path: Path, text: str) -> None:
@@ -62,7 +62,7 @@ def append(path: Path, text: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise write_error(path, error) from None
 
 
 def _write(descriptor: int, data: bytes | bytearray) -> None:
@@ -71,7 +71,7 @@ def _write(descriptor: int, data: bytes | bytearray) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until the disk has a file, or the names in a directory. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
@@ -80,13 +80,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def cannot_write(path: Path, error: OSError, expected: str = "room and permission") -> OutputError:
+def write_error(path: Path, error: OSError, expected: str = "room and permission") -> OutputError:
     """The error of a file or directory that could not be made or written."""
     hint = "Free some space or choose another --runs-dir."
     return OutputError("cannot write", path, expected=expected, found=error.strerror or error, hint=hint)
 
 
-def open_regular(path: Path, what: str) -> BufferedReader:
+def open_regular_file(path: Path, what: str) -> BufferedReader:
     """The regular file at `path`, opened for reading.
 
     Raises InputError for one that is missing, unreadable, a folder, a FIFO or a device.
@@ -105,12 +105,12 @@ def open_regular(path: Path, what: str) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> bytes:
+def read_regular_file(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> bytes:
     """All bytes of the regular file at `path`.
 
-    Raises InputError as `open_regular` does, for a read that fails, and for more than `limit` bytes.
+    Raises InputError as `open_regular_file` does, for a read that fails, and for more than `limit` bytes.
     """
-    with open_regular(path, what) as file:
+    with open_regular_file(path, what) as file:
         try:
             data = file.read(limit + 1)
         except OSError as error:
@@ -132,7 +132,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Commit a CSV file."""
-    commit(path, csv_text([header, *rows]).encode())
+    write_atomic(path, csv_text([header, *rows]).encode())
 
 
 def read_yaml(path: str, what: str) -> dict[str, Any]:

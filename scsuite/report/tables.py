@@ -157,7 +157,7 @@ def evaluation(name: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _interval(figures: Mapping[str, Any]) -> str:
-    low, high = figures["accuracy_interval"]
+    low, high = figures["accuracy_ci95"]
     return f"{_share(low)} to {words.percent(high)}"
 
 

@@ -16,7 +16,7 @@ import torch
 from scsuite.core.augment import normalise
 from scsuite.core.cam import grad_cam, trust
 from scsuite.core.model.checkpoint import load_checkpoint
-from scsuite.core.config import METHODS
+from scsuite.core.config import CAM_METHODS
 from scsuite.core.dataset import load_dataset
 
 LAYERS = ("prep", "layer1", "layer2", "layer3", "layer2,layer3", "layer1,layer2,layer3")
@@ -32,11 +32,11 @@ def main(runs: list[str]) -> None:
         with torch.inference_mode():
             predicted = model.eval()(images_NCHW).argmax(dim=1).tolist()
         for layer in LAYERS:
-            for method in METHODS:
+            for method in CAM_METHODS:
                 maps = grad_cam(model, images_NCHW, predicted, method=method, layer=layer).numpy()
                 scores = trust(model, images_NCHW, predicted, maps, keys=range(len(test)), masks_NHW=test.masks_NHW)
                 values = asdict(scores)
-                if layer == LAYERS[0] and method == METHODS[0] and run == runs[0]:
+                if layer == LAYERS[0] and method == CAM_METHODS[0] and run == runs[0]:
                     rows.writerow(["run", "layer", "method", *values])
                 rows.writerow([Path(run).name, layer, method, *values.values()])
                 sys.stdout.flush()

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 
 from scsuite.core.augment import default_policy
-from scsuite.core.model.ema import WeightAverage
+from scsuite.core.model.ema import EMA
 from scsuite.core.cam import grad_cam
 from scsuite.core.cam.maps import CAM_BATCH
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.training.loader import Batch, default_workers
 from scsuite.core.loop import (
-    EpochSums,
+    EpochTotals,
     Trainer,
     fit,
-    fresh_model,
+    init_model,
     make_optimizer,
-    resolve_arithmetic,
-    set_rates,
+    resolve_device,
+    set_lr_and_momentum,
     train_step,
 )
 from scsuite.core.model import build_model
@@ -54,32 +54,32 @@ def step(width: float) -> Figures:
     place; at least 0.97. And the bare one where freed memory goes back to the system.
     """
     config = TrainConfig(lr_max=0.1, width=width, batch_size=BATCH)
-    arithmetic = resolve_arithmetic(config.device, config.precision)
+    device = resolve_device(config.device, config.precision)
     batch = Batch(
-        torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last),
-        torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES,
+        torch.randn(BATCH, 3, 32, 32).to(device.device, memory_format=torch.channels_last),
+        torch.arange(BATCH, device=device.device) % NUM_CLASSES,
     )
-    models = [fresh_model(NUM_CLASSES, config, arithmetic, torch.randn(8, 3, 32, 32)) for _ in range(2)]
+    models = [init_model(NUM_CLASSES, config, device, torch.randn(8, 3, 32, 32)) for _ in range(2)]
     ours_optimizer = make_optimizer(models[0], config, 0.9)
-    # torch's default for the bare loop: the same arithmetic, not fused.
+    # torch's default for the bare loop: the same device, not fused.
     bare_optimizer = torch.optim.SGD(models[1].parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=False)
-    average, steps = WeightAverage(models[0], 98), itertools.count()
+    scaler = torch.amp.GradScaler(device.device.type, enabled=False)
+    average, steps = EMA(models[0], 98), itertools.count()
 
     def ours() -> None:
-        set_rates(ours_optimizer, 0.01, 0.9)
+        set_lr_and_momentum(ours_optimizer, 0.01, 0.9)
         outcome = train_step(
             models[0], ours_optimizer, scaler, batch,
-            arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=0.0,
+            device=device, label_smoothing=config.label_smoothing, l1=0.0,
         )  # fmt: skip
         average.follow(models[0], next(steps))
-        outcome.broken.item()
+        outcome.non_finite.item()
 
-    theirs = bare_step(models[1], bare_optimizer, batch.images_NCHW, batch.labels_N, arithmetic.dtype)
+    theirs = bare_step(models[1], bare_optimizer, batch.images_NCHW, batch.labels_N, device.dtype)
     our_seconds, their_seconds = alternating(ours, theirs, 8)
     kept_seconds, returned_seconds = alternating(ours, returning_memory(theirs), 8)
     return {
-        "precision": arithmetic.precision,
+        "precision": device.precision,
         "images_per_s": BATCH / our_seconds,
         "bare_images_per_s": BATCH / their_seconds,
         "ratio": their_seconds / our_seconds,
@@ -99,18 +99,18 @@ def pipeline(width: float, num_images: int) -> Figures:
         goal = trainer.state.step + steps
         for _ in fit(trainer, should_stop=lambda: trainer.state.step >= goal):  # ends before the epoch's evaluation
             raise AssertionError
-        trainer.state.sums = EpochSums()  # as if it had been done
+        trainer.state.sums = EpochTotals()  # as if it had been done
 
-    model = build_model(NUM_CLASSES, width).to(trainer.arithmetic.device)
+    model = build_model(NUM_CLASSES, width).to(trainer.device.device)
     policy = default_policy(trainer.mean, trainer.std)
     pictures = Pictures(data.train.images_NHWC, data.train.labels_N, policy)
     theirs = usual_epoch(
-        model, pictures, batch_size=BATCH, workers=default_workers(), device=trainer.arithmetic.device,
+        model, pictures, batch_size=BATCH, workers=default_workers(), device=trainer.device.device,
         lrs=[0.01] * steps,
     )  # fmt: skip
     our_seconds, their_seconds = alternating(ours, returning_memory(theirs), 3)
     return {
-        "precision": trainer.arithmetic.precision,
+        "precision": trainer.device.precision,
         "images_per_s": num_images / our_seconds,
         "usual_images_per_s": num_images / their_seconds,
         "ratio": their_seconds / our_seconds,
@@ -145,12 +145,12 @@ def peak(name: str, width: float, num_images: int) -> None:
         for _ in fit(Trainer(data_of(num_images), config)):
             pass
     else:
-        arithmetic = resolve_arithmetic(config.device, config.precision)
-        model = fresh_model(NUM_CLASSES, config, arithmetic, torch.randn(8, 3, 32, 32))
+        device = resolve_device(config.device, config.precision)
+        model = init_model(NUM_CLASSES, config, device, torch.randn(8, 3, 32, 32))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        images = torch.randn(BATCH, 3, 32, 32).to(arithmetic.device, memory_format=torch.channels_last)
-        labels = torch.arange(BATCH, device=arithmetic.device) % NUM_CLASSES
-        run = bare_step(model, optimizer, images, labels, arithmetic.dtype)
+        images = torch.randn(BATCH, 3, 32, 32).to(device.device, memory_format=torch.channels_last)
+        labels = torch.arange(BATCH, device=device.device) % NUM_CLASSES
+        run = bare_step(model, optimizer, images, labels, device.dtype)
         run = returning_memory(run)
         for _ in range(-(-2 * num_images // BATCH)):
             run()
@@ -168,9 +168,9 @@ def gradcam(width: float) -> Figures:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    arithmetic = resolve_arithmetic("auto", "fp32")
-    model = build_model(NUM_CLASSES, width).to(arithmetic.device).eval()
-    images, labels = torch.randn(1000, 3, 32, 32, device=arithmetic.device), torch.arange(1000) % NUM_CLASSES
+    device = resolve_device("auto", "fp32")
+    model = build_model(NUM_CLASSES, width).to(device.device).eval()
+    images, labels = torch.randn(1000, 3, 32, 32, device=device.device), torch.arange(1000) % NUM_CLASSES
 
     def theirs(batch: int, num_images: int) -> None:
         with GradCAM(model, [model.layer3]) as rival:
@@ -207,7 +207,7 @@ def trainings(data: Dataset, config: TrainConfig) -> Figures:
         trainer = Trainer(data, config)
         training = _training_seconds(trainer)
     peak_mb = torch.cuda.max_memory_allocated() / 2**20
-    peak_flops = _matmul_flops(trainer.arithmetic.dtype)
+    peak_flops = _matmul_flops(trainer.device.dtype)
     augmentation = _augmentation_seconds(trainer)
     achieved = num_images * IMAGE_FLOP / training
     return {

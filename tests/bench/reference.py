@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from scsuite.core.loop import LARGEST_KEPT, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+from scsuite.core.loop import MMAP_THRESHOLD_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tune_malloc
 
 if TYPE_CHECKING:
     from albumentations import Compose
 
 # What glibc's own adjustment of these comes to once tensors above 32 MB were freed, and where it begins.
-ADJUSTED = {M_MMAP_THRESHOLD: LARGEST_KEPT, M_TRIM_THRESHOLD: 2 * LARGEST_KEPT}
+ADJUSTED = {M_MMAP_THRESHOLD: MMAP_THRESHOLD_BYTES, M_TRIM_THRESHOLD: 2 * MMAP_THRESHOLD_BYTES}
 
 
 def returning_memory(run: Callable[[], object]) -> Callable[[], None]:
@@ -28,7 +28,7 @@ def returning_memory(run: Callable[[], object]) -> Callable[[], None]:
             for option, value in ADJUSTED.items():
                 ctypes.CDLL(None).mallopt(option, value)
         run()
-        keep_freed_memory()
+        tune_malloc()
 
     return as_it_comes
 

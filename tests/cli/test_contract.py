@@ -20,7 +20,7 @@ KEYS = {  # design.md, "at least"
     "trained": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
     "evaluated": {
         "accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece",
-        "accuracy_interval", "top5_accuracy", "macro", "confusion_shares", "confused", "misclassified", "tta",
+        "accuracy_ci95", "top5_accuracy", "macro", "confusion_normalized", "confused", "misclassified", "tta",
     },
     "explained": {"figure", "images"},
 }  # fmt: skip
@@ -285,12 +285,12 @@ def test_with_ema_the_weights_for_use_are_the_average_and_both_accuracies_are_re
     last = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 0, "--json").result
     answer = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 1, "--json")
     final = answer.result["final"]
-    assert (final["raw_test_accuracy"], final["raw_test_loss"]) == (
+    assert (final["test_accuracy_no_ema"], final["test_loss_no_ema"]) == (
         last["final"]["test_accuracy"],
         last["final"]["test_loss"],
     )
-    assert "raw_test_accuracy" not in last["final"]
-    assert f"those of the last step: {100 * final['raw_test_accuracy']:.2f}" in answer.err
+    assert "test_accuracy_no_ema" not in last["final"]
+    assert f"those of the last step: {100 * final['test_accuracy_no_ema']:.2f}" in answer.err
     seen = scsuite("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
     assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
     assert seen["loss"] != last["final"]["test_loss"]
@@ -323,7 +323,7 @@ def test_the_final_figures_are_the_last_rows(trained: Answer) -> None:
     final = trained.result["final"]
     assert {name: float(last[name]) for name in final} == final
     assert trained.result["best"]["test_accuracy"] >= final["test_accuracy"]
-    assert trained.result["best"]["chosen_on"] == "test"
+    assert trained.result["best"]["selected_on"] == "test"
     assert trained.result["checkpoint"] == str(trained.run_dir / "model.safetensors")
 
 
@@ -376,7 +376,7 @@ def test_what_augments_is_said_and_written_down(command: str, tmp_path: Path) ->
     ):
         answer = scsuite(*words, *more, "--runs-dir", tmp_path / "runs", "--json")
         facts = json.loads((answer.run_dir / "environment.json").read_text())
-        assert facts["augment_engine"] == {"name": name, "reason": reason}
+        assert facts["augment_backend"] == {"name": name, "reason": reason}
         assert [line for line in answer.err.splitlines() if f"{name}: {reason}" in line and "augments" in line]
 
 
@@ -410,7 +410,7 @@ def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_p
     assert [bool(row["test_loss"]) for row in rows] == [False, False, True]
     assert rows[0]["step"] == "3"  # 150 images are left to train on: 64 + 64 + 22
     best = answer.result["best"]
-    assert best["chosen_on"] == "val"
+    assert best["selected_on"] == "val"
     assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
     assert float(rows[best["epoch"] - 1]["val_accuracy"]) == best["val_accuracy"]
     chosen = answer.run_dir / "best.safetensors"
@@ -487,7 +487,7 @@ def test_tta_is_reported_beside_the_plain_figure(trained: Answer, evaluated: Ans
     assert seen["accuracy"] == evaluated.result["accuracy"]
     assert seen["tta"]["views"] == "flip"
     assert seen["tta"]["loss"] != seen["loss"]
-    assert {"accuracy", "accuracy_interval", "top5_accuracy", "loss", "ece", "macro"} < seen["tta"].keys()
+    assert {"accuracy", "accuracy_ci95", "top5_accuracy", "loss", "ece", "macro"} < seen["tta"].keys()
     plain, flip = (f"{100 * accuracy:.2f}" for accuracy in (seen["accuracy"], seen["tta"]["accuracy"]))
     assert ("accuracy", plain, "%", flip, "%") in logged(Path(seen["run_dir"]))
 
@@ -506,7 +506,7 @@ def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluated: Ans
         assert (*row["name"].split(), *shares, str(row["support"])) in lines
     for pair in seen["confused"][:5]:
         assert (pair["actual"], pair["predicted"], str(pair["images"]), f"{100 * pair['share']:.1f}") in lines
-    low, high = seen["accuracy_interval"]
+    low, high = seen["accuracy_ci95"]
     assert low < seen["accuracy"] < high
     assert ("95", "%", "interval", f"{100 * low:.2f}", "to", f"{100 * high:.2f}", "%") in lines
     assert ("top-5", "accuracy", f"{100 * seen['top5_accuracy']:.2f}", "%") in lines
@@ -517,21 +517,21 @@ def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluated: Ans
             own["recall"],
             own["f1"],
         ]
-        assert [float(row["recall_low"]), float(row["recall_high"])] == own["recall_interval"]
+        assert [float(row["recall_low"]), float(row["recall_high"])] == own["recall_ci95"]
 
 
 def test_misclassified_images_are_listed_the_most_confident_first_in_the_file_and_the_object(
     evaluated: Answer,
 ) -> None:
     predictions = rows_of(evaluated.run_dir / "predictions.csv")
-    listed = rows_of(evaluated.run_dir / "misclassified.csv")
+    format_names = rows_of(evaluated.run_dir / "misclassified.csv")
     wrong = [row for row in predictions if row["actual"] != row["predicted"]]
-    surely = [float(row["p_predicted"]) for row in listed]
+    surely = [float(row["p_predicted"]) for row in format_names]
     assert surely == sorted(surely, reverse=True)
-    assert {row["index"] for row in listed} == {row["index"] for row in wrong}
-    assert evaluated.result["num_misclassified"] == len(listed) == round(100 * (1 - evaluated.result["accuracy"]))
-    assert len(evaluated.result["misclassified"]) == min(len(listed), 25)
-    for row, own in zip(listed, evaluated.result["misclassified"], strict=False):
+    assert {row["index"] for row in format_names} == {row["index"] for row in wrong}
+    assert evaluated.result["num_misclassified"] == len(format_names) == round(100 * (1 - evaluated.result["accuracy"]))
+    assert len(evaluated.result["misclassified"]) == min(len(format_names), 25)
+    for row, own in zip(format_names, evaluated.result["misclassified"], strict=False):
         assert {key: str(value) for key, value in own.items()} == row
         whole = predictions[int(row["index"])]
         assert (whole["file"], whole["loss"]) == (row["file"], row["loss"])
@@ -650,11 +650,11 @@ def test_pictures_of_ones_own_have_no_object_that_anyone_marked(trained: Answer,
 
 
 def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(trained: Answer, tmp_path: Path) -> None:
-    listed = gradcam(trained, tmp_path / "runs", "--list-layers")
+    format_names = gradcam(trained, tmp_path / "runs", "--list-layers")
     assert not (tmp_path / "runs").exists()
-    layers = {row["name"]: (row["height"], row["width"]) for row in listed["layers"]}
+    layers = {row["name"]: (row["height"], row["width"]) for row in format_names["layers"]}
     assert layers["prep"] == (32, 32) and layers["layer3.res"] == (4, 4)
-    assert listed["layer"] in layers
+    assert format_names["layer"] in layers
     answer = scsuite("gradcam", "--ckpt", trained.run_dir, "--list-layers")
     assert all(name in answer.out for name in layers)
     averaged = gradcam(trained, tmp_path, "--layer", "layer2,layer3.res", "--count", 1)

@@ -13,7 +13,7 @@ import pytest
 from scsuite.cli.lr_range import run_range_test
 from scsuite.cli.train import StopRequest
 from scsuite.core.model.checkpoint import read_checkpoint
-from scsuite.core.distributed import ALONE, World
+from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.runs.rundir import RunDir
 from tests.cli.program import DATA, Answer, child_environment, scsuite
 
@@ -160,7 +160,7 @@ def test_a_signal_that_comes_while_the_ranks_ask_each_other_counts_at_the_next_s
         return value
 
     monkeypatch.setattr(World, "most", most)
-    with StopRequest(ALONE) as stop:
+    with StopRequest(SINGLE_PROCESS) as stop:
         assert not stop.asked()
         assert stop.asked()
         assert stop.signum == signal.SIGTERM

@@ -13,7 +13,7 @@ from torch import nn
 
 from scsuite.core import loop
 from scsuite.core.config import TrainConfig
-from scsuite.core.distributed import ALONE, World, join
+from scsuite.core.distributed import SINGLE_PROCESS, World, join
 from scsuite.core.errors import DivergedError, InputError
 from scsuite.core.training.loader import Batch
 from scsuite.core.loop import Trainer, fit, train_step
@@ -23,7 +23,7 @@ from tests.core.tiny import dataset
 # 65 images in batches of 16: the last batch is one image, of which the second rank has none.
 CONFIG = TrainConfig(
     data="tiny", batch_size=16, epochs=2, width=0.05, lr_max=0.1, precision="fp32", device="cpu", workers=0,
-    dropout=0.1, label_smoothing=0.1, ema=1, ghost_batch=4, norm_decay=False, alternate_flips=True,
+    dropout=0.1, label_smoothing=0.1, ema=1, ghost_batch_size=4, bn_weight_decay=False, alternate_flips=True,
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
 
@@ -72,12 +72,12 @@ def one_step_without_batch_norm(world: World) -> list[float]:
                 setattr(module, name, nn.Identity())
     model.register_buffer("statistic", torch.ones(1))
     optimizer = loop.make_optimizer(model, replace(CONFIG, weight_decay=0.01), 0.9)
-    loop.set_rates(optimizer, 0.1, 0.9)
+    loop.set_lr_and_momentum(optimizer, 0.1, 0.9)
     images = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(9) % 3
     outcome = train_step(
-        model, optimizer, torch.amp.GradScaler("cpu", enabled=False), Batch(images[world.part], labels[world.part]),
-        arithmetic=loop.resolve_arithmetic("cpu", "fp32"), label_smoothing=0.1, l1=0.01, world=world, num_images=9,
+        model, optimizer, torch.amp.GradScaler("cpu", enabled=False), Batch(images[world.shard], labels[world.shard]),
+        device=loop.resolve_device("cpu", "fp32"), label_smoothing=0.1, l1=0.01, world=world, num_images=9,
     )  # fmt: skip
     weights = torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
     return [float(outcome.loss), float(outcome.correct), *weights]
@@ -107,23 +107,23 @@ def poisoned(world: World) -> dict[str, Any]:
 
 def begun(world: World) -> list[str]:
     """The initial weights where the ranks look at other images, and of the leader's images alone."""
-    arithmetic, images = loop.resolve_arithmetic("cpu", "fp32"), torch.Generator().manual_seed(world.rank)
+    device, images = loop.resolve_device("cpu", "fp32"), torch.Generator().manual_seed(world.rank)
     config = replace(CONFIG, width=1.0)  # a narrow network is not whitened
-    mine = loop.fresh_model(3, config, arithmetic, torch.randn(4, 3, 32, 32, generator=images), world)
+    mine = loop.init_model(3, config, device, torch.randn(4, 3, 32, 32, generator=images), world)
     leaders = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return [digest(mine), digest(loop.fresh_model(3, config, arithmetic, leaders))]
+    return [digest(mine), digest(loop.init_model(3, config, device, leaders))]
 
 
 def talked(world: World) -> dict[str, Any]:
     """What the ranks tell each other."""
-    answers: dict[str, Any] = {"most": world.most(world.rank * 15)}
-    world.check_same({"a": 1, "b": "two"})
+    answers: dict[str, Any] = {"most": world.all_reduce_max(world.rank * 15)}
+    world.check_equal({"a": 1, "b": "two"})
     try:
-        world.check_same({"a": 1, "b": f"of rank {world.rank}"})
+        world.check_equal({"a": 1, "b": f"of rank {world.rank}"})
     except InputError as error:
         answers["different"] = str(error)
     path = Path(sys.argv[1]) / "turn"
-    with world.leader_first():
+    with world.main_process_first():
         answers["leader_was_there"] = path.exists()
         path.touch()
     return answers
@@ -136,7 +136,7 @@ def threads() -> list[str]:
 
 def main() -> None:
     """All of it, in this order."""
-    loop.EVAL_BATCH = 7
+    loop.EVAL_BATCH_SIZE = 7
     torch.set_num_threads(1)
     path = Path(sys.argv[1])
     with join() as world:
@@ -147,8 +147,8 @@ def main() -> None:
             "poisoned": poisoned(world),
             "talked": talked(world),
         }
-        if world.leads:
-            answers |= {"alone": trained(ALONE), "one_step_alone": one_step_without_batch_norm(ALONE)}
+        if world.is_main_process:
+            answers |= {"alone": trained(SINGLE_PROCESS), "one_step_alone": one_step_without_batch_norm(SINGLE_PROCESS)}
     answers["threads_left"] = threads()
     (path / f"{world.rank}.json").write_text(json.dumps(answers))
 

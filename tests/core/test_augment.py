@@ -1,6 +1,6 @@
 """The augmentation policy: its statistics on an image whose pixels say where they come from; policy files; refusals.
 
-Draws are keyed, so these statistics are the same on every run; the limits leave one false alarm in a million keys.
+CounterRng are keyed, so these statistics are the same on every run; the limits leave one false alarm in a million keys.
 """
 
 import random
@@ -22,11 +22,11 @@ from scsuite.core.augment import (
     default_policy,
     denormalise,
     load_policy,
-    normalisation_of,
+    policy_mean_std,
     normalise,
-    policy_facts,
+    policy_dict,
 )
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.errors import InputError
 from tests.core.tiny import MEAN, STD
 
@@ -262,7 +262,7 @@ def test_a_file_that_albumentations_itself_wrote_is_read(tmp_path: Path) -> None
 
     path = tmp_path / "saved.yaml"
     albumentations.save(plain(albumentations), path, data_format="yaml")
-    assert policy_facts(load_policy(str(path), MEAN, STD)) == policy_facts(plain(albumentations))
+    assert policy_dict(load_policy(str(path), MEAN, STD)) == policy_dict(plain(albumentations))
 
 
 REQUIRED = {
@@ -282,7 +282,7 @@ def test_every_allowed_transform_is_read_back_as_albumentations_writes_it(name: 
     made = kind(*REQUIRED.get(name, ()), p=1.0)
     theirs = albumentations.Compose([made, albumentations.Resize(32, 32), albumentations.Normalize(MEAN, STD)])
     ours = load_policy(written(tmp_path, theirs.to_dict()), MEAN, STD)
-    assert policy_facts(ours) == policy_facts(theirs)
+    assert policy_dict(ours) == policy_dict(theirs)
 
 
 def test_an_argument_that_is_written_but_not_taken_must_hold_what_is_written(tmp_path: Path) -> None:
@@ -300,8 +300,8 @@ def test_a_file_without_normalize_is_normalised_at_its_end(tmp_path: Path) -> No
 def test_a_file_with_normalize_of_its_own_is_what_evaluation_has_to_do_too(tmp_path: Path) -> None:
     own = node("Normalize", mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     policy = load_policy(written(tmp_path, compose(node("NoOp"), own)), MEAN, STD)
-    assert normalisation_of(policy) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
-    assert normalisation_of(default_policy(MEAN, STD)) == (MEAN, STD)
+    assert policy_mean_std(policy) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert policy_mean_std(default_policy(MEAN, STD)) == (MEAN, STD)
 
 
 @pytest.mark.parametrize(
@@ -324,13 +324,13 @@ def test_a_normalize_that_evaluation_could_not_repeat_is_refused(parts: list[Any
 def test_a_policy_may_stand_without_its_envelope(tmp_path: Path) -> None:
     bare = compose(node("NoOp"))["transform"]
     assert (
-        policy_facts(load_policy(written(tmp_path, bare), MEAN, STD))["transforms"][0]["__class_fullname__"] == "NoOp"
+        policy_dict(load_policy(written(tmp_path, bare), MEAN, STD))["transforms"][0]["__class_fullname__"] == "NoOp"
     )
 
 
 def test_facts_are_equal_for_equal_policies_only() -> None:
-    assert policy_facts(default_policy(MEAN, STD)) == policy_facts(load_policy(None, MEAN, STD))
-    assert policy_facts(default_policy(MEAN, STD)) != policy_facts(default_policy(STD, STD))
+    assert policy_dict(default_policy(MEAN, STD)) == policy_dict(load_policy(None, MEAN, STD))
+    assert policy_dict(default_policy(MEAN, STD)) != policy_dict(default_policy(STD, STD))
 
 
 def nested(depth: int) -> dict[str, Any]:

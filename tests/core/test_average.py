@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from scsuite.core.model.ema import WeightAverage
+from scsuite.core.model.ema import EMA
 from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
@@ -31,9 +31,9 @@ def walk() -> Iterator[ResNet3]:
         yield model
 
 
-def followed(horizon: float) -> tuple[WeightAverage, list[dict[str, torch.Tensor]]]:
+def followed(horizon: float) -> tuple[EMA, list[dict[str, torch.Tensor]]]:
     """The average over the walk, and the walk's states."""
-    average, states = WeightAverage(build_model(3, 0.05, seed=9), horizon), []
+    average, states = EMA(build_model(3, 0.05, seed=9), horizon), []
     for step, model in enumerate(walk()):
         average.follow(model, step)
         states.append(copy.deepcopy(model.state_dict()))
@@ -49,7 +49,7 @@ def test_the_first_horizon_steps_are_averaged_evenly_and_the_initial_weights_lea
 
 def test_after_the_first_steps_it_is_torchs_exponential_moving_average() -> None:
     horizon, start = 4.0, 3  # at step 3 the plain mean of four steps has the weights that the decay goes on with
-    average = WeightAverage(build_model(3, 0.05, seed=9), horizon)
+    average = EMA(build_model(3, 0.05, seed=9), horizon)
     torchs = None
     for step, model in enumerate(walk()):
         average.follow(model, step)
@@ -102,17 +102,17 @@ def test_a_run_reports_the_average_each_epoch_and_the_last_weights_beside_it_at_
 ) -> None:
     plain, averaged = (Trainer(tiny_data, replace(tiny_config, ema=ema)) for ema in (0, 1))
     expected, epochs = list(fit(plain)), list(fit(averaged))
-    assert [epoch.raw_test_loss for epoch in epochs[:-1]] == [None] * (len(epochs) - 1)
-    assert (epochs[-1].raw_test_loss, epochs[-1].raw_test_accuracy) == (
+    assert [epoch.test_loss_no_ema for epoch in epochs[:-1]] == [None] * (len(epochs) - 1)
+    assert (epochs[-1].test_loss_no_ema, epochs[-1].test_accuracy_no_ema) == (
         expected[-1].test_loss,
         expected[-1].test_accuracy,
     )
     seen = evaluate(
         averaged.network, tiny_data.test, mean=averaged.mean, std=averaged.std, class_names=tiny_data.class_names,
-        arithmetic=averaged.arithmetic,
+        device=averaged.device,
     )  # fmt: skip
     assert epochs[-1].test_loss == seen.loss != expected[-1].test_loss
-    assert all(epoch.raw_test_loss is None for epoch in expected)
+    assert all(epoch.test_loss_no_ema is None for epoch in expected)
 
 
 def test_a_state_file_gives_the_averaged_network_to_use(

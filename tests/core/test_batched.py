@@ -1,6 +1,6 @@
 """The policy's batched twin against albumentations itself: same pixels from the same parameters, same distributions.
 
-Draws are keyed, so the statistics are the same on every run; their limits leave one false alarm in a million keys.
+CounterRng are keyed, so the statistics are the same on every run; their limits leave one false alarm in a million keys.
 """
 
 import itertools
@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from scsuite.core.augment import (
-    NoTwinError,
-    Twin,
+    NotBatchableError,
+    BatchedPolicy,
     augment,
-    choose_engine,
+    choose_backend,
     compile_policy,
     default_policy,
     load_policy,
-    normalisation_of,
+    policy_mean_std,
 )
 from scsuite.core.augment.batched import Affine, BrightnessContrast, Dropout, Parameters, bordered
 from scsuite.core.augment.canvas import Canvas
-from scsuite.core.augment.draws import GOLDEN, Draws, _mixed
+from scsuite.core.seeding import GOLDEN, CounterRng, _mixed
 from scsuite.core.dataset import Split
 from scsuite.core.errors import UsageError
 from scsuite.core.training.loader import TrainLoader
@@ -202,7 +202,7 @@ def test_borders_are_those_of_opencv() -> None:
 def test_normalised_values_are_albumentations_own_to_one_in_a_million() -> None:
     policy = default_policy(tiny.MEAN, (0.2, 0.25, 1.0))
     ramp = np.tile(np.arange(256, dtype=np.uint8).repeat(4).reshape(32, 32, 1), (1, 1, 1, 3))
-    found = Twin((), *(getattr(policy.transforms[-1], name) for name in ("mean_np", "denominator")))
+    found = BatchedPolicy((), *(getattr(policy.transforms[-1], name) for name in ("mean_np", "denominator")))
     shown = found(torch.from_numpy(ramp), np.zeros(1, np.int64), seed=0, epoch=0)
     expected = policy.transforms[-1](image=ramp[0])["image"]
     assert np.allclose(shown[0].permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-6)
@@ -261,7 +261,7 @@ def test_parameters_are_distributed_as_albumentations_draws_them(
     images = np.broadcast_to(image, (NUM_DRAWS, *image.shape))
     theirs = flattened(next(iter(as_ours(transform, rows, images))), names)
     (step,) = compile_policy(policy).steps
-    ours = flattened(step.draw(Draws(0, 0, np.arange(NUM_DRAWS)), (32, 32)), names)
+    ours = flattened(step.draw(CounterRng(0, 0, np.arange(NUM_DRAWS)), (32, 32)), names)
     assert ours.shape == theirs.shape
     # Each value by itself, and three mixtures of all values, which would differ if these hung together otherwise.
     mixtures = np.random.default_rng(1).normal(size=(ours.shape[1], 3)) / (1e-9 + theirs.std(axis=0)[:, None])
@@ -279,7 +279,7 @@ def distance(first_N: NDArray[np.float64], second_N: NDArray[np.float64]) -> flo
 
 def test_all_81_crops_of_the_default_policy_come_equally_often() -> None:
     _, crop, flip, hole = compile_policy(default_policy(tiny.MEAN, tiny.STD)).steps
-    draws = Draws(0, 0, np.arange(8100))
+    draws = CounterRng(0, 0, np.arange(8100))
     coords = crop.draw(draws, (40, 40))["crop_coords"]
     counts = np.bincount(coords[:, 0] * 9 + coords[:, 1], minlength=81)
     assert len(counts) == 81
@@ -300,7 +300,7 @@ def test_draws_are_splitmix64() -> None:
 
 
 def test_whole_numbers_take_both_ends_and_nothing_beyond() -> None:
-    draws = Draws(0, 0, np.arange(1000))
+    draws = CounterRng(0, 0, np.arange(1000))
     assert set(draws.integers(-2, 3).tolist()) == {-2, -1, 0, 1, 2, 3}
     assert set(draws.integers(5, 5).tolist()) == {5}
     uniform = draws.uniform(2.0, 3.0, 100)
@@ -311,7 +311,7 @@ def test_whole_numbers_take_both_ends_and_nothing_beyond() -> None:
 # --- keyed ---
 
 
-def twin(*transforms: tuple[str, dict[str, Any]]) -> Twin:
+def twin(*transforms: tuple[str, dict[str, Any]]) -> BatchedPolicy:
     return compile_policy(compose(*transforms))
 
 
@@ -379,13 +379,13 @@ def test_what_has_no_twin_is_named_and_left_to_albumentations_or_refused(reason:
     name, arguments = NONE[reason]
     transform = a.OneOf([a.NoOp()]) if name == "OneOf" else getattr(a, name)(**arguments)
     policy = a.Compose([a.NoOp(), transform, a.Normalize()])
-    with pytest.raises(NoTwinError, match="^" + reason.replace("(", r"\(")):
+    with pytest.raises(NotBatchableError, match="^" + reason.replace("(", r"\(")):
         compile_policy(policy)
-    engine = choose_engine("auto", policy)
-    assert (engine.name, engine.twin) == ("albumentations", None)
+    engine = choose_backend("auto", policy)
+    assert (engine.name, backend.batched) == ("albumentations", None)
     assert engine.reason.startswith(reason)
     with pytest.raises(UsageError, match="--augment-engine") as caught:
-        choose_engine("batched", policy)
+        choose_backend("batched", policy)
     assert reason in str(caught.value)
 
 
@@ -394,14 +394,14 @@ def test_a_policy_that_does_not_end_in_one_normalisation_has_no_twin() -> None:
 
     for policy in (a.Compose([a.NoOp()]), a.Compose([]), a.Compose([a.Normalize()], p=0.5),
                    a.Compose([a.Normalize(normalization="image")])):  # fmt: skip
-        with pytest.raises(NoTwinError):
+        with pytest.raises(NotBatchableError):
             compile_policy(policy)
 
 
 def test_every_transform_with_a_twin_is_chosen_and_albumentations_where_asked_for() -> None:
     policy = default_policy(tiny.MEAN, tiny.STD)
-    assert choose_engine("auto", policy).name == choose_engine("batched", policy).name == "batched"
-    assert choose_engine("albumentations", policy).twin is None
+    assert choose_backend("auto", policy).name == choose_backend("batched", policy).name == "batched"
+    assert choose_backend("albumentations", policy).twin is None
 
 
 # --- in the loader ---
@@ -409,7 +409,7 @@ def test_every_transform_with_a_twin_is_chosen_and_albumentations_where_asked_fo
 
 def loader(policy: Any, engine: str, seed: int = 0) -> TrainLoader:
     split = Split(IMAGES, np.arange(NUM), ("",) * NUM)
-    chosen = choose_engine(engine, policy).twin
+    chosen = choose_backend(engine, policy).twin
     return TrainLoader(split, policy, batch_size=10, seed=seed, workers=0, twin=chosen)
 
 
@@ -450,7 +450,7 @@ def test_several_batches_at_once_are_the_same_images_in_the_same_order() -> None
 def test_the_parts_of_a_batch_are_the_batch(engine: str) -> None:
     # 64 images in batches of 21: the last is one image, of which the second part has none.
     policy, split = default_policy(tiny.MEAN, tiny.STD), Split(IMAGES, np.arange(NUM), ("",) * NUM)
-    twin = choose_engine(engine, policy).twin
+    twin = choose_backend(engine, policy).twin
     whole, *parts = (
         list(TrainLoader(split, policy, batch_size=21, seed=0, workers=0, twin=twin, part=part).epoch(1))
         for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
@@ -468,7 +468,7 @@ def test_alternating_flips_show_each_image_and_its_mirror_image_in_turn_half_of_
 ) -> None:
     policy, num = compose(("ToGray", {"p": 1.0})), 400
     split = Split(IMAGES[:1].repeat(num, axis=0), np.zeros(num, np.int64), ("",) * num)
-    twin = choose_engine(engine, policy).twin
+    twin = choose_backend(engine, policy).twin
     plain, alternating = (
         TrainLoader(split, policy, batch_size=100, seed=3, workers=0, twin=twin, alternate_flips=on)
         for on in (False, True)
@@ -502,7 +502,7 @@ def test_a_policy_file_is_compiled_as_it_stands(tmp_path: Any) -> None:
     steps = compile_policy(policy).steps
     assert [type(step) for step in steps] == [Affine, Dropout]
     assert not any(isinstance(step, BrightnessContrast) for step in steps)
-    mean, std = normalisation_of(policy)
+    mean, std = policy_mean_std(policy)
     shown = compile_policy(policy)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), np.arange(2), seed=0, epoch=0)
     least = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
     assert torch.allclose(shown.amin(dim=(0, 2, 3)), least, atol=1e-6)

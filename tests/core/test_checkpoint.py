@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scsuite.core.model.checkpoint import MODEL, load_checkpoint, network_facts, read_checkpoint, save_checkpoint
+from scsuite.core.model.checkpoint import MODEL, load_checkpoint, network_metadata, read_checkpoint, save_checkpoint
 from scsuite.core.errors import InputError, OutputError
 from scsuite.core.model import ResNet3, build_model
 
@@ -20,7 +20,7 @@ from scsuite.core.model import ResNet3, build_model
 def facts_of(model: ResNet3) -> dict[str, Any]:
     names = [f"class {i}" for i in range(model.num_classes)]
     shown = {"class_names": names, "mean": [0.5] * 3, "std": [0.2] * 3}
-    return {"network": network_facts(model), **shown, "config": {}, "precision": "fp32"}
+    return {"network": network_metadata(model), **shown, "config": {}, "precision": "fp32"}
 
 
 @pytest.fixture

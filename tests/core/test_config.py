@@ -12,7 +12,7 @@ from scsuite.core.config import (
     GradcamConfig,
     LrRangeConfig,
     RecipeConfig,
-    RunConfig,
+    ComputeConfig,
     TrainConfig,
     ZigzagConfig,
     keyed_seed,
@@ -22,17 +22,17 @@ from scsuite.core.errors import UsageError
 NAN, INFINITY = float("nan"), float("inf")
 
 REFUSED: list[tuple[type[Config], str, Any, str]] = [
-    (RunConfig, "seed", -1, "--seed"),
-    (RunConfig, "seed", 2**63, "--seed"),
-    (RunConfig, "seed", 10**400, "--seed"),
-    (RunConfig, "seed", 0.5, "--seed"),
-    (RunConfig, "seed", True, "--seed"),
-    (RunConfig, "workers", 257, "--workers"),
-    (RunConfig, "width", 0.0, "--width"),
-    (RunConfig, "width", 16.1, "--width"),
-    (RunConfig, "width", NAN, "--width"),
-    (RunConfig, "width", "wide", "--width"),
-    (RunConfig, "precision", "fp64", "--precision"),
+    (ComputeConfig, "seed", -1, "--seed"),
+    (ComputeConfig, "seed", 2**63, "--seed"),
+    (ComputeConfig, "seed", 10**400, "--seed"),
+    (ComputeConfig, "seed", 0.5, "--seed"),
+    (ComputeConfig, "seed", True, "--seed"),
+    (ComputeConfig, "workers", 257, "--workers"),
+    (ComputeConfig, "width", 0.0, "--width"),
+    (ComputeConfig, "width", 16.1, "--width"),
+    (ComputeConfig, "width", NAN, "--width"),
+    (ComputeConfig, "width", "wide", "--width"),
+    (ComputeConfig, "precision", "fp64", "--precision"),
     (DataConfig, "data", "", "--data"),
     (DataConfig, "limit_train", 0, "--limit-train"),
     (DataConfig, "limit_test", -5, "--limit-test"),
@@ -48,7 +48,7 @@ REFUSED: list[tuple[type[Config], str, Any, str]] = [
     (RecipeConfig, "label_smoothing", 1.0, "--label-smoothing"),
     (RecipeConfig, "dropout", 1.0, "--dropout"),
     (RecipeConfig, "val_split", -1, "--val-split"),
-    (RecipeConfig, "ghost_batch", -1, "--ghost-batch"),
+    (RecipeConfig, "ghost_batch_size", -1, "--ghost-batch"),
     (RecipeConfig, "optimizer", "adam", "--optimizer"),
     (RecipeConfig, "optimizer", ["sgd"], "--optimizer"),
     (LrRangeConfig, "lr_start", 0.0, "--lr-start"),
@@ -84,12 +84,12 @@ def test_a_value_out_of_its_range_is_a_usage_error_that_names_the_option(
 
 
 ALLOWED: list[tuple[type[Config], str, Any]] = [
-    (RunConfig, "seed", 2**63 - 1),
-    (RunConfig, "workers", 0),
-    (RunConfig, "workers", 256),
-    (RunConfig, "width", 16),  # a whole number where a number is asked for
+    (ComputeConfig, "seed", 2**63 - 1),
+    (ComputeConfig, "workers", 0),
+    (ComputeConfig, "workers", 256),
+    (ComputeConfig, "width", 16),  # a whole number where a number is asked for
     (RecipeConfig, "batch_size", 1),
-    (RecipeConfig, "ghost_batch", 513),
+    (RecipeConfig, "ghost_batch_size", 513),
     (RecipeConfig, "weight_decay", 0),
     (RecipeConfig, "dropout", 0.999),
     (LrRangeConfig, "steps", 10),
@@ -156,13 +156,13 @@ def test_a_configuration_survives_its_dictionary_and_a_yaml_file() -> None:
 
 def test_names_of_another_class_are_passed_over_but_their_values_are_still_checked() -> None:
     values = TrainConfig(seed=3).to_dict()
-    assert RunConfig.from_dict(values) == RunConfig(seed=3)
+    assert ComputeConfig.from_dict(values) == ComputeConfig(seed=3)
     with pytest.raises(UsageError, match="--seed"):
-        RunConfig.from_dict({**values, "seed": "three"})
+        ComputeConfig.from_dict({**values, "seed": "three"})
 
 
 def test_a_configuration_cannot_be_changed() -> None:
-    config = RunConfig()
+    config = ComputeConfig()
     with pytest.raises(FrozenInstanceError):
         config.seed = 1  # type: ignore[misc]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scsuite.core.distributed import ALONE, join, launched
+from scsuite.core.distributed import SINGLE_PROCESS, join, under_torchrun
 from tests.cli.program import DATA, child_environment
 from tests.conftest import REPOSITORY
 from tests.core import ranks
@@ -58,12 +58,12 @@ def test_outside_torchrun_there_is_one_rank_whatever_the_environment_says(monkey
         "MASTER_PORT": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    assert not launched()
+    assert not under_torchrun()
     with join() as world:
-        assert world is ALONE
-    assert world.leads
-    assert world.most(7) == 7
-    assert list(range(5))[world.part] == list(range(5))
+        assert world is SINGLE_PROCESS
+    assert world.is_main_process
+    assert world.all_reduce_max(7) == 7
+    assert list(range(5))[world.shard] == list(range(5))
 
 
 def test_all_ranks_have_the_same_weights_and_losses_after_each_step(answers: list[dict[str, Any]]) -> None:

@@ -38,11 +38,11 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatc
     seen: list[bool] = []
     fsync = os.fsync
 
-    def watched(descriptor: int) -> None:
+    def eval_split(descriptor: int) -> None:
         seen.append((tmp_path / "a.bin").exists())
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", eval_split)
     commit(tmp_path / "a.bin", b"data")
     assert seen == [False, True]  # the file, then, renamed, its directory
 

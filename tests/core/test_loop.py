@@ -16,24 +16,25 @@ from torch import Tensor
 
 from scsuite.core.augment import default_policy, normalise
 from scsuite.core.model.checkpoint import read_checkpoint, save_checkpoint
-from scsuite.core.config import TrainConfig, keyed_seed
+from scsuite.core.config import TrainConfig
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.training.loader import Batch
 from scsuite.core.loop import (
-    Arithmetic,
+    Device,
     EpochResult,
     StepResult,
     Trainer,
     evaluate,
     fit,
     make_optimizer,
-    resolve_arithmetic,
-    set_rates,
-    some_of,
+    resolve_device,
+    set_lr_and_momentum,
+    whitening_images,
     train_step,
 )
-from scsuite.core.model import GhostNorm, build_model, pass_on, whiten
+from scsuite.core.model import GhostBatchNorm2d, build_model, identity_init, whitening_init
 
 WIDTH = 0.05
 
@@ -61,14 +62,14 @@ def batch() -> Batch:
 
 def one_step(config: TrainConfig, batch: Batch, lr: float = 0.1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights before and after a step of ours."""
-    arithmetic = resolve_arithmetic("cpu", "fp32")
+    device = resolve_device("cpu", "fp32")
     model = build_model(3, config.width, seed=1)
     optimizer = make_optimizer(model, config, 0.9)
-    set_rates(optimizer, lr, 0.9)
+    set_lr_and_momentum(optimizer, lr, 0.9)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     train_step(
-        model, optimizer, scaler, batch, arithmetic=arithmetic, label_smoothing=config.label_smoothing, l1=config.l1
+        model, optimizer, scaler, batch, device=device, label_smoothing=config.label_smoothing, l1=config.l1
     )
     return before, {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -86,7 +87,7 @@ def torchs_step(batch: Batch, change: Callable[[torch.nn.Module], None]) -> dict
 def test_a_step_is_torchs_own_sgd_step(tiny_config: TrainConfig, batch: Batch) -> None:
     config = replace(
         tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01, gradient_centralization=False,
-        norm_decay=True,
+        bn_weight_decay=True,
     )  # fmt: skip
     _, ours = one_step(config, batch)
     for name, theirs in torchs_step(batch, lambda _: None).items():
@@ -103,7 +104,7 @@ def test_a_step_with_centralization_is_torchs_with_the_filters_gradients_less_th
                 filters_ON = module.weight.grad.flatten(start_dim=1)
                 filters_ON -= filters_ON.double().sum(dim=1, keepdim=True) / filters_ON.shape[1]
 
-    config = replace(tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01, norm_decay=True)
+    config = replace(tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01, bn_weight_decay=True)
     _, ours = one_step(config, batch)
     for name, theirs in torchs_step(batch, centralized).items():
         assert torch.allclose(ours[name], theirs, atol=1e-6), name
@@ -121,14 +122,14 @@ def test_centralization_leaves_the_mean_of_each_filter_where_it_was(tiny_config:
         assert not torch.allclose(moved, mean, atol=1e-5), name
 
 
-@pytest.mark.parametrize("norm_decay", [True, False])
+@pytest.mark.parametrize("bn_weight_decay", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_weight_decay_spares_batch_norm_where_asked_to(optimizer: str, norm_decay: bool) -> None:
+def test_weight_decay_spares_batch_norm_where_asked_to(optimizer: str, bn_weight_decay: bool) -> None:
     model = build_model(3, WIDTH, seed=1)
     before = {name: p.detach().clone() + 0.1 for name, p in model.named_parameters()}
-    config = TrainConfig(lr_max=0.1, optimizer=optimizer, weight_decay=0.5, norm_decay=norm_decay)
+    config = TrainConfig(lr_max=0.1, optimizer=optimizer, weight_decay=0.5, bn_weight_decay=bn_weight_decay)
     made = make_optimizer(model, config, 0.9)
-    set_rates(made, 0.1, 0.9)
+    set_lr_and_momentum(made, 0.1, 0.9)
     for parameter in model.parameters():
         parameter.data += 0.1  # batch norm's biases begin at 0
         parameter.grad = torch.zeros_like(parameter)
@@ -136,7 +137,7 @@ def test_weight_decay_spares_batch_norm_where_asked_to(optimizer: str, norm_deca
     assert sum(p.ndim == 1 for p in model.parameters()) == 16
     goes = 0.1 * 0.5 * (1.9 if optimizer == "sgd" else 1.0)  # Nesterov's first step is 1 + momentum times the rate
     for name, parameter in model.named_parameters():
-        left = 1.0 if parameter.ndim == 1 and not norm_decay else 1 - goes
+        left = 1.0 if parameter.ndim == 1 and not bn_weight_decay else 1 - goes
         assert torch.allclose(parameter, left * before[name], rtol=1e-5), name
 
 
@@ -156,12 +157,12 @@ def test_a_step_that_is_not_finite_leaves_weights_and_momentum_alone(
 ) -> None:
     config, model = replace(tiny_config, dropout=0.0, optimizer=optimizer), build_model(3, tiny_config.width, seed=1)
     ours = make_optimizer(model, config, 0.9)
-    set_rates(ours, 0.01, 0.9)
+    set_lr_and_momentum(ours, 0.01, 0.9)
 
     def step(images_NCHW: Tensor) -> dict[str, Tensor]:
         train_step(
             model, ours, torch.amp.GradScaler("cpu", enabled=False), Batch(images_NCHW, batch.labels_N),
-            arithmetic=resolve_arithmetic("cpu", "fp32"), label_smoothing=0.0, l1=0.0,
+            device=resolve_device("cpu", "fp32"), label_smoothing=0.0, l1=0.0,
         )  # fmt: skip
         kept = {f"{name}.{key}": value for name, p in model.named_parameters() for key, value in ours.state[p].items()}
         return {name: tensor.detach().clone() for name, tensor in {**dict(model.named_parameters()), **kept}.items()}
@@ -208,13 +209,13 @@ def test_an_epoch_has_a_last_smaller_batch_and_counts_every_image(tiny_data: Dat
 
 
 def test_the_reported_loss_is_the_plain_cross_entropy_and_the_update_that_of_the_smoothed_one(batch: Batch) -> None:
-    arithmetic = resolve_arithmetic("cpu", "fp32")
+    device = resolve_device("cpu", "fp32")
     model, twin = (build_model(3, 0.05, seed=1) for _ in range(2))
     optimizer = make_optimizer(model, TrainConfig(width=0.05, weight_decay=0.0), 0.9)
-    set_rates(optimizer, 0.0, 0.9)
+    set_lr_and_momentum(optimizer, 0.0, 0.9)
     outcome = train_step(
         model, optimizer, torch.amp.GradScaler("cpu", enabled=False), batch,
-        arithmetic=arithmetic, label_smoothing=0.3, l1=0.0,
+        device=device, label_smoothing=0.3, l1=0.0,
     )  # fmt: skip
     log_p_NK = twin.train()(batch.images_NCHW).log_softmax(dim=1)
     plain = -log_p_NK[torch.arange(16), batch.labels_N].mean()
@@ -252,7 +253,7 @@ def test_a_run_leaves_the_callers_random_state_alone(tiny_data: Dataset, tiny_co
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
 
 
-@pytest.mark.parametrize("changed", [{"ema": 0}, {"ema": 1}, {"norm_decay": False, "ghost_batch": 2}])
+@pytest.mark.parametrize("changed", [{"ema": 0}, {"ema": 1}, {"bn_weight_decay": False, "ghost_batch_size": 2}])
 @pytest.mark.parametrize("stop_after", [1, 5, 7, 10, 14, 15])
 def test_a_stop_at_any_step_and_a_restore_give_the_uninterrupted_run(
     tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, stop_after: int, changed: dict[str, Any]
@@ -276,7 +277,7 @@ def test_a_stop_at_any_step_and_a_restore_give_the_uninterrupted_run(
 
 
 def test_adamw_stops_and_goes_on_as_well(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(tiny_config, optimizer="adamw", lr_max=0.01, norm_decay=False)
+    config = replace(tiny_config, optimizer="adamw", lr_max=0.01, bn_weight_decay=False)
     whole = Trainer(tiny_data, config)
     run(whole)
     first = Trainer(tiny_data, config)
@@ -333,8 +334,8 @@ def test_a_state_of_the_other_engine_is_refused(tiny_data: Dataset, tiny_config:
     trainer = Trainer(tiny_data, tiny_config)
     list(fit(trainer, should_stop=lambda: True))
     save_checkpoint(tmp_path / "state.safetensors", trainer.tensors(), trainer.facts())
-    other = Trainer(tiny_data, replace(tiny_config, augment_engine="albumentations"))
-    with pytest.raises(InputError, match="the same augment_engine: 'batched', found 'albumentations'"):
+    other = Trainer(tiny_data, replace(tiny_config, augment_backend="albumentations"))
+    with pytest.raises(InputError, match="the same augment_backend: 'batched', found 'albumentations'"):
         other.restore(read_checkpoint(tmp_path / "state.safetensors"))
 
 
@@ -356,13 +357,13 @@ def test_divergence_ends_the_run_with_the_weights_of_the_step_before(
     assert same(kept[-1], dict(trainer.model.named_parameters()))
 
 
-@pytest.mark.parametrize("steps_ahead", [2, 3, 100])
+@pytest.mark.parametrize("max_steps_in_flight", [2, 3, 100])
 def test_steps_that_are_read_together_are_those_that_are_read_one_by_one(
-    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, steps_ahead: int
+    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, max_steps_in_flight: int
 ) -> None:
     one_by_one, together = Trainer(tiny_data, tiny_config), Trainer(tiny_data, tiny_config)
     epochs, steps = run(one_by_one)
-    monkeypatch.setattr(Arithmetic, "steps_ahead", steps_ahead)  # as on an accelerator
+    monkeypatch.setattr(Device, "max_steps_in_flight", max_steps_in_flight)  # as on an accelerator
     other_epochs, other_steps = run(together)
     assert same(one_by_one.tensors(), together.tensors())
     assert [replace(step, seconds=0.0) for step in steps] == [replace(step, seconds=0.0) for step in other_steps]
@@ -380,12 +381,12 @@ def test_no_step_after_a_broken_one_moves_the_weights_though_none_was_read_yet(
             yield Batch(batch.images_NCHW * math.nan, batch.labels_N) if index == 1 else batch
 
     monkeypatch.setattr(trainer.loader, "epoch", poisoned)
-    monkeypatch.setattr(Arithmetic, "steps_ahead", 100)
+    monkeypatch.setattr(Device, "max_steps_in_flight", 100)
     seen: list[int] = []
     with pytest.raises(DivergedError, match="step 1"):
         list(fit(trainer, on_step=lambda step: seen.append(step.step)))
     assert seen == [0]
-    monkeypatch.setattr(Arithmetic, "steps_ahead", 1)
+    monkeypatch.setattr(Device, "max_steps_in_flight", 1)
     list(fit(good, should_stop=lambda: True))  # after its first step
     assert same(dict(good.model.named_parameters()), dict(trainer.model.named_parameters()))
     momenta = [{k: v for k, v in t.tensors().items() if k.startswith("optimizer.")} for t in (good, trainer)]
@@ -405,7 +406,7 @@ def test_a_stop_in_the_evaluation_leaves_the_epoch_full_and_its_row_to_come(
         return asked > trainer.steps_per_epoch  # the first question after those of the steps
 
     assert list(fit(trainer, should_stop=in_evaluation)) == []
-    assert trainer.epoch_is_full
+    assert trainer.awaiting_evaluation
     epochs, _ = run(trainer)
     assert [(e.epoch, e.train_loss, e.test_loss) for e in epochs] == [
         (e.epoch, e.train_loss, e.test_loss) for e in run(whole)[0]
@@ -419,7 +420,7 @@ def test_val_split_keeps_the_test_images_unread_until_the_end(tiny_data: Dataset
     assert all(epoch.val_accuracy is not None for epoch in epochs)
     assert sum(step.num_images for step in steps) == 3 * 60
     assert trainer.state.best is not None
-    assert trainer.state.best.chosen_on == "val"
+    assert trainer.state.best.selected_on == "val"
     assert not set(trainer.train.files) & set(trainer.val.files if trainer.val else ())
 
 
@@ -430,7 +431,7 @@ def test_evaluation_is_the_same_in_any_batches_and_gives_the_mode_back(
     mean, std = tiny_data.train.mean_std()
     how = {"mean": mean, "std": std, "class_names": tiny_data.class_names}
     whole = evaluate(model, tiny_data.test, **how)  # type: ignore[arg-type]
-    monkeypatch.setattr("scsuite.core.loop.EVAL_BATCH", 7)
+    monkeypatch.setattr("scsuite.core.loop.EVAL_BATCH_SIZE", 7)
     parts = evaluate(model, tiny_data.test, **how)  # type: ignore[arg-type]
     assert np.allclose(whole.probabilities_NK, parts.probabilities_NK, atol=1e-6)
     assert model.training
@@ -463,10 +464,10 @@ def test_flip_shift_averages_over_three_places_and_their_mirror_images(tiny_data
 
 def test_a_device_or_a_format_that_is_not_here_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="one of auto, cpu"):
-        resolve_arithmetic("cuda:99", "auto")
+        resolve_device("cuda:99", "auto")
     with pytest.raises(UsageError, match="bf16 on cpu"):
-        resolve_arithmetic("cpu", "fp16")
-    assert resolve_arithmetic("cpu", "bf16").dtype == torch.bfloat16
+        resolve_device("cpu", "fp16")
+    assert resolve_device("cpu", "bf16").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -484,14 +485,14 @@ def test_auto_is_bf16_on_the_cpus_where_it_is_quicker(
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: tiles)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr("scsuite.core.loop.cpu_name", lambda: name)
-    assert resolve_arithmetic("cpu", "auto").precision == precision
+    assert resolve_device("cpu", "auto").precision == precision
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_on_the_cpu_memory_that_was_freed_is_not_asked_of_the_system_again() -> None:
     code = """
 import json, resource, torch
-from scsuite.core.loop import resolve_arithmetic
+from scsuite.core.loop import resolve_device
 
 def pages_of_six_tensors_ten_times() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -501,7 +502,7 @@ def pages_of_six_tensors_ten_times() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 as_it_comes = pages_of_six_tensors_ten_times()
-resolve_arithmetic("cpu", "fp32")
+resolve_device("cpu", "fp32")
 pages_of_six_tensors_ten_times()
 print(json.dumps([as_it_comes, pages_of_six_tensors_ten_times()]))
 """
@@ -514,9 +515,9 @@ print(json.dumps([as_it_comes, pages_of_six_tensors_ten_times()]))
 def test_on_the_cpu_denormal_numbers_are_nought_in_every_thread() -> None:
     code = """
 import torch
-from scsuite.core.loop import resolve_arithmetic
+from scsuite.core.loop import resolve_device
 
-resolve_arithmetic("cpu", "fp32")
+resolve_device("cpu", "fp32")
 torch.set_num_threads(2)
 products = torch.full((2**20,), 1e-30) * 1e-10
 print(products.view(torch.int32).count_nonzero().item())
@@ -551,8 +552,8 @@ GOLDEN_LOSSES = [
 
 def test_the_loss_curve_is_the_recorded_one(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
     before = replace(
-        tiny_config, label_smoothing=0.0, cycle_momentum=True, gradient_centralization=False, whiten=False,
-        identities=False, ghost_batch=0, norm_decay=True, alternate_flips=False,
+        tiny_config, label_smoothing=0.0, cycle_momentum=True, gradient_centralization=False, whitening_init=False,
+        identity_init=False, ghost_batch_size=0, bn_weight_decay=True, alternate_flips=False,
     )  # fmt: skip
     _, steps = run(Trainer(tiny_data, replace(before, lr_max=0.02)))
     losses = [step.loss for step in steps]
@@ -563,12 +564,12 @@ def test_the_loss_curve_is_the_recorded_one(tiny_data: Dataset, tiny_config: Tra
 def test_a_training_begins_with_filters_whitened_by_its_own_images(
     tiny_data: Dataset, tiny_config: TrainConfig
 ) -> None:
-    config = replace(tiny_config, lr_max=0.02, width=1.0, identities=False)
+    config = replace(tiny_config, lr_max=0.02, width=1.0, identity_init=False)
     trainer = Trainer(tiny_data, config)
-    plain = Trainer(tiny_data, replace(config, whiten=False)).model.state_dict()
+    plain = Trainer(tiny_data, replace(config, whitening_init=False)).model.state_dict()
     expected = build_model(len(tiny_data.class_names), config.width, seed=keyed_seed(config.seed, "weights"))
     assert all(torch.equal(plain[name], tensor) for name, tensor in expected.state_dict().items())
-    whiten(expected, normalise(trainer.train.images_NHWC, trainer.mean, trainer.std))
+    whitening_init(expected, normalise(trainer.train.images_NHWC, trainer.mean, trainer.std))
     assert not torch.equal(plain["prep.0.weight"], expected.state_dict()["prep.0.weight"])
     for name, tensor in expected.state_dict().items():
         assert torch.equal(trainer.model.state_dict()[name], tensor), name
@@ -605,15 +606,15 @@ def test_a_training_by_a_policy_of_ones_own_flips_what_that_flips_and_no_more(
 def test_a_training_begins_with_identities_and_norms_by_ghost_batches_where_asked_to(
     tiny_data: Dataset, tiny_config: TrainConfig
 ) -> None:
-    config = replace(tiny_config, lr_max=0.02, identities=True, ghost_batch=2)
+    config = replace(tiny_config, lr_max=0.02, identity_init=True, ghost_batch_size=2)
     trainer = Trainer(tiny_data, config)
     expected = build_model(len(tiny_data.class_names), config.width, seed=keyed_seed(config.seed, "weights"))
-    pass_on(expected)
+    identity_init(expected)
     assert same(trainer.model.state_dict(), expected.state_dict())
-    norms = [module for module in trainer.model.modules() if isinstance(module, GhostNorm)]
-    assert [norm.ghost_batch for norm in norms] == [2] * 8
+    norms = [module for module in trainer.model.modules() if isinstance(module, GhostBatchNorm2d)]
+    assert [norm.ghost_batch_size for norm in norms] == [2] * 8
     _, steps = run(trainer)
-    _, whole = run(Trainer(tiny_data, replace(config, ghost_batch=0)))
+    _, whole = run(Trainer(tiny_data, replace(config, ghost_batch_size=0)))
     assert abs(steps[0].loss - whole[0].loss) > 1e-4
 
 
@@ -621,7 +622,7 @@ def test_of_many_images_some_of_all_classes_are_looked_at() -> None:
     labels_N = np.arange(5000) // 500  # ten classes, one after the other, as folders give them
     images_NHWC = labels_N.astype(np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
     split = Split(images_NHWC, labels_N, tuple(map(str, range(5000))))
-    seen_NCHW = some_of(split, default_policy((0.0,) * 3, (1 / 255,) * 3))
+    seen_NCHW = whitening_images(split, default_policy((0.0,) * 3, (1 / 255,) * 3))
     assert len(seen_NCHW) == 250
     classes, counts = np.unique(seen_NCHW[:, 0, 0, 0].round().numpy(), return_counts=True)
     assert classes.tolist() == list(range(10))

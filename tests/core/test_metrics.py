@@ -9,7 +9,7 @@ import torch
 import torchmetrics.functional.classification as reference
 from torch.nn import functional
 
-from scsuite.core.evaluation.metrics import Z95, Confusion, Evaluation, calibration_of, evaluation_of, wilson_interval
+from scsuite.core.evaluation.metrics import Z_95, Confusion, Evaluation, compute_calibration, compute_metrics, wilson_interval
 
 NAMES = ("cat", "dog", "owl", "yak")
 # Logits are log probabilities here, so the probabilities are these rows. `yak` is never predicted, `owl` never there.
@@ -26,7 +26,7 @@ LABELS = [0, 0, 1, 1, 3, 0]
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    return evaluation_of(torch.tensor(PROBABILITIES).log(), torch.tensor(LABELS), NAMES)
+    return compute_metrics(torch.tensor(PROBABILITIES).log(), torch.tensor(LABELS), NAMES)
 
 
 def test_loss_and_accuracy_are_means_over_images(evaluation: Evaluation) -> None:
@@ -41,7 +41,7 @@ def test_the_loss_is_torchs_cross_entropy_in_double_precision() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 10, generator=generator) * 20
     labels = torch.randint(0, 10, (500,), generator=generator)
-    ours = evaluation_of(logits, labels, tuple("abcdefghij"))
+    ours = compute_metrics(logits, labels, tuple("abcdefghij"))
     assert ours.loss == pytest.approx(functional.cross_entropy(logits.double(), labels).item(), rel=1e-12)
     assert ours.accuracy == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
     torch.testing.assert_close(torch.from_numpy(ours.probabilities_NK), logits.softmax(dim=1), rtol=1e-4, atol=1e-7)
@@ -49,7 +49,7 @@ def test_the_loss_is_torchs_cross_entropy_in_double_precision() -> None:
 
 def test_logits_of_half_precision_and_of_any_size_give_finite_figures() -> None:
     logits = torch.tensor([[3e4, -3e4], [3e4, -3e4]], dtype=torch.bfloat16)
-    ours = evaluation_of(logits, torch.tensor([0, 1]), ("a", "b"))
+    ours = compute_metrics(logits, torch.tensor([0, 1]), ("a", "b"))
     assert ours.losses_N.tolist() == pytest.approx([0.0, float(logits[1, 0] - logits[1, 1])])
     assert np.isfinite(ours.probabilities_NK).all()
 
@@ -67,7 +67,7 @@ def test_the_confusion_matrix_sums_to_the_images_of_each_class() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 7, 300)
     logits = rng.normal(size=(300, 7))
-    ours = evaluation_of(torch.from_numpy(logits), torch.from_numpy(labels), tuple("abcdefg"))
+    ours = compute_metrics(torch.from_numpy(logits), torch.from_numpy(labels), tuple("abcdefg"))
     assert ours.confusion_KK.sum() == 300
     assert ours.confusion_KK.sum(axis=1).tolist() == [(labels == k).sum() for k in range(7)]
     assert ours.confusion_KK.sum(axis=0).tolist() == [(logits.argmax(axis=1) == k).sum() for k in range(7)]
@@ -89,7 +89,7 @@ def test_the_most_confident_mistake_comes_first_and_equal_ones_in_their_own_orde
 
 
 def test_of_equally_probable_classes_the_first_is_predicted() -> None:
-    assert evaluation_of(torch.zeros(1, 3), torch.tensor([2]), ("a", "b", "c")).predicted_N.tolist() == [0]
+    assert compute_metrics(torch.zeros(1, 3), torch.tensor([2]), ("a", "b", "c")).predicted_N.tolist() == [0]
 
 
 def test_confused_pairs_come_most_frequent_first_and_never_empty(evaluation: Evaluation) -> None:
@@ -99,7 +99,7 @@ def test_confused_pairs_come_most_frequent_first_and_never_empty(evaluation: Eva
 
 
 def test_a_network_without_mistakes_has_none_to_show() -> None:
-    perfect = evaluation_of(20 * torch.eye(4), torch.arange(4), NAMES)
+    perfect = compute_metrics(20 * torch.eye(4), torch.arange(4), NAMES)
     assert (perfect.accuracy, len(perfect.misclassified), perfect.confused(5)) == (1.0, 0, [])
     assert perfect.calibration.ece == pytest.approx(0, abs=1e-6)
 
@@ -107,7 +107,7 @@ def test_a_network_without_mistakes_has_none_to_show() -> None:
 def test_the_calibration_error_of_a_case_worked_by_hand() -> None:
     # Bins are a fifteenth wide: 0.9 and 0.88 lie in (13/15, 14/15], 0.95 in the last, 0.5 in (7/15, 8/15].
     confidence = np.array([0.9, 0.88, 0.95, 0.5], dtype=np.float32)
-    ours = calibration_of(confidence, np.array([True, False, True, False]))
+    ours = compute_calibration(confidence, np.array([True, False, True, False]))
     assert {b: int(n) for b, n in enumerate(ours.count_B) if n} == {7: 1, 13: 2, 14: 1}
     assert ours.accuracy_B[[7, 13, 14]].tolist() == [0, 0.5, 1]
     assert ours.confidence_B[[7, 13, 14]].tolist() == pytest.approx([0.5, 0.89, 0.95])
@@ -116,14 +116,14 @@ def test_the_calibration_error_of_a_case_worked_by_hand() -> None:
 
 def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one() -> None:
     edges = np.array([k / 15 for k in range(1, 16)], dtype=np.float32)
-    assert calibration_of(edges, np.ones(15, bool)).count_B.tolist() == [1] * 15
+    assert compute_calibration(edges, np.ones(15, bool)).count_B.tolist() == [1] * 15
     just_above = np.nextafter(np.float32(3 / 15), np.float32(1)) + np.float32(1e-6)
-    assert calibration_of(np.array([just_above]), np.ones(1, bool)).count_B.argmax() == 3
+    assert compute_calibration(np.array([just_above]), np.ones(1, bool)).count_B.argmax() == 3
 
 
 def test_the_calibration_error_is_the_gap_of_a_network_always_as_sure() -> None:
     correct = np.arange(100) < 60
-    assert calibration_of(np.full(100, 0.99, np.float32), correct).ece == pytest.approx(0.39, abs=1e-6)
+    assert compute_calibration(np.full(100, 0.99, np.float32), correct).ece == pytest.approx(0.39, abs=1e-6)
 
 
 def test_the_dictionary_holds_plain_values_of_the_same_figures(evaluation: Evaluation) -> None:
@@ -133,13 +133,13 @@ def test_the_dictionary_holds_plain_values_of_the_same_figures(evaluation: Evalu
     assert figures["accuracy"] == pytest.approx(1 / 3)
     assert figures["num_images"] == 6
     assert figures["per_class"][1] == {
-        "name": "dog", "precision": 0.25, "recall": 0.5, "recall_interval": list(wilson_interval(1, 2)),
+        "name": "dog", "precision": 0.25, "recall": 0.5, "recall_ci95": list(wilson_interval(1, 2)),
         "f1": pytest.approx(1 / 3), "support": 2,
     }  # fmt: skip
-    assert figures["accuracy_interval"] == list(wilson_interval(2, 6))
+    assert figures["accuracy_ci95"] == list(wilson_interval(2, 6))
     assert figures["top5_accuracy"] is None  # of four classes
     assert figures["confusion_matrix"][0] == [1, 2, 0, 0]
-    assert figures["confusion_shares"] == [[1 / 3, 2 / 3, 0, 0], [0, 1 / 2, 1 / 2, 0], [0] * 4, [0, 1, 0, 0]]
+    assert figures["confusion_normalized"] == [[1 / 3, 2 / 3, 0, 0], [0, 1 / 2, 1 / 2, 0], [0] * 4, [0, 1, 0, 0]]
     # Of cat, dog and yak, of which there are images; precision 1, 1/4, 0.
     assert figures["macro"] == pytest.approx({"precision": 1.25 / 3, "recall": (1 / 3 + 1 / 2) / 3, "f1": (5 / 6) / 3})
     # By bins: 0.70 right; 0.60 wrong twice; 0.85 wrong; 0.50 right; 0.90 wrong.
@@ -159,7 +159,7 @@ def sample(num_classes: int, absent: int | None = None) -> tuple[torch.Tensor, t
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
 def test_torchmetrics_agrees_on_every_figure(num_classes: int) -> None:
     logits, labels = sample(num_classes)
-    ours = evaluation_of(logits, labels, tuple(f"c{k}" for k in range(num_classes)))
+    ours = compute_metrics(logits, labels, tuple(f"c{k}" for k in range(num_classes)))
     rows = ours.per_class()
     accuracy = partial(reference.multiclass_accuracy, logits, labels, num_classes)
     assert ours.accuracy == pytest.approx(accuracy(average="micro").item())
@@ -173,14 +173,14 @@ def test_torchmetrics_agrees_on_every_figure(num_classes: int) -> None:
         assert getattr(ours.macro(), own) == pytest.approx(measure(average="macro").item())
     confusion = partial(reference.multiclass_confusion_matrix, logits, labels, num_classes)
     assert ours.confusion_KK.tolist() == confusion().tolist()
-    np.testing.assert_allclose(ours.shares_KK, confusion(normalize="true"), rtol=1e-6)
+    np.testing.assert_allclose(ours.confusion_normalized_KK, confusion(normalize="true"), rtol=1e-6)
     ece = reference.multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes, n_bins=15, norm="l1")
     assert ours.calibration.ece == pytest.approx(ece.item(), abs=1e-6)
 
 
 def test_averages_are_over_the_classes_that_there_are_images_of() -> None:
     logits, labels = sample(10, absent=3)
-    ours = evaluation_of(logits, labels, tuple("abcdefghij"))
+    ours = compute_metrics(logits, labels, tuple("abcdefghij"))
     there = [k for k in range(10) if k != 3]
     assert (ours.predicted_N == 3).any()  # which torchmetrics counts as a tenth class, of recall 0
     for name in ("precision", "recall", "f1_score"):
@@ -189,7 +189,7 @@ def test_averages_are_over_the_classes_that_there_are_images_of() -> None:
 
 
 def test_top_5_goes_by_the_order_of_equally_probable_classes_as_the_prediction_does() -> None:
-    even = evaluation_of(torch.zeros(7, 7), torch.arange(7), tuple("abcdefg"))
+    even = compute_metrics(torch.zeros(7, 7), torch.arange(7), tuple("abcdefg"))
     assert even.top5_accuracy == pytest.approx(5 / 7)
     assert even.accuracy == pytest.approx(1 / 7)
 
@@ -199,9 +199,9 @@ def test_the_ends_of_wilsons_interval_are_the_shares_from_which_the_sample_is_ju
     hits: int, images: int
 ) -> None:
     """They solve |hits / n - p| = z sqrt(p (1 - p) / n): the definition, before it is solved for p."""
-    assert abs(Z95 - statistics.NormalDist().inv_cdf(0.975)) < 1e-12
+    assert abs(Z_95 - statistics.NormalDist().inv_cdf(0.975)) < 1e-12
     for p in wilson_interval(hits, images):
-        assert abs(hits / images - p) == pytest.approx(Z95 * (p * (1 - p) / images) ** 0.5, rel=1e-9)
+        assert abs(hits / images - p) == pytest.approx(Z_95 * (p * (1 - p) / images) ** 0.5, rel=1e-9)
 
 
 def test_wilsons_interval_is_the_one_of_the_textbook() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scsuite.core.model import Dropout, GhostNorm, ResNet3, build_model, layer_table, pass_on, whiten
+from scsuite.core.model import Dropout, GhostBatchNorm2d, ResNet3, build_model, model_summary, identity_init, whitening_init
 
 # Each stage's output shape, and its parameters: 9 * in * out of a convolution, 2 * out of its BatchNorm.
 STAGES = {
@@ -39,7 +39,7 @@ def test_the_network_of_ten_classes_has_6573120_parameters() -> None:
 
 
 def test_every_stage_has_the_shape_and_the_parameters_of_the_design() -> None:
-    rows = layer_table(build_model())
+    rows = model_summary(build_model())
     assert {row.name: (row.shape, row.num_parameters) for row in rows} == STAGES
     assert [row.name for row in rows] == list(STAGES)
     assert rows[1].operations == "Conv3x3 > MaxPool2 > BN > ReLU"
@@ -61,7 +61,7 @@ def test_no_convolution_and_no_head_has_a_bias() -> None:
 
 @pytest.mark.parametrize(("width", "channels"), [(0.5, (32, 64, 128, 256)), (0.1, (6, 13, 26, 51)), (1e-4, (1,) * 4)])
 def test_width_scales_the_channels_and_keeps_one_at_least(width: float, channels: tuple[int, ...]) -> None:
-    shapes = {row.name: row.shape for row in layer_table(build_model(width=width))}
+    shapes = {row.name: row.shape for row in model_summary(build_model(width=width))}
     assert tuple(shapes[name][0] for name in ("prep", "layer1.x", "layer2", "layer3.x")) == channels
 
 
@@ -145,7 +145,7 @@ def test_the_layer_table_gives_back_every_mode_and_leaves_no_hook_and_no_trace_i
     model.layer2.eval()  # as someone who freezes a layer has it
     modes = [module.training for module in model.modules()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    layer_table(model)
+    model_summary(model)
     assert [module.training for module in model.modules()] == modes
     assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -218,7 +218,7 @@ def patches_of(images_NCHW: Tensor) -> NDArray[np.float64]:
 def test_whitened_filters_are_the_principal_components_with_both_signs(width: float) -> None:
     model, images_NCHW, num_whitened = build_model(width=width, seed=1), correlated(8), 54
     before = filters_of(model).clone()
-    whiten(model, images_NCHW)
+    whitening_init(model, images_NCHW)
     filters_FP = filters_of(model).flatten(1).double().numpy()
     patches_NP = patches_of(images_NCHW)
     _, _, components_CP = np.linalg.svd(patches_NP - patches_NP.mean(axis=0), full_matrices=False)
@@ -241,14 +241,14 @@ def test_whitened_responses_are_uncorrelated() -> None:
         return torch.corrcoef(responses_FN).abs().fill_diagonal_(0).max().item()
 
     assert correlation() > 0.9
-    whiten(model, images_NCHW)
+    whitening_init(model, images_NCHW)
     assert correlation() < 1e-3
 
 
 def test_whitening_moves_no_other_weight_and_draws_nothing() -> None:
     one, other = build_model(seed=1), build_model(seed=1)
     state = torch.random.get_rng_state()
-    whiten(one, correlated(2))
+    whitening_init(one, correlated(2))
     assert torch.equal(state, torch.random.get_rng_state())
     differ = {name for name, tensor in one.state_dict().items() if not torch.equal(tensor, other.state_dict()[name])}
     assert differ == {"prep.0.weight"}
@@ -257,7 +257,7 @@ def test_whitening_moves_no_other_weight_and_draws_nothing() -> None:
 def test_what_pictures_do_not_vary_in_is_not_looked_for() -> None:
     model = build_model(seed=1)
     before, grey_NCHW = filters_of(model).clone(), correlated(4)[:, :1].expand(-1, 3, -1, -1)
-    whiten(model, grey_NCHW)
+    whitening_init(model, grey_NCHW)
     filters = filters_of(model)
     # Nine components, the same of all three colours; the rest would answer grey pictures by rounding alone.
     assert torch.allclose(filters[:18], filters[:18].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1), atol=1e-6)
@@ -268,28 +268,28 @@ def test_what_pictures_do_not_vary_in_is_not_looked_for() -> None:
 def test_a_network_too_narrow_for_all_components_keeps_its_weights() -> None:
     model = build_model(width=53 / 64, seed=1)
     before = filters_of(model).clone()
-    whiten(model, correlated(4))
+    whitening_init(model, correlated(4))
     assert torch.equal(filters_of(model), before)
 
 
 def test_images_of_one_colour_leave_the_weights_as_they_are() -> None:
     model = build_model(width=0.5, seed=1)
     before = filters_of(model).clone()
-    whiten(model, torch.ones(1, 3, 32, 32))
+    whitening_init(model, torch.ones(1, 3, 32, 32))
     assert torch.equal(filters_of(model), before)
 
 
 def test_ghost_batch_norm_norms_each_part_as_batch_norm_does_and_follows_all_as_fast() -> None:
     generator = torch.Generator().manual_seed(0)
     features_NCHW = torch.randn(96, 5, 4, 4, generator=generator) * 3 + torch.arange(96).view(-1, 1, 1, 1)
-    ghost, plain = GhostNorm(5), nn.BatchNorm2d(5)
-    ghost.ghost_batch = 32
+    ghost, plain = GhostBatchNorm2d(5), nn.BatchNorm2d(5)
+    ghost.ghost_batch_size = 32
     for part, normed in zip(torch.split(features_NCHW, 32), torch.split(ghost(features_NCHW), 32), strict=True):
         assert torch.allclose(normed, copy.deepcopy(plain)(part), atol=1e-5)
     assert torch.equal(ghost.eval()(features_NCHW), nn.BatchNorm2d.forward(ghost, features_NCHW))
     # Of the same images thrice over batch norm sees one mean and variance, whatever the parts.
-    ghost, plain = GhostNorm(5), nn.BatchNorm2d(5)
-    ghost.ghost_batch = 32
+    ghost, plain = GhostBatchNorm2d(5), nn.BatchNorm2d(5)
+    ghost.ghost_batch_size = 32
     ghost(features_NCHW[:32].repeat(3, 1, 1, 1))
     plain(features_NCHW[:32])
     for name, tensor in plain.state_dict().items():
@@ -303,27 +303,27 @@ def test_ghost_batch_norm_norms_each_part_as_batch_norm_does_and_follows_all_as_
 def test_no_part_of_a_batch_is_smaller_than_the_ghost_batch_where_the_batch_can_be_parted(
     num_images: int, parts: list[int]
 ) -> None:
-    ghost = GhostNorm(2)
-    ghost.ghost_batch = 32
+    ghost = GhostBatchNorm2d(2)
+    ghost.ghost_batch_size = 32
     features_NCHW = torch.randn(num_images, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     expected_NCHW = torch.cat([nn.BatchNorm2d(2)(part) for part in torch.split(features_NCHW, parts)])
     assert torch.allclose(ghost(features_NCHW), expected_NCHW, atol=1e-5)
 
 
 def test_ghost_batch_norm_gives_the_gradients_of_its_parts() -> None:
-    model, written = (build_model(3, width=0.05, seed=1, ghost_batch=size) for size in (4, 0))
+    model, written = (build_model(3, width=0.05, seed=1, ghost_batch_size=size) for size in (4, 0))
     images_NCHW, labels_N = noise(8), torch.arange(8) % 3
     functional.cross_entropy(model(images_NCHW), labels_N).backward()  # type: ignore[no-untyped-call]
     loss = sum(functional.cross_entropy(written(images_NCHW[i : i + 4]), labels_N[i : i + 4]) for i in (0, 4))
     (loss / 2).backward()  # type: ignore[union-attr]
     for (name, one), other in zip(model.named_parameters(), written.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-5), name  # type: ignore[arg-type]
-    assert [module.ghost_batch for module in model.modules() if isinstance(module, GhostNorm)] == [4] * 8
+    assert [module.ghost_batch_size for module in model.modules() if isinstance(module, GhostBatchNorm2d)] == [4] * 8
 
 
 def test_layers_that_begin_with_identities_pass_on_what_they_are_given() -> None:
     model, plain = build_model(width=0.05, seed=1), build_model(width=0.05, seed=1)
-    pass_on(model)
+    identity_init(model)
     for name in ("layer1.x.0.weight", "layer2.0.weight", "layer3.x.0.weight"):
         weight, before = model.state_dict()[name], plain.state_dict()[name]
         features_NCHW = torch.randn(2, weight.shape[1], 8, 8, generator=torch.Generator().manual_seed(0))

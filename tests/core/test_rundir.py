@@ -15,7 +15,7 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.loop import EpochResult, StepResult
 from scsuite.core.model import build_model
-from scsuite.core.runs.rundir import RunDir, checkpoints, newest_checkpoint, read_result, weights_file
+from scsuite.core.runs.rundir import RunDir, checkpoints, latest_checkpoint, read_result, resolve_checkpoint
 from tests.core.test_checkpoint import facts_of
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) ->
         facts = {**facts_of(build_model(3, 0.05)), "note": number}
         save_checkpoint(run.checkpoint_path(number), {"model.x": torch.zeros(1)}, facts)
     damage(run.checkpoint_path(20))
-    checkpoint, problems = newest_checkpoint(run.path)
+    checkpoint, problems = latest_checkpoint(run.path)
     assert checkpoint is not None
     assert checkpoint.facts["note"] == 10
     assert len(problems) == 1
@@ -158,20 +158,20 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) ->
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(run: RunDir) -> None:
-    assert newest_checkpoint(run.path) == (None, [])
+    assert latest_checkpoint(run.path) == (None, [])
     save_checkpoint(run.checkpoint_path(10), {"model.x": torch.zeros(1)}, facts_of(build_model(3, 0.05)))
     damage(run.checkpoint_path(10))
     with pytest.raises(InputError, match="step-000010"):
-        newest_checkpoint(run.path)
+        latest_checkpoint(run.path)
 
 
 def test_weights_of_a_run_are_model_safetensors_or_else_its_newest_state(run: RunDir) -> None:
     with pytest.raises(InputError, match="neither"):
-        weights_file(str(run.path))
+        resolve_checkpoint(str(run.path))
     run.checkpoint_path(10).write_text("x")
-    assert weights_file(str(run.path)).name == "step-000010.safetensors"
+    assert resolve_checkpoint(str(run.path)).name == "step-000010.safetensors"
     (run.path / "model.safetensors").write_text("x")
-    assert weights_file(str(run.path)).name == "model.safetensors"
+    assert resolve_checkpoint(str(run.path)).name == "model.safetensors"
 
 
 def test_a_result_of_another_command_is_refused(run: RunDir) -> None:

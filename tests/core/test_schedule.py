@@ -79,7 +79,7 @@ CYCLES = [(24, 98, 5.0), (24, 98, 2.5), (3, 7, 1.0), (10, 13, 2.0), (8, 20, 2.5)
 
 def one_cycle(epochs: int, steps_per_epoch: int, peak: float, low: float = LR_MIN, high: float = LR_MAX) -> list[float]:
     num_steps = epochs * steps_per_epoch
-    peak_step = schedule.peak_step_of(peak, steps_per_epoch, num_steps)
+    peak_step = schedule.peak_step(peak, steps_per_epoch, num_steps)
     return [
         schedule.one_cycle(step, lr_min=low, lr_max=high, peak_step=peak_step, num_steps=num_steps)
         for step in range(num_steps)
@@ -134,7 +134,7 @@ def test_the_assignments_cycle_peaks_at_step_489_of_2352() -> None:
 def test_peak_step_leaves_a_rising_and_a_falling_side_where_there_is_room(
     peak_epoch: float, steps_per_epoch: int, num_steps: int, expected: int
 ) -> None:
-    assert schedule.peak_step_of(peak_epoch, steps_per_epoch, num_steps) == expected
+    assert schedule.peak_step(peak_epoch, steps_per_epoch, num_steps) == expected
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 5])

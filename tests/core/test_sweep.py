@@ -15,21 +15,21 @@ import torch
 from scsuite.core import sweep
 from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig, TrainConfig
 from scsuite.core.errors import DivergedError, UsageError
-from scsuite.core.loop import Outcome, StepResult, Trainer, fresh_model
+from scsuite.core.loop import StepOutput, StepResult, Trainer, init_model
 from scsuite.core.model import ResNet3
 from scsuite.core.lr_range.range_test import (
     Curve,
     Sweep,
     choose,
-    conditions_of,
-    finished_sweep,
+    range_test_conditions,
+    make_sweep,
     landmarks,
-    noise_of,
+    smoothed_noise,
     range_test,
-    reason_of,
+    explain,
     smooth,
     sweep_lrs,
-    usual_rate,
+    reference_lr_max,
 )
 from tests.core import tiny
 
@@ -131,7 +131,7 @@ def pair(one: Sweep, usual: float = 0.4) -> tuple[float, float]:
     ],
 )
 def test_the_usual_rate_goes_with_batch_width_and_steps(more: dict[str, Any], num_steps: int, expected: float) -> None:
-    usual = usual_rate(LrRangeConfig(**{"batch_size": 512, **more}), num_steps)
+    usual = reference_lr_max(LrRangeConfig(**{"batch_size": 512, **more}), num_steps)
     assert usual == pytest.approx(expected)
 
 
@@ -165,22 +165,22 @@ def test_a_fall_in_one_step_still_gives_a_factor_of_three() -> None:
     # Falls in one step, and rises by a tenth of that in 1.95 more.
     one = made(pieces((0, 2.3), (169, 2.3), (170, 1.0), (200, 3.0)), times=10)
     assert pair(one) == pytest.approx((0.4 / 3, 0.4))
-    assert "LRMIN is a third of LRMAX, no tenth" in reason_of([landmarks(one)], 0.4)
+    assert "LRMIN is a third of LRMAX, no tenth" in explain([landmarks(one)], 0.4)
 
 
 def test_lrmax_is_at_most_half_the_rate_at_which_the_loss_has_risen_past_its_start() -> None:
     # Lowest at a rate of 0.001, risen by 1.3 over 40 steps from there, by 1.0 at the 31st.
     loss = pieces((0, 2.3), (10, 2.3), (50, 1.3), (90, 2.6), (200, 2.6))
     assert pair(made(loss))[1] == pytest.approx(LRS[81] / 2)
-    assert reason_of([landmarks(made(loss))], 0.4).startswith(
+    assert explain([landmarks(made(loss))], 0.4).startswith(
         "LRMAX is half the rate at which the loss had risen past its start, which lies below 4 times 0.00"
     )
     short = made(loss[:61])
     assert pair(short)[1] == pytest.approx(LRS[60])  # as far as it went
-    assert "LRMAX is the test's last rate, which lies below" in reason_of([landmarks(short)], 0.4)
+    assert "LRMAX is the test's last rate, which lies below" in explain([landmarks(short)], 0.4)
     diverged = replace(short, diverged=True)
     assert pair(diverged)[1] == pytest.approx(LRS[60] / 2)
-    assert "LRMAX is half the rate at which the loss diverged, which" in reason_of([landmarks(diverged)], 0.4)
+    assert "LRMAX is half the rate at which the loss diverged, which" in explain([landmarks(diverged)], 0.4)
 
 
 def test_a_stumble_bounds_nothing() -> None:
@@ -196,12 +196,12 @@ def test_a_fall_lost_in_the_noise_leaves_the_usual_rate() -> None:
     free, bound = made(loss, noise=0.0034, times=100), made(loss, noise=0.0034)
     assert pair(replace(free, lrs_L=free.lrs_L * 5)) == pytest.approx((100 * 5 * LRS[0], 0.4))  # the first rate
     assert pair(free) == pytest.approx((0.4 / 30, 0.4))
-    assert reason_of([landmarks(free)], 0.4) == (
+    assert explain([landmarks(free)], 0.4) == (
         "LRMAX is 0.4, the usual rate of this network at this width, batch size and length of training, since the fall "
         "of the loss is lost in the noise; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third."
     )
     assert pair(bound)[1] == pytest.approx(LRS[126] / 2)
-    assert "had risen past its start, which lies below 0.4, the usual rate" in reason_of([landmarks(bound)], 0.4)
+    assert "had risen past its start, which lies below 0.4, the usual rate" in explain([landmarks(bound)], 0.4)
 
 
 @pytest.mark.parametrize("first", [2.28, 2.35])
@@ -212,7 +212,7 @@ def test_a_loss_from_which_nothing_is_learned_limits_nothing(first: float) -> No
     spread = pieces((0, 0.022), (120, 0.022), (199, 0.035))
     for _ in range(200):
         rows = [(float(loss), 0.1) for loss in course + rng.normal(scale=spread)]
-        one = finished_sweep(0, sweep_lrs(LrRangeConfig(), 0), rows, False)
+        one = make_sweep(0, sweep_lrs(LrRangeConfig(), 0), rows, False)
         assert choose(landmarks(one), 0.42) == pytest.approx((0.014, 0.42))
 
 
@@ -225,7 +225,7 @@ def test_the_reason_names_the_usual_rate_and_what_the_test_allows() -> None:
         (5.0, f"4 times {valley}, below 5, {usual}"),
         (0.01, f"1/32 of {valley}, above 0.01, {usual}"),
     ):
-        assert reason_of([landmarks(one)], rate).startswith(f"LRMAX is {said}; LRMIN is ")
+        assert explain([landmarks(one)], rate).startswith(f"LRMAX is {said}; LRMIN is ")
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_smoothing_starts_at_the_first_value_and_leaves_a_constant_alone() -> No
 def test_the_noise_is_the_smoothed_curves_deviation_whatever_its_course(window: float) -> None:
     noise = np.random.default_rng(1).normal(scale=0.3, size=20_000)
     seen = smooth(noise, window)[200:].std()  # 20,000 steps know it to about 3 %, the median to about 1 %
-    assert noise_of(noise, window) == pytest.approx(seen, rel=0.1)
-    assert noise_of(noise + np.linspace(0, 50, 20_000), window) == pytest.approx(seen, rel=0.1)
+    assert smoothed_noise(noise, window) == pytest.approx(seen, rel=0.1)
+    assert smoothed_noise(noise + np.linspace(0, 50, 20_000), window) == pytest.approx(seen, rel=0.1)
 
 
 # --- the sweep ---
@@ -315,7 +315,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 
 
 def test_the_number_of_workers_changes_no_number() -> None:
-    by_image = {"augment_engine": "albumentations"}
+    by_image = {"augment_backend": "albumentations"}
     none, two = (range_test(tiny.dataset(), config(workers=workers, **by_image)) for workers in (0, 2))
     assert none.sweeps[0].losses_L.tolist() == two.sweeps[0].losses_L.tolist()
 
@@ -389,14 +389,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., sweep.RangeTest]:
             told = iter(next(starts))
             return made_model(*args)
 
-        def step(*_args: object, **_more: object) -> Outcome:
+        def step(*_args: object, **_more: object) -> StepOutput:
             loss = next(told)
             shown = math.nan if loss is None else loss
-            return Outcome(torch.tensor(shown).double(), torch.tensor(1), torch.tensor(float(loss is None)))
+            return StepOutput(torch.tensor(shown).double(), torch.tensor(1), torch.tensor(float(loss is None)))
 
-        made_model = fresh_model
+        made_model = init_model
         with monkeypatch.context() as patch:
-            patch.setattr(sweep, "fresh_model", fresh)
+            patch.setattr(sweep, "init_model", fresh)
             patch.setattr(sweep, "train_step", step)
             settings = {"batch_size": 2, "steps": len(losses[0]), "repeats": len(losses), **more}
             return range_test(tiny.dataset(12), config(**settings))
@@ -502,18 +502,18 @@ def test_the_conditions_say_what_the_pair_holds_for() -> None:
 # Of a recipe's options those that change what a step does, each with another value than the default.
 OTHERWISE: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
-    "gradient_centralization": False, "whiten": False, "identities": False, "ghost_batch": 32,
-    "norm_decay": True, "alternate_flips": False, "cycle_momentum": True, "width": 0.5,
+    "gradient_centralization": False, "whitening_init": False, "identity_init": False, "ghost_batch_size": 32,
+    "bn_weight_decay": True, "alternate_flips": False, "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # The data and the policy are conditions by their content; which numbers a machine computes in is none.
-BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_engine"}
+BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_backend"}
 NO_CONDITION = {"seed", "device", "workers", "precision"}
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_each_option_that_changes_a_step_is_a_condition_of_its_own(name: str) -> None:
     plain, other = (
-        conditions_of(tiny.dataset(), recipe, {"transforms": []}, epochs=24)
+        range_test_conditions(tiny.dataset(), recipe, {"transforms": []}, epochs=24)
         for recipe in (RecipeConfig(), RecipeConfig(**{name: OTHERWISE[name]}))
     )
     assert sum(other[condition] != plain[condition] for condition in plain) == 1
@@ -523,11 +523,11 @@ def test_the_sweep_begins_with_the_network_that_the_training_begins_with(monkeyp
     begun: list[dict[str, torch.Tensor]] = []
 
     def fresh(*arguments: Any) -> ResNet3:
-        model = fresh_model(*arguments)
+        model = init_model(*arguments)
         begun.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return model
 
-    monkeypatch.setattr(sweep, "fresh_model", fresh)
+    monkeypatch.setattr(sweep, "init_model", fresh)
     range_test(tiny.dataset(), config(val_split=6, width=0.9, steps=10, lr_end=0.01))
     trained = Trainer(tiny.dataset(), TrainConfig(width=0.9, lr_max=0.1, batch_size=10, val_split=6)).model
     assert begun[0].keys() == trained.state_dict().keys()

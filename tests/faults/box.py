@@ -25,7 +25,7 @@ TINY = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutput:
     """How a process ended: `code` is its exit code, or minus the number of the signal that ended it."""
 
     code: int
@@ -106,7 +106,7 @@ class Process:
     err: Path
     baseline: float
 
-    def end(self, timeout: float = 60.0) -> Outcome:
+    def end(self, timeout: float = 60.0) -> StepOutput:
         """Wait for its end; past `timeout` seconds it is killed, and its code is that of SIGKILL."""
         deadline = self.begin + timeout
         while True:
@@ -121,7 +121,7 @@ class Process:
         code = os.waitstatus_to_exitcode(status)
         out, err = (path.read_text(errors="backslashreplace") for path in (self.out, self.err))
         busy = usage.ru_utime + usage.ru_stime
-        return Outcome(code, out, err, seconds, busy, usage.ru_maxrss / 1024 - self.baseline)
+        return StepOutput(code, out, err, seconds, busy, usage.ru_maxrss / 1024 - self.baseline)
 
     def has_orphans(self, patience: float = 6.0) -> bool:
         """Whether anything of its process group outlives it; torch's workers look for their parent every 5 seconds."""
@@ -179,6 +179,6 @@ def _child(box: Box, arguments: list[str], before: Callable[[], None], out: Path
         os._exit(code)
 
 
-def run(box: Box, *arguments: object, before: Callable[[], None] = lambda: None, timeout: float = 60.0) -> Outcome:
+def run(box: Box, *arguments: object, before: Callable[[], None] = lambda: None, timeout: float = 60.0) -> StepOutput:
     """Start the program in the box and wait for its end."""
     return start(box, arguments, before).end(timeout)

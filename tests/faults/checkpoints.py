@@ -397,13 +397,13 @@ BAD_STATES: dict[tuple[str, ...], list[Any]] = {
     ("state", "best"): [..., None, 5, [], {}, "x"],
     ("state", "best", "epoch"): [..., 0, -1, 2, 10**9, "1", 1.0],
     ("state", "best", "accuracy"): [NAN, 1.5, -1, "1", None],
-    ("state", "best", "chosen_on"): ["val", "train", 5, None, []],
+    ("state", "best", "selected_on"): ["val", "train", 5, None, []],
     ("state", "speeds"): [..., None, 5, "abc", [NAN], [0], [-1], ["1"], [None], [[1]]],
     ("config", "lr_max"): [None],
     ("config", "lr_min"): [None],
     ("data",): [..., None, {"name": "cifar10", "fingerprint": "0"}, {"name": "shapes"}],
     ("policy",): [..., None, {}, "x" * 100_000],
-    ("augment_engine",): [..., None, "albumentations", 5, []],
+    ("augment_backend",): [..., None, "albumentations", 5, []],
 }
 OTHER_RUNS: dict[tuple[str, ...], Any] = {  # facts that are sound and not this run's
     ("config", "epochs"): 3, ("config", "batch_size"): 32, ("config", "seed"): 5, ("config", "optimizer"): "adamw",

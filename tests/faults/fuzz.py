@@ -305,10 +305,10 @@ def _painted(number: int, kind: str, size: tuple[int, int] = (32, 32), mode: str
 
 
 def _picture_loader(_good: Path) -> Loader:
-    from scsuite.core.dataset.decode import read_image
+    from scsuite.core.dataset.decode import read_image_32
 
     def load(folder: Path) -> None:
-        read_image(folder / "a.png")
+        read_image_32(folder / "a.png")
 
     kinds = [
         ("PNG", "RGB"),
@@ -395,7 +395,7 @@ def _run_loader(good: Path) -> Loader:
     from scsuite.cli.train import _same_settings
     from scsuite.cli.zigzag import _recorded
     from scsuite.core.config import TrainConfig
-    from scsuite.core.runs.rundir import RunDir, newest_checkpoint, read_result, weights_file
+    from scsuite.core.runs.rundir import RunDir, latest_checkpoint, read_result, resolve_checkpoint
 
     def opened(folder: Path) -> None:
         with RunDir.open(folder) as run:
@@ -404,8 +404,8 @@ def _run_loader(good: Path) -> Loader:
             run.steps(), run.epochs()
             run.cut_back(7, 1)
 
-    readers: list[Callable[[Path], object]] = [opened, newest_checkpoint]
-    readers += [lambda folder: read_result(str(folder), "train"), lambda folder: weights_file(str(folder))]
+    readers: list[Callable[[Path], object]] = [opened, latest_checkpoint]
+    readers += [lambda folder: read_result(str(folder), "train"), lambda folder: resolve_checkpoint(str(folder))]
     readers += [lambda folder: _recorded(str(folder))]  # before `opened`, which cuts rows back
 
     def load(folder: Path) -> None:

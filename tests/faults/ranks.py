@@ -1,6 +1,6 @@
 """H: faults of a training over two processes: ranks that die, hang, raise or differ, signals, another number of ranks.
 
-Forked as in the other groups, and watched as torchrun's agent does it: its store, its variables, SIGTERM to the others
+Forked as in the other groups, and eval_split as torchrun's agent does it: its store, its variables, SIGTERM to the others
 when one fails, SIGKILL after a while. torchrun itself is in tests/core/test_distributed.py.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import luck
-from tests.faults.box import TINY, Box, Outcome, Process, new_box, run, start
+from tests.faults.box import TINY, Box, StepOutput, Process, new_box, run, start
 from tests.faults.case import LINE, Row
 from tests.faults.same import differences
 
@@ -23,7 +23,7 @@ RUN = (*TINY, "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1", "-
 AUTO = (*TINY, "--epochs", str(EPOCHS))  # its range test comes first
 SECONDS_MAX = 60.0  # from a fault to the end of all ranks
 TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-PATIENCE = 10.0  # seconds that a rank is given after SIGTERM; torchrun gives it 30
+POLL_SECONDS = 10.0  # seconds that a rank is given after SIGTERM; torchrun gives it 30
 Luck = dict[int, Callable[[], None]]  # what befalls which rank
 Check = Callable[[Box, Path], list[str]]
 
@@ -70,7 +70,7 @@ def _send(process: Process, signum: int) -> None:
         os.killpg(process.pid, signum)
 
 
-def end_ranks(ranks: list[Process]) -> list[Outcome]:
+def end_ranks(ranks: list[Process]) -> list[StepOutput]:
     """Wait for all as torchrun does."""
     failed_at: float | None = None
     while None in (ended := [_has_ended(process) for process in ranks]):
@@ -79,7 +79,7 @@ def end_ranks(ranks: list[Process]) -> list[Outcome]:
             failed_at = time.monotonic()
             for process in alive:
                 _send(process, signal.SIGTERM)
-        overdue = failed_at is not None and time.monotonic() - failed_at > PATIENCE
+        overdue = failed_at is not None and time.monotonic() - failed_at > POLL_SECONDS
         if overdue or time.monotonic() - ranks[0].begin > 2 * SECONDS_MAX:
             for process in alive:
                 _send(process, signal.SIGKILL)
@@ -87,13 +87,13 @@ def end_ranks(ranks: list[Process]) -> list[Outcome]:
     return [process.end() for process in ranks]
 
 
-def run_ranks(box: Box, *arguments: object, fate: Luck | None = None, port: int | None = None) -> list[Outcome]:
+def run_ranks(box: Box, *arguments: object, fate: Luck | None = None, port: int | None = None) -> list[StepOutput]:
     """Start all ranks of a command and wait for their end."""
     with agent(port=port) as variables:
         return end_ranks(start_ranks(box, variables, arguments, fate or {}))
 
 
-def expect(outcomes: list[Outcome], codes: tuple[int, ...], *words: str) -> list[str]:
+def expect(outcomes: list[StepOutput], codes: tuple[int, ...], *words: str) -> list[str]:
     """What is wrong with an end: codes by rank, one error line from all of them where it is an error's, words.
 
     A rank that torchrun's SIGTERM meets on its way out may have that code instead.
@@ -301,7 +301,7 @@ def nobody_there(box: Box, _reference: Path) -> list[str]:
     def impatient() -> None:
         from scsuite.core import distributed
 
-        distributed.MEETING = 2.0
+        distributed.RENDEZVOUS_SECONDS = 2.0
 
     outcomes = run_ranks(box, *RUN, fate={0: impatient, 1: impatient}, port=1)
     problems = [f"exit {outcome.code}" for outcome in outcomes if outcome.code not in (4, *TERMINATED)]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults import luck
-from tests.faults.box import TINY, Box, Outcome, new_box, run, start
+from tests.faults.box import TINY, Box, StepOutput, new_box, run, start
 from tests.faults.case import LINE, Row
 from tests.faults.same import differences, rows_of
 
@@ -23,7 +23,7 @@ IN_WORKERS = (*RUN, "--augment-engine", "albumentations", "--workers", "1")
 Check = Callable[[Box, Path], list[str]]
 
 
-def expect(outcome: Outcome, code: int, *words: str) -> list[str]:
+def expect(outcome: StepOutput, code: int, *words: str) -> list[str]:
     """What is wrong with an exit: its code, its one line where it is an error's, words that are missing."""
     said = outcome.out + outcome.err
     problems = [f"exit {outcome.code}, not {code}"] if outcome.code != code else []
@@ -254,10 +254,10 @@ def broken_numbers(before: Callable[[], None], step: int) -> Check:
     """70: exit 5, and what was committed is finite, loads, and stands before the broken step."""
 
     def check(box: Box, _reference: Path) -> list[str]:
-        from scsuite.core.runs.rundir import newest_checkpoint
+        from scsuite.core.runs.rundir import latest_checkpoint
 
         problems = expect(run(box, *RUN, before=before), 5, f"step {step}", "--lr-max")
-        newest, bad = newest_checkpoint(box.run_dirs[0])
+        newest, bad = latest_checkpoint(box.run_dirs[0])
         problems += bad
         if newest is None or newest.facts["state"]["step"] != STEPS_PER_EPOCH:
             problems.append("the checkpoint of the first epoch is not there")
@@ -411,7 +411,7 @@ CHECKS: dict[str, Check] = {
     "G57 SIGTERM after the last step": at_step(20, signal.SIGTERM),
     "G58 SIGINT twice": interrupted_twice,
     "G58 SIGINT again in the commit": interrupted_twice_in_a_commit,
-    "G59 SIGTERM in an evaluation": in_function("scsuite.core.loop", "_views", signal.SIGTERM, call=2),
+    "G59 SIGTERM in an evaluation": in_function("scsuite.core.loop", "_tta_views", signal.SIGTERM, call=2),
     "G59 SIGTERM in a commit": in_function("scsuite.core.model.checkpoint", "commit", signal.SIGTERM),
     "G60 SIGTERM while data is read": stopped_before_there_is_a_run,
     "G60 SIGHUP in the range test": stopped_in_the_range_test,

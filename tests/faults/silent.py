@@ -40,10 +40,10 @@ def _png(image: Image.Image, **options: Any) -> bytes:
 
 
 def _read(box: Box, data: bytes) -> NDArray[np.uint8]:
-    from scsuite.core.dataset.decode import read_image
+    from scsuite.core.dataset.decode import read_image_32
 
     (box.inputs / "a.png").write_bytes(data)
-    return read_image(box.inputs / "a.png")
+    return read_image_32(box.inputs / "a.png")
 
 
 def _is_far(seen: NDArray[np.uint8], right: Any, tolerance: int) -> str:
@@ -203,18 +203,18 @@ def _policy(box: Box, text: str) -> str:
 
 def misspelt_argument(box: Box) -> str:
     """albumentations only warns of an argument that it does not know, and goes on with its default."""
-    from scsuite.core.augment import check_policy
+    from scsuite.core.augment import validate_policy
 
     path = _policy(box, "    limt: [-5, 5]\n")
-    return _is_refused(lambda: check_policy(path), "limt")
+    return _is_refused(lambda: validate_policy(path), "limt")
 
 
 def repeated_key(box: Box) -> str:
     """YAML's last one wins."""
-    from scsuite.core.augment import check_policy
+    from scsuite.core.augment import validate_policy
 
     path = _policy(box, "    limit: [-5, 5]\n    limit: [-90, 90]\n")
-    return _is_refused(lambda: check_policy(path), "given twice", "limit")
+    return _is_refused(lambda: validate_policy(path), "given twice", "limit")
 
 
 def number_without_a_point(box: Box) -> str:
@@ -227,7 +227,7 @@ def number_without_a_point(box: Box) -> str:
 
 def _saved(box: Box, change: Callable[[dict[str, Tensor]], None]) -> Path:
     """A network's file, some of its tensors changed before it was written and sealed."""
-    from scsuite.core.model.checkpoint import MODEL, network_facts, save_checkpoint
+    from scsuite.core.model.checkpoint import MODEL, network_metadata, save_checkpoint
     from scsuite.core.config import TrainConfig
     from scsuite.core.model import build_model
 
@@ -235,7 +235,7 @@ def _saved(box: Box, change: Callable[[dict[str, Tensor]], None]) -> Path:
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     change(tensors)
     facts = {
-        "class_names": ["a", "b"], "network": network_facts(model), "mean": [0.5] * 3, "std": [0.25] * 3,
+        "class_names": ["a", "b"], "network": network_metadata(model), "mean": [0.5] * 3, "std": [0.25] * 3,
         "precision": "fp32", "config": TrainConfig(lr_max=0.1, lr_min=0.01).to_dict(),
     }  # fmt: skip
     save_checkpoint(box.inputs / "a.safetensors", tensors, facts)

@@ -145,7 +145,7 @@ def _arguments(box: Box) -> list[object]:
 
 def _live_and_die(box: Box, seconds: float, lost: list[int]) -> list[str]:
     """Run until killed; note how many steps past the last commit are lost by it."""
-    from scsuite.core.runs.rundir import newest_checkpoint
+    from scsuite.core.runs.rundir import latest_checkpoint
 
     process = start(box, _arguments(box))
     time.sleep(seconds)
@@ -156,7 +156,7 @@ def _live_and_die(box: Box, seconds: float, lost: list[int]) -> list[str]:
     run_dir = next((path for path in box.run_dirs if (path / "config.yaml").exists()), None)
     if run_dir is None:
         return []
-    state, problems = newest_checkpoint(run_dir)
+    state, problems = latest_checkpoint(run_dir)
     done = len(rows_of(run_dir / "steps.csv")) if (run_dir / "steps.csv").exists() else 0
     lost.append(done - (state.facts["state"]["step"] if state else 0))
     return problems
@@ -249,7 +249,7 @@ def strace_sweep(quick: bool, reference: Path) -> list[Row]:
 
 def _strace(calls: str, inject: str, reference: Path, row: Row) -> bool:
     """One save with one call hit; False when the save has fewer of these calls."""
-    from scsuite.core.runs.rundir import newest_checkpoint
+    from scsuite.core.runs.rundir import latest_checkpoint
 
     with new_box() as box:
         copy, trace = box.path / "run", box.path / "trace"
@@ -265,7 +265,7 @@ def _strace(calls: str, inject: str, reference: Path, row: Row) -> bool:
         killed = "killed by SIGKILL" in told
         if not killed and "INJECTED" not in told:
             return False
-        newest, problems = newest_checkpoint(copy)
+        newest, problems = latest_checkpoint(copy)
         if newest is None:
             problems.append("none loads")
         if not killed and done.returncode not in (0, 4):

@@ -1,4 +1,4 @@
-"""What the figures show, read from the figure as drawn: `style.write` is watched, since nothing is returned."""
+"""What the figures show, read from the figure as drawn: `style.write` is eval_split, since nothing is returned."""
 
 import itertools
 import struct
@@ -314,9 +314,9 @@ def test_counts_in_the_cells_equal_the_matrix_and_shares_those_of_its_rows(
     cells: dict[tuple[int, int], list[str]] = {}
     for text in drawn[0].axes[0].texts:
         cells.setdefault((round(text.get_position()[1]), round(text.get_position()[0])), []).append(text.get_text())
-    shares_KK = 100 * matrix_KK / matrix_KK.sum(axis=1, keepdims=True)
+    confusion_normalized_KK = 100 * matrix_KK / matrix_KK.sum(axis=1, keepdims=True)
     assert cells == {
-        at: [f"{count:,}"] + [f"{shares_KK[at]:.1f} %"] * bool(count and num_classes <= 12)
+        at: [f"{count:,}"] + [f"{confusion_normalized_KK[at]:.1f} %"] * bool(count and num_classes <= 12)
         for at, count in np.ndenumerate(matrix_KK)
     }
 

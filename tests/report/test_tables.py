@@ -15,7 +15,7 @@ ROW = {"name": HOSTILE, "precision": 0.9312, "recall": 1.0, "f1": 0.5, "support"
 PAIR = {"actual": "cat", "predicted": "dog", "images": 1234, "share": 0.456}
 MACRO = {"precision": 0.125, "recall": 0.25, "f1": 0.375}
 FIGURES: dict[str, Any] = {
-    "num_images": 10000, "accuracy": 0.9312, "accuracy_interval": [0.9261, 0.936], "top5_accuracy": 0.991,
+    "num_images": 10000, "accuracy": 0.9312, "accuracy_ci95": [0.9261, 0.936], "top5_accuracy": 0.991,
     "loss": 0.25, "ece": 0.02,
 }  # fmt: skip
 TRUST = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scsuite.core.runs.rundir import environment
-from scsuite.core.schedule import steps_per_epoch_of
+from scsuite.core.schedule import num_steps_per_epoch
 
 NUM_RATES = 9
 GRID = tuple(0.025 * 2**k for k in range(NUM_RATES))  # LRMAX
@@ -49,11 +49,11 @@ class Setting:
     @property
     def num_steps(self) -> int:
         """Of a training."""
-        return self.epochs * steps_per_epoch_of(self.num_train, self.batch_size)
+        return self.epochs * num_steps_per_epoch(self.num_train, self.batch_size)
 
 
 # What has become another default since; all rows are by these.
-DEFAULTS_BEFORE: dict[str, Any] = {"identities": False, "ghost_batch": 0, "norm_decay": True, "alternate_flips": False}
+DEFAULTS_BEFORE: dict[str, Any] = {"identity_init": False, "ghost_batch_size": 0, "bn_weight_decay": True, "alternate_flips": False}
 # The rule was made on these, by what the defaults then were.
 MADE_ON_BEFORE = (
     Setting("real-512", real=True, num_train=10_000, num_held_out=10_000, width=0.125, batch_size=512),
@@ -130,7 +130,7 @@ DESIGN = {
     "long-shapes-128": 1, "fresh-real-512": 3, "fresh-shapes-256": 3, "missed-real-256": 8,
     "missed-shapes-128": 12, "fourth-real-128": 24, "missed-real-512": 24, "fifth-real-512": 36, "fifth-shapes-128": 24,
 }  # fmt: skip
-# A setting's rows may come from several machines: the same arithmetic on each, which is the faster one this narrow.
+# A setting's rows may come from several machines: the same device on each, which is the faster one this narrow.
 PRECISION = "fp32"
 JUDGED = tuple(setting.name for setting in JUDGED_ON)
 # Their later seeds lack the rates that the first ones show to be far behind.
@@ -189,7 +189,7 @@ def grid_cells(name: str, seed: int, lr_min: float) -> list[Cell]:
 @functools.cache
 def data_of(name: str, archive: str) -> tuple[Any, Any]:
     """A dataset of the setting's training images, and its held-out images; no test image of the source is in either."""
-    from scsuite.core.dataset import Split, hold_out, load_dataset, shapes
+    from scsuite.core.dataset import Split, split_holdout, load_dataset, shapes
 
     setting = SETTINGS[name]
     num_train = setting.num_train + (0 if setting.drawn else setting.num_held_out)
@@ -199,7 +199,7 @@ def data_of(name: str, archive: str) -> tuple[Any, Any]:
         files = tuple(f"drawn/{index:05d}" for index in range(setting.num_held_out))
         train, held_out = data.train, Split(images_NHWC, labels_N, files, masks_NHW)
     else:
-        train, held_out = hold_out(data.train, setting.num_held_out)
+        train, held_out = split_holdout(data.train, setting.num_held_out)
     return replace(data, train=train, test=held_out.take(range(NUM_WATCHED))), held_out
 
 
@@ -251,7 +251,7 @@ def _train(cell: Cell, archive: str) -> Training:
             pass
         accuracy, diverged = trainer.evaluate(held_out).accuracy, False
         raw_accuracy = trainer.evaluate(held_out, model=trainer.model).accuracy
-    seconds, precision = time.perf_counter() - begin, trainer.arithmetic.precision
+    seconds, precision = time.perf_counter() - begin, trainer.device.precision
     return Training(
         cell.setting, cell.seed, cell.lr_min, cell.lr_max, accuracy, raw_accuracy, diverged, precision, seconds
     )

@@ -21,7 +21,7 @@ from numpy.polynomial import Polynomial
 from rich.console import Console
 from rich.table import Table
 
-from scsuite.core.lr_range.range_test import USUAL, USUAL_BATCH, USUAL_STEPS, Landmarks, landmarks
+from scsuite.core.lr_range.range_test import REFERENCE_LR_MAX, REFERENCE_BATCH_SIZE, REFERENCE_STEPS, Landmarks, landmarks
 from tests.studies.__main__ import OUT
 from tests.studies.cells import DESIGN, SETTINGS, Setting, read_steps, read_trainings
 from tests.studies.regret import Values, accuracies_of, sweeps_of
@@ -48,8 +48,8 @@ class Form:
 
     def rate(self, setting: Setting, test: Landmarks) -> float:
         """LRMAX by one range test."""
-        usual = USUAL["sgd"] * (setting.batch_size / USUAL_BATCH) ** self.batch_power / setting.width**self.width_power
-        usual /= (setting.num_steps / USUAL_STEPS) ** self.step_power
+        usual = REFERENCE_LR_MAX["sgd"] * (setting.batch_size / REFERENCE_BATCH_SIZE) ** self.batch_power / setting.width**self.width_power
+        usual /= (setting.num_steps / REFERENCE_STEPS) ** self.step_power
         usual *= self.then_factor if setting.cycle_momentum else 1.0
         wanted = usual if test.flat is None else usual ** (1 - self.share) * test.flat**self.share
         return float(min(wanted, test.bound))

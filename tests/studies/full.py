@@ -27,8 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from scsuite.cli.begin import machine_facts
-from scsuite.core.loop import resolve_arithmetic
+from scsuite.cli.begin import device_info
+from scsuite.core.loop import resolve_device
 from tests.studies.__main__ import ARCHIVE, ROOT
 from tests.studies.cells import DEFAULTS_BEFORE, note_environment
 from tests.studies.recipes import fitted
@@ -36,7 +36,7 @@ from tests.studies.recipes import fitted
 OUT = ROOT / "runs" / "reference" / "recipes-full"
 DEFAULTS = "defaults of then"
 BEFORE: dict[str, Any] = {
-    "whiten": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
+    "whitening_init": False, "label_smoothing": 0.1, "weight_decay": 5e-4, "gradient_centralization": True,
     "cycle_momentum": False, **DEFAULTS_BEFORE,
 }  # fmt: skip
 HORIZONS = (0.5, 1.0, 2.0, 3.0)  # of the averages, in epochs
@@ -56,15 +56,15 @@ class Size:
 # What differs from the defaults of then.
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULTS: {},
-    "whitened": {"whiten": True},  # the defaults since
-    "whitened, smoothing 0.2": {"whiten": True, "label_smoothing": 0.2},
+    "whitened": {"whitening_init": True},  # the defaults since
+    "whitened, smoothing 0.2": {"whitening_init": True, "label_smoothing": 0.2},
     "LRMAX 0.8": {"lr_max": 0.8},
     "LRMAX 0.2": {"lr_max": 0.2},
     "weight decay 1e-3": {"weight_decay": 1e-3},
     "label smoothing 0.2": {"label_smoothing": 0.2},
-    "identities": {"identities": True},
-    "no decay of batch norm": {"norm_decay": False},
-    "ghost batch 32": {"ghost_batch": 32},
+    "identity_init": {"identity_init": True},
+    "no decay of batch norm": {"bn_weight_decay": False},
+    "ghost batch 32": {"ghost_batch_size": 32},
     "alternating flips": {"alternate_flips": True},
     "LRMIN 0.024": {"lr_min": 0.024},
     "LRMAX 1.6": {"lr_max": 1.6},
@@ -74,11 +74,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 BASE = "whitened"  # of the factorial
-FACTORS = ("alternating flips", "ghost batch 32", "no decay of batch norm", "identities", "LRMIN 0.024")
+FACTORS = ("alternating flips", "ghost batch 32", "no decay of batch norm", "identity_init", "LRMIN 0.024")
 
 
 def variant_of(name: str) -> dict[str, Any]:
-    """The settings of a variant, or of several at once: `whitened, identities`. Raises KeyError for an unknown one."""
+    """The settings of a variant, or of several at once: `whitened, identity_init`. Raises KeyError for an unknown one."""
     parts = [name] if name in VARIANTS else name.split(", ")
     return {key: value for part in parts for key, value in VARIANTS[part].items()}
 
@@ -109,10 +109,10 @@ class Work:
 @functools.cache
 def data_of(archive: str, size: Size) -> tuple[Any, Any]:
     """The training images without those held out, and these; no test image is in either."""
-    from scsuite.core.dataset import hold_out, load_dataset
+    from scsuite.core.dataset import split_holdout, load_dataset
 
     data = load_dataset(archive, limit_train=size.limit_train, limit_test=10)
-    train, held_out = hold_out(data.train, size.num_held_out)
+    train, held_out = split_holdout(data.train, size.num_held_out)
     return replace(data, train=train, test=held_out.take(range(10))), held_out
 
 
@@ -129,7 +129,7 @@ def train(work: Work) -> dict[str, Any] | None:
     """A row: accuracies on the held-out images of the last weights and of their averages."""
     if time.time() > work.deadline:
         return None
-    from scsuite.core.model.ema import WeightAverage
+    from scsuite.core.model.ema import EMA
     from scsuite.core.config import TrainConfig
     from scsuite.core.errors import DivergedError
     from scsuite.core.loop import Trainer, fit
@@ -139,7 +139,7 @@ def train(work: Work) -> dict[str, Any] | None:
     lr_min, lr_max = work.rates
     settings = {**BEFORE, "lr_min": lr_min, "lr_max": lr_max, "ema": 0.0, **variant_of(work.variant)}
     trainer = Trainer(data, TrainConfig(seed=work.seed, width=work.size.width, epochs=work.size.epochs, **settings))
-    averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS}
+    averages = {epochs: EMA(trainer.model, epochs * trainer.steps_per_epoch) for epochs in HORIZONS}
 
     steps_done = itertools.count()
 
@@ -157,7 +157,7 @@ def train(work: Work) -> dict[str, Any] | None:
         accuracies = dict(zip(accuracies, (last_epoch.train_accuracy, *found), strict=True))
     return {
         "variant": work.variant, "seed": work.seed, "lr_min": settings["lr_min"], "lr_max": settings["lr_max"],
-        **accuracies, "precision": trainer.arithmetic.precision, "seconds": time.perf_counter() - begin,
+        **accuracies, "precision": trainer.device.precision, "seconds": time.perf_counter() - begin,
     }  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def main() -> None:
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
     note_environment(
-        options.out, sorted({name for name, _ in wanted}), **machine_facts(resolve_arithmetic("auto", "auto"))
+        options.out, sorted({name for name, _ in wanted}), **device_info(resolve_device("auto", "auto"))
     )
     rows = read_rows(options.out)
     known = {(row["variant"], row["seed"]) for row in rows}

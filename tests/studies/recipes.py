@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from scsuite.core.config import MOMENTUM_FLAT, MOMENTUM_MIN
+from scsuite.core.config import MOMENTUM, MOMENTUM_MIN
 from scsuite.core.files import write_csv
 from scsuite.core.model import LOGIT_SCALE
 from scsuite.core.runs.rundir import environment
@@ -62,7 +62,7 @@ def at_effective_rate(effective_rate: float, cycle_momentum: bool, **values: Any
 
 
 def _peak_momentum(cycle_momentum: bool) -> float:
-    return MOMENTUM_MIN if cycle_momentum else MOMENTUM_FLAT
+    return MOMENTUM_MIN if cycle_momentum else MOMENTUM
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,16 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     import torch
 
     from scsuite.core import model
-    from scsuite.core.model.ema import WeightAverage
+    from scsuite.core.model.ema import EMA
     from scsuite.core.config import TrainConfig
-    from scsuite.core.dataset import hold_out, load_dataset
+    from scsuite.core.dataset import split_holdout, load_dataset
     from scsuite.core.loop import StepResult, Trainer, fit
 
     torch.set_num_threads(1)
     design, recipe, archive = work
     model.LOGIT_SCALE = recipe.logit_scale  # in this process alone: checkpoints are refused with another
     data = load_dataset(archive, limit_train=design.num_train + design.num_held_out, limit_test=10)
-    train, held_out = hold_out(data.train, design.num_held_out)
+    train, held_out = split_holdout(data.train, design.num_held_out)
     data = replace(data, train=train, test=held_out.take(range(10)))
     config = TrainConfig(
         seed=SEED, batch_size=BATCH, width=design.width, epochs=design.epochs, ema=0, workers=0, device="cpu",
@@ -166,7 +166,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
         for module in trainer.model.modules():
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    averages = {epochs: WeightAverage(trainer.model, epochs * trainer.steps_per_epoch) for epochs in design.horizons}
+    averages = {epochs: EMA(trainer.model, epochs * trainer.steps_per_epoch) for epochs in design.horizons}
 
     def follow(step: StepResult) -> None:
         for average in averages.values():
@@ -177,7 +177,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     last = trainer.evaluate(held_out, model=trainer.model).accuracy
     return Trained(
         **asdict(recipe), train_accuracy=last_epoch.train_accuracy, last=last, averaged=averaged,
-        precision=trainer.arithmetic.precision,
+        precision=trainer.device.precision,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ TRAINED_DIVS = (10.0, 30.0)  # the found LRMIN is held against LRMAX over these
 RIVALS: dict[str, Callable[[Sweep], float]] = {
     "steepest": lambda s: sweep.steepest(s.lrs_L, s.smooth_loss_L),
     "valley": lambda s: sweep.valley(s.lrs_L, s.smooth_loss_L),
-    "minimum/10": lambda s: sweep.minimum_10(s.lrs_L, s.smooth_loss_L),
+    "minimum/10": lambda s: sweep.minimum_over_10(s.lrs_L, s.smooth_loss_L),
     "torch-lr-finder": lambda s: rivals.torch_lr_finder(s.lrs_L, s.losses_L),
     "Lightning": lambda s: rivals.lightning(s.lrs_L, s.losses_L),
 }
@@ -86,7 +86,7 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
     config = LrRangeConfig()
     planned_L = sweep.sweep_lrs(config, 0)
     return {
-        seed: sweep.finished_sweep(
+        seed: sweep.make_sweep(
             seed, planned_L, [(s.loss, s.accuracy) for s in of_seed], len(of_seed) < config.steps
         )
         for seed, of_seed in sorted(rows.items())
@@ -96,7 +96,7 @@ def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
 def usual_of(setting: str) -> float:
     """LRMAX before any test."""
     of = SETTINGS[setting]
-    return sweep.usual_rate(LrRangeConfig(batch_size=of.batch_size, width=of.width), of.num_steps)
+    return sweep.reference_lr_max(LrRangeConfig(batch_size=of.batch_size, width=of.width), of.num_steps)
 
 
 def pair_of(setting: str, test: Sweep) -> tuple[float, float]:

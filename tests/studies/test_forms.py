@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial import Polynomial
 
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.lr_range.range_test import SHORT_STEPS, Landmarks, choose, usual_rate
+from scsuite.core.lr_range.range_test import SHORT_TRAINING_STEPS, Landmarks, choose, reference_lr_max
 from tests.studies.__main__ import OUT
 from tests.studies.cells import GRID, SETTINGS, Setting
 from tests.studies.forms import FORMS, Course, Form, costs, courses, smoothed
@@ -29,13 +29,13 @@ def test_the_rules_form_has_the_smallest_largest_regret_and_all_but_the_smallest
 TODAYS = {
     name: replace(setting, cycle_momentum=False)
     for name, setting in SETTINGS.items()
-    if setting.num_steps >= SHORT_STEPS  # of shorter trainings the forms know nothing
+    if setting.num_steps >= SHORT_TRAINING_STEPS  # of shorter trainings the forms know nothing
 }
 
 
 @pytest.mark.parametrize("setting", TODAYS.values(), ids=TODAYS)
 def test_the_rules_form_is_what_the_program_does(setting: Setting) -> None:
-    usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
+    usual = reference_lr_max(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
     for test in (Landmarks(1e-3, 0.02, 1.0, 5.0, "a bound"), Landmarks(1e-3, None, None, 0.1, "a bound")):
         assert RULE.rate(setting, test) == pytest.approx(choose(test, usual)[1])
 
@@ -44,7 +44,7 @@ def test_under_one_seed_alone_the_programs_limit_makes_it_another_rate_than_the_
     limited = []
     for course in courses(OUT):
         setting = TODAYS[course.setting.name]
-        usual = usual_rate(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
+        usual = reference_lr_max(LrRangeConfig(batch_size=setting.batch_size, width=setting.width), setting.num_steps)
         for test in course.tests:
             rate, found = RULE.rate(setting, test), choose(test, usual)[1]
             if found != pytest.approx(rate):

@@ -1,4 +1,4 @@
-"""The study at full size: its variants and its arithmetic. Run: pytest tests/studies/test_full.py."""
+"""The study at full size: its variants and its device. Run: pytest tests/studies/test_full.py."""
 
 import io
 import math
@@ -49,7 +49,7 @@ def test_a_gain_is_the_mean_over_the_seeds_that_both_have() -> None:
 
 def test_several_variants_at_once_are_each_of_them() -> None:
     several = variant_of("whitened, LRMIN 0.024, alternating flips, no decay of batch norm")
-    assert several == {"whiten": True, "lr_min": 0.024, "alternate_flips": True, "norm_decay": False}
+    assert several == {"whitening_init": True, "lr_min": 0.024, "alternate_flips": True, "bn_weight_decay": False}
     with pytest.raises(KeyError, match="warmer"):
         variant_of("whitened, warmer")
 

@@ -1,4 +1,4 @@
-"""The factorials' arithmetic. Run: pytest tests/studies/test_recipes.py."""
+"""The factorials' device. Run: pytest tests/studies/test_recipes.py."""
 
 from dataclasses import asdict, replace
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""The study's own arithmetic: what a regret is, its interval, and that a study goes on where it was cut short."""
+"""The study's own device: what a regret is, its interval, and that a study goes on where it was cut short."""
 
 import json
 from dataclasses import replace
@@ -332,8 +332,8 @@ def test_a_training_is_in_fp32_where_auto_would_take_bf16(monkeypatch: pytest.Mo
     small = replace(cells.SETTINGS["seventh-shapes-96"], num_train=60, num_held_out=20, epochs=1)
     monkeypatch.setitem(cells.SETTINGS, "seventh-shapes-96", small)
     monkeypatch.setattr(cells, "data_of", cells.data_of.__wrapped__)
-    monkeypatch.setattr(loop, "_bf16_is_quicker", lambda _device: True)
-    assert loop.resolve_arithmetic("cpu", "auto").precision == "bf16"
+    monkeypatch.setattr(loop, "_bf16_is_faster", lambda _device: True)
+    assert loop.resolve_device("cpu", "auto").precision == "bf16"
     assert cells._train(Cell("seventh-shapes-96", 0, 0.01, 0.1), "").precision == "fp32"
 
 

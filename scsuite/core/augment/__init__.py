@@ -1,22 +1,22 @@
 """The augmentation policy: an albumentations Compose, and its twin that works on whole batches.
 
-In: uint8 images, one by one (`augment`) or a batch at a time (a `Twin`). Out: float32 images, normalised.
+In: uint8 images, one by one (`augment`) or a batch at a time (a `BatchedPolicy`). Out: float32 images, normalised.
 """
 
-from scsuite.core.augment.batched import Engine, NoTwinError, Twin, choose_engine, compile_policy, planned_engine
+from scsuite.core.augment.batched import Backend, NotBatchableError, BatchedPolicy, choose_backend, compile_policy, check_backend
 from scsuite.core.augment.policy import (
     TRANSFORMS,
     augment,
-    check_policy,
+    validate_policy,
     default_policy,
     denormalise,
     load_policy,
-    normalisation_of,
+    policy_mean_std,
     normalise,
-    policy_facts,
+    policy_dict,
 )
 
 __all__ = [
-    "TRANSFORMS", "Engine", "NoTwinError", "Twin", "augment", "check_policy", "choose_engine", "compile_policy",
-    "default_policy", "denormalise", "load_policy", "normalisation_of", "normalise", "planned_engine", "policy_facts",
+    "TRANSFORMS", "Backend", "NotBatchableError", "BatchedPolicy", "augment", "validate_policy", "choose_backend", "compile_policy",
+    "default_policy", "denormalise", "load_policy", "policy_mean_std", "normalise", "check_backend", "policy_dict",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scsuite.core.augment.canvas import OUTSIDE, Canvas, Colour, on_device
-from scsuite.core.augment.draws import Draws
+from scsuite.core.seeding import CounterRng
 from scsuite.core.augment.policy import load_policy
 from scsuite.core.dataset import SIZE
 from scsuite.core.errors import UsageError
@@ -34,21 +34,21 @@ STILL = 1e-8 + 1e-5 * np.eye(3)  # numpy.allclose's tolerances: so near the iden
 SCALE_MIN, SHEAR_MAX = 0.1, 60.0  # a factor, degrees; beyond these float32 coordinates lose part of a grey level
 
 
-class NoTwinError(Exception):
+class NotBatchableError(Exception):
     """Why a policy has no twin, in words."""
 
 
 class Step(Protocol):
     """One transform of the policy: what is left to chance, and what is then done."""
 
-    def draw(self, draws: Draws, shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, shape: Shape) -> Parameters:
         """Parameters for images of this shape, from the distributions that albumentations draws them from."""
 
     def apply(self, canvas: Canvas, parameters: Parameters) -> None:
         """What albumentations does to an image with these parameters."""
 
 
-class Twin:
+class BatchedPolicy:
     """A compiled policy."""
 
     def __init__(self, steps: tuple[Step, ...], mean_3: NDArray[np.float32], factors_3: NDArray[np.float32]) -> None:
@@ -56,7 +56,7 @@ class Twin:
 
     def __call__(self, images_NHWC: Tensor, indices_N: NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
         """The images as epoch `epoch` shows them: each a function of itself, its index, seed and epoch alone."""
-        draws, canvas = Draws(seed, epoch, indices_N), Canvas(images_NHWC)
+        draws, canvas = CounterRng(seed, epoch, indices_N), Canvas(images_NHWC)
         for step in self.steps:
             step.apply(canvas, step.draw(draws, canvas.shape[1:]))
         return self._normalised(canvas.pixels())
@@ -83,7 +83,7 @@ class Pad:
     colour: Colour
     is_random: bool = False
 
-    def draw(self, draws: Draws, _shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, _shape: Shape) -> Parameters:
         """How many pixels on each side."""
         top, bottom, left, right = self.sides
         tops_N, lefts_N = draws.integers(0, top + bottom), draws.integers(0, left + right)
@@ -126,7 +126,7 @@ class Crop:
     size: Shape
     is_random: bool
 
-    def draw(self, draws: Draws, shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, shape: Shape) -> Parameters:
         """crop_coords: x_min, y_min, x_max, y_max, the ends not included."""
         (height, width), (room_y, room_x) = self.size, (shape[0] - self.size[0], shape[1] - self.size[1])
         y_N, x_N = draws.integers(0, room_y), draws.integers(0, room_x)
@@ -148,9 +148,9 @@ class Flip:
     p: float
     is_vertical: bool
 
-    def draw(self, draws: Draws, _shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, _shape: Shape) -> Parameters:
         """Which images."""
-        return {"applied": draws.chance(self.p)}
+        return {"applied": draws.bernoulli(self.p)}
 
     def apply(self, canvas: Canvas, parameters: Parameters) -> None:
         """Mirror these."""
@@ -169,10 +169,10 @@ class Dropout:
     widths: tuple[float, float]
     colour: Colour
 
-    def draw(self, draws: Draws, shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, shape: Shape) -> Parameters:
         """Holes: x_min, y_min, x_max, y_max, wholly inside; those beyond an image's own number are empty."""
         most = self.num_holes[1]
-        used_N = np.where(draws.chance(self.p), draws.integers(*self.num_holes), 0)
+        used_N = np.where(draws.bernoulli(self.p), draws.integers(*self.num_holes), 0)
         sides = []
         for size, span in zip(shape, (self.heights, self.widths), strict=True):
             if self.heights[1] >= 1:
@@ -200,9 +200,9 @@ class ToGray:
     p: float
     method: str
 
-    def draw(self, draws: Draws, _shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, _shape: Shape) -> Parameters:
         """Which images."""
-        return {"applied": draws.chance(self.p)}
+        return {"applied": draws.bernoulli(self.p)}
 
     def apply(self, canvas: Canvas, parameters: Parameters) -> None:
         """Grey these."""
@@ -236,9 +236,9 @@ class BrightnessContrast:
     contrast: tuple[float, float]
     by_max: bool
 
-    def draw(self, draws: Draws, _shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, _shape: Shape) -> Parameters:
         """alpha, and beta; this in shares of the mean unless `by_max`. The identity where it is not applied."""
-        applied_N = draws.chance(self.p)
+        applied_N = draws.bernoulli(self.p)
         alpha_N = 1.0 + draws.uniform(*self.contrast)
         beta_N = draws.uniform(*self.brightness) * (255 if self.by_max else 1)
         return {"alpha": np.where(applied_N, alpha_N, 1.0), "beta": np.where(applied_N, beta_N, 0.0)}
@@ -275,9 +275,9 @@ class Affine:
     border: int
     colour: Colour
 
-    def draw(self, draws: Draws, shape: Shape) -> Parameters:
+    def draw(self, draws: CounterRng, shape: Shape) -> Parameters:
         """matrix: from places in the image to places in the picture; the identity where it is not applied."""
-        applied_N = draws.chance(self.p)
+        applied_N = draws.bernoulli(self.p)
         height, width = shape
         shift_x, shift_y = (self._shift(draws, self.translate[a], size) for a, size in (("x", width), ("y", height)))
         shear_x, shear_y = (np.tan(np.deg2rad(-draws.uniform(*self.shear[axis]))) for axis in "xy")
@@ -291,12 +291,12 @@ class Affine:
         matrix_N33 = back @ slant @ turn @ stretch @ there
         return {"matrix": np.where(applied_N[:, None, None], matrix_N33, np.eye(3))}
 
-    def _shift(self, draws: Draws, span: tuple[float, float], size: int) -> NDArray[Any]:
+    def _shift(self, draws: CounterRng, span: tuple[float, float], size: int) -> NDArray[Any]:
         if self.is_share:
             return np.trunc(draws.uniform(*span) * size)
         return draws.integers(int(span[0]), int(span[1]))
 
-    def _factor(self, draws: Draws, span: tuple[float, float]) -> NDArray[np.float64]:
+    def _factor(self, draws: CounterRng, span: tuple[float, float]) -> NDArray[np.float64]:
         low, high = span
         choice_N, share_N = draws.integers(0, 1), draws.uniform(0.0, 1.0)
         if self.balanced:  # as often below 1 as above, where the range has both
@@ -362,33 +362,33 @@ def _matrices(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> NDArray[np.floa
 # --- from albumentations ---
 
 
-def compile_policy(policy: "Compose", size: int = SIZE) -> Twin:
-    """The twin of a policy for images of size x size. Raises NoTwinError, naming the transform that has none."""
+def compile_policy(policy: "Compose", size: int = SIZE) -> BatchedPolicy:
+    """The twin of a policy for images of size x size. Raises NotBatchableError, naming the transform that has none."""
     if policy.p != 1:
-        raise NoTwinError("the policy as a whole is applied to some images only")
+        raise NotBatchableError("the policy as a whole is applied to some images only")
     if not policy.transforms or type(policy.transforms[-1]).__name__ != "Normalize":
-        raise NoTwinError("the policy does not end with Normalize")
+        raise NotBatchableError("the policy does not end with Normalize")
     *transforms, last = policy.transforms
     if last.normalization != "standard" or last.p != 1:
-        raise NoTwinError("Normalize is not by one fixed mean and deviation for all images")
+        raise NotBatchableError("Normalize is not by one fixed mean and deviation for all images")
     steps: list[Step] = []
     shape: Shape = (size, size)
     for transform in transforms:
         name = type(transform).__name__
         if name not in COMPILERS:
-            raise NoTwinError(f"{name} has no batched twin")
+            raise NotBatchableError(f"{name} has no batched twin")
         if transform.p > 0:
             more, new_shape = COMPILERS[name](transform, shape)
             if new_shape != shape and transform.p < 1:
-                raise NoTwinError(f"{name} with p={transform.p:g} changes the size of some images only")
+                raise NotBatchableError(f"{name} with p={transform.p:g} changes the size of some images only")
             if max(new_shape) > GROWTH_MAX * size:
-                raise NoTwinError(f"{name} makes images of {new_shape[0]} x {new_shape[1]}: many for a whole batch")
+                raise NotBatchableError(f"{name} makes images of {new_shape[0]} x {new_shape[1]}: many for a whole batch")
             steps += more
             shape = new_shape
     mean_3, factors_3 = (
         np.broadcast_to(np.asarray(values, np.float32), 3) for values in (last.mean_np, last.denominator)
     )
-    return Twin(tuple(steps), mean_3, factors_3)
+    return BatchedPolicy(tuple(steps), mean_3, factors_3)
 
 
 Compiled = tuple[list[Step], Shape]
@@ -433,7 +433,7 @@ def _crop(transform: Any, shape: Shape) -> Compiled:
         sides = functional.get_padding_params(shape, *size, None, None)
         pads, shape = _padded(transform, sides, transform.pad_position, shape)
     if size[0] > shape[0] or size[1] > shape[1]:
-        raise NoTwinError(f"{type(transform).__name__} is larger than the image")
+        raise NotBatchableError(f"{type(transform).__name__} is larger than the image")
     crops = [Crop(size, type(transform).__name__ == "RandomCrop")] if size != shape else []
     return [*pads, *crops], size
 
@@ -446,20 +446,20 @@ def _dropout(transform: Any, shape: Shape) -> Compiled:
     from albumentations.augmentations.dropout.functional import cutout
 
     if isinstance(transform.fill, str):
-        raise NoTwinError(f"CoarseDropout with fill={transform.fill!r} has no batched twin")
+        raise NotBatchableError(f"CoarseDropout with fill={transform.fill!r} has no batched twin")
     heights, widths = transform.hole_height_range, transform.hole_width_range
     whole = heights[1] >= 1
     for size, span in zip(shape, (heights, widths), strict=True):
         # What albumentations fails on, now and then or always; whole pixels are cut to the image, shares are not.
         if (whole and int(span[0]) > int(min(span[1], size))) or (not whole and span[1] > 1):
-            raise NoTwinError("CoarseDropout with holes that are larger than the image has no batched twin")
+            raise NotBatchableError("CoarseDropout with holes that are larger than the image has no batched twin")
     colour = _colour(cutout(BLACK, np.array([[0, 0, 1, 1]]), transform.fill, np.random.default_rng(0)))
     return [Dropout(transform.p, transform.num_holes_range, heights, widths, colour)], shape
 
 
 def _to_gray(transform: Any, shape: Shape) -> Compiled:
     if transform.method not in GRAYS or transform.num_output_channels != 3:
-        raise NoTwinError(
+        raise NotBatchableError(
             f"ToGray with method={transform.method!r} to {transform.num_output_channels} channels has no batched twin"
         )
     return [ToGray(transform.p, transform.method)], shape
@@ -467,7 +467,7 @@ def _to_gray(transform: Any, shape: Shape) -> Compiled:
 
 def _brightness(transform: Any, shape: Shape) -> Compiled:
     if transform.ensure_safe_range:
-        raise NoTwinError("RandomBrightnessContrast with ensure_safe_range=True has no batched twin")
+        raise NotBatchableError("RandomBrightnessContrast with ensure_safe_range=True has no batched twin")
     step = BrightnessContrast(
         transform.p, transform.brightness_limit, transform.contrast_limit, transform.brightness_by_max
     )
@@ -487,7 +487,7 @@ def _affine(transform: Any, shape: Shape) -> Compiled:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise NoTwinError(f"Affine with {reason} has no batched twin")
+            raise NotBatchableError(f"Affine with {reason} has no batched twin")
     away = np.array([[1.0, 0, 9], [0, 1, 9], [0, 0, 1]])
     colour = _colour(functional.warp_affine(BLACK, away, NEAREST, transform.fill, CONSTANT, (1, 1)))
     step = Affine(
@@ -522,33 +522,33 @@ COMPILERS: dict[str, Callable[[Any, Shape], Compiled]] = {
 
 
 @dataclass(frozen=True)
-class Engine:
+class Backend:
     """What augments: batched, which has a twin, or albumentations; and why."""
 
     name: str
     reason: str
-    twin: Twin | None
+    batched: BatchedPolicy | None
 
-    def facts(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """As environment.json keeps it."""
         return {"name": self.name, "reason": self.reason}
 
 
-def choose_engine(wanted: str, policy: "Compose") -> Engine:
+def choose_backend(wanted: str, policy: "Compose") -> Backend:
     """What `--augment-engine` comes to for a policy. Raises UsageError where its twin is wanted and it has none."""
     if wanted == "albumentations":
-        return Engine(wanted, "as asked for", None)
+        return Backend(wanted, "as asked for", None)
     try:
-        return Engine("batched", "every transform of the policy has its batched twin", compile_policy(policy))
-    except NoTwinError as error:
+        return Backend("batched", "every transform of the policy has its batched twin", compile_policy(policy))
+    except NotBatchableError as error:
         if wanted == "batched":
             raise UsageError(
                 "option", "--augment-engine", expected="a policy that has a batched twin", found=str(error),
                 hint="Use auto.",
             ) from None  # fmt: skip
-        return Engine("albumentations", str(error), None)
+        return Backend("albumentations", str(error), None)
 
 
-def planned_engine(wanted: str, path: str | None) -> Engine:
-    """As `choose_engine`, for a policy's file or the default, before the data gives the numbers to normalise by."""
-    return choose_engine(wanted, load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+def check_backend(wanted: str, path: str | None) -> Backend:
+    """As `choose_backend`, for a policy's file or the default, before the data gives the numbers to normalise by."""
+    return choose_backend(wanted, load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))

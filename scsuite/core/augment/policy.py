@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.dataset import SIZE
 from scsuite.core.errors import InputError
 from scsuite.core.files import read_yaml
@@ -91,7 +91,7 @@ def default_policy(mean: Sequence[float], std: Sequence[float], *, flip: bool = 
 def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
     """The policy of a file in albumentations' own YAML form, tried first; or the default one, with or without `flip`.
 
-    A file without Normalize is normalised by `mean` and `std` at its end; `normalisation_of` says what it came to.
+    A file without Normalize is normalised by `mean` and `std` at its end; `policy_mean_std` says what it came to.
     Raises InputError, naming the place in the file, for anything that is not a policy of allowed transforms.
     """
     if path is None:
@@ -125,14 +125,14 @@ def _check_normalize(path: str, parts: list[Any]) -> None:
         raise _refused(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
 
 
-def normalisation_of(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, ...]]:
+def policy_mean_std(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, in [0, 1], that a policy normalises by; evaluation must as well."""
     last = policy.transforms[-1]
     mean, std = (tuple(float(v) for v in np.broadcast_to(values, 3)) for values in (last.mean, last.std))
     return mean, std
 
 
-def check_policy(path: str | None) -> tuple[str, ...]:
+def validate_policy(path: str | None) -> tuple[str, ...]:
     """Raises what `load_policy` would, before any data is read; returns what to warn of."""
     load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     own = _albumentations().__version__
@@ -140,7 +140,7 @@ def check_policy(path: str | None) -> tuple[str, ...]:
     return () if saved == own else (f"{path} is of albumentations {saved[:40]}, this is {own}: it may do other things",)
 
 
-def policy_facts(policy: "Compose") -> dict[str, Any]:
+def policy_dict(policy: "Compose") -> dict[str, Any]:
     """What the policy does, as plain values: equal for equal policies, kept in checkpoints and results."""
     facts: dict[str, Any] = _plain(policy.to_dict()["transform"])
     return facts

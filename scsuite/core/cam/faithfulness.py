@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scsuite.core.cam.maps import CAM_BATCH, in_eval_mode
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import keyed_seed
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

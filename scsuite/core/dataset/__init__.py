@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.config import SOURCES, DataConfig
+from scsuite.core.config import DATA_SOURCES, DataConfig
 from scsuite.core.dataset import cache
 from scsuite.core.dataset.base import (
     SIZE,
@@ -20,12 +20,12 @@ from scsuite.core.dataset.base import (
     Progress,
     Split,
     balanced_indices,
-    hold_out,
+    split_holdout,
     shared_note,
 )
 from scsuite.core.errors import InputError
 
-__all__ = ["SIZE", "Dataset", "Progress", "Split", "balanced_indices", "hold_out", "load_dataset"]
+__all__ = ["SIZE", "Dataset", "Progress", "Split", "balanced_indices", "split_holdout", "load_dataset"]
 
 
 def load_dataset(
@@ -66,7 +66,7 @@ def load_dataset(
         _check_exists(path, spec)
         name = path.resolve().name
         decoded, digest = (_load_folder if path.is_dir() else _load_archive)(folder, path, report)
-    return _finished(name, decoded, digest, test_split, spec).limited(limit_train, limit_test)
+    return _finished(name, decoded, digest, test_split, spec).with_limits(limit_train, limit_test)
 
 
 def _check_exists(path: Path, spec: str) -> None:
@@ -76,9 +76,9 @@ def _check_exists(path: Path, spec: str) -> None:
         found = False
     if found:
         return
-    near = difflib.get_close_matches(spec.lower().replace("-", ""), SOURCES, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(spec.lower().replace("-", ""), DATA_SOURCES, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else "Check the path."
-    raise InputError("data", spec, expected=f"{', '.join(SOURCES)}, a folder or an archive", found="none", hint=hint)
+    raise InputError("data", spec, expected=f"{', '.join(DATA_SOURCES)}, a folder or an archive", found="none", hint=hint)
 
 
 def _load_cifar10(folder: Path | None, data_dir: str | None, report: Progress) -> tuple[Decoded, str]:
@@ -137,7 +137,7 @@ def _finished(name: str, decoded: Decoded, digest: str, test_split: float, spec:
 
     everything = decoded.train
     chosen_N = held_out(everything.files, everything.labels_N, decoded.class_names, test_split, spec)
-    train, test = everything.take(np.flatnonzero(~chosen_N)), everything.take(np.flatnonzero(chosen_N))
+    train, test = everything.select(np.flatnonzero(~chosen_N)), everything.select(np.flatnonzero(chosen_N))
     note = f"{len(test):,} of {len(everything):,} images, {test_split:g} of each class, were held out as test images"
     own = hashlib.sha256(f"{digest} {test_split!r}".encode()).hexdigest()
     return Dataset(name, decoded.class_names, train, test, own, (*decoded.notes, note, *shared_note(train, test)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.errors import InputError, UsageError
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
@@ -32,7 +32,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
         """The images at these indices, in this order."""
         picked = np.asarray(indices, dtype=np.int64)
         masks = None if self.masks_NHW is None else self.masks_NHW[picked]
@@ -62,11 +62,11 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
 
-    def limited(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
+    def with_limits(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
         """The class-balanced parts that --limit-train and --limit-test ask for; a limit past the end takes all."""
         return replace(self, train=_limit(self.train, limit_train), test=_limit(self.test, limit_test))
 
-    def labelled_by(self, class_names: tuple[str, ...], where: str) -> "Dataset":
+    def relabelled(self, class_names: tuple[str, ...], where: str) -> "Dataset":
         """The same images under the labels of a network: classes matched by name, in any order, all of them or a part.
 
         Raises InputError, naming `where` the images are from, for classes that the network does not have.
@@ -75,15 +75,15 @@ class Dataset:
             near = difflib.get_close_matches(unknown[0], class_names, n=1)
             hint = f"Is {unknown[0]} meant to be {near[0]}?" if near else "Evaluate on data with these classes."
             raise InputError(
-                "classes", where, expected=f"none but the network's ({listed(class_names)})",
-                found=listed(unknown), hint=hint,
+                "classes", where, expected=f"none but the network's ({format_names(class_names)})",
+                found=format_names(unknown), hint=hint,
             )  # fmt: skip
         label_K = np.array([class_names.index(name) for name in self.class_names], dtype=np.int64)
         train, test = (replace(split, labels_N=label_K[split.labels_N]) for split in (self.train, self.test))
         return replace(self, class_names=class_names, train=train, test=test)
 
 
-def listed(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     """Names of classes for a message, which stays readable at a hundred of them."""
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
@@ -101,7 +101,7 @@ class Decoded:
 def _limit(split: Split, limit: int | None) -> Split:
     if limit is None or limit >= len(split):
         return split
-    return split.take(np.sort(balanced_indices(split.labels_N, limit, "limit")))
+    return split.select(np.sort(balanced_indices(split.labels_N, limit, "limit")))
 
 
 def shared_note(train: Split, test: Split) -> list[str]:
@@ -130,7 +130,7 @@ def balanced_indices(labels_N: NDArray[np.int64], num_images: int, purpose: str)
     return dealt[:num_images]
 
 
-def hold_out(split: Split, num_images: int) -> tuple[Split, Split]:
+def split_holdout(split: Split, num_images: int) -> tuple[Split, Split]:
     """The rest, and a class-balanced part of `num_images` held out of `split`, always the same one.
 
     Raises UsageError when nothing would be left to train on.
@@ -145,4 +145,4 @@ def hold_out(split: Split, num_images: int) -> tuple[Split, Split]:
         )
     held = np.sort(balanced_indices(split.labels_N, num_images, "val"))
     rest = np.setdiff1d(np.arange(len(split)), held)
-    return split.take(rest), split.take(held)
+    return split.select(rest), split.select(held)

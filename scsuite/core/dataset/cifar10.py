@@ -21,7 +21,7 @@ from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
 from scsuite.core.dataset.cache import Source
 from scsuite.core.dataset.pickled import PickledArray, read_pickle
 from scsuite.core.errors import InputError
-from scsuite.core.files import open_regular, read_regular
+from scsuite.core.files import open_regular_file, read_regular_file
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -63,17 +63,17 @@ def load(data_dir: Path, progress: Progress) -> Decoded:
     if (folder := _folder(data_dir)) is not None:
         return _decode(_folder_files(folder), folder, progress)
     path = data_dir / ARCHIVE
-    if not is_in(data_dir):
+    if not has_data(data_dir):
         from scsuite.core.dataset.download import fetch
 
         own = os.environ.get(URL_VARIABLE)
         fetch((own, *MIRRORS) if own else MIRRORS, path, ARCHIVE_MD5, progress, hint=_WAYS_ON)
-    with open_regular(path, "CIFAR-10") as file:
+    with open_regular_file(path, "CIFAR-10") as file:
         _check_archive(file, path)
         return _decode(_archive_files(file, path), path, progress)
 
 
-def is_in(data_dir: Path) -> bool:
+def has_data(data_dir: Path) -> bool:
     """Whether the images are in this folder, whole or not: then nothing is fetched into it."""
     return _folder(data_dir) is not None or os.path.lexists(data_dir / ARCHIVE)
 
@@ -112,7 +112,7 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     if missing := sorted(name for name in FILE_MD5S if not (folder / name).exists()):
         raise _missing(folder, missing)
     for name in FILE_MD5S:
-        yield name, read_regular(folder / name, "CIFAR-10")
+        yield name, read_regular_file(folder / name, "CIFAR-10")
 
 
 def _missing(where: Path, missing: list[str]) -> InputError:

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from scsuite.core.dataset.base import SIZE
 from scsuite.core.errors import InputError
-from scsuite.core.files import read_regular
+from scsuite.core.files import read_regular_file
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"})
@@ -47,12 +47,12 @@ class BrokenPictureError(Exception):
     """These bytes are no picture that can be read; the text says what they are."""
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+def read_image_32(path: str | Path) -> NDArray[np.uint8]:
     """The picture at `path` as image_HWC, by the rules that a data set's pictures go by.
 
     Raises InputError for a file that is missing, broken or of another format.
     """
-    data = read_regular(Path(path), "picture")
+    data = read_regular_file(Path(path), "picture")
     with _quiet():
         try:
             return decode(data)[0]
@@ -60,12 +60,12 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             raise broken([(str(path), str(error))]) from None
 
 
-def read_picture(path: str | Path, side: int) -> NDArray[np.uint8]:
+def read_image_resized(path: str | Path, side: int) -> NDArray[np.uint8]:
     """The whole picture at `path` by the same rules, but its longer side at most `side` pixels and nothing cut off.
 
-    Its centre square is what `read_image` gives. Raises InputError as that does.
+    Its centre square is what `read_image_32` gives. Raises InputError as that does.
     """
-    data = read_regular(Path(path), "picture")
+    data = read_regular_file(Path(path), "picture")
     with _quiet():
         try:
             picture, _ = _decoded(data, draft=side)

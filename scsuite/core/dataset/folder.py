@@ -25,7 +25,7 @@ from scsuite.core.dataset import archive, decode
 from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split, shared_note
 from scsuite.core.dataset.layout import Layout, arrange
 from scsuite.core.errors import InputError
-from scsuite.core.files import open_regular, read_regular
+from scsuite.core.files import open_regular_file, read_regular_file
 
 _HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|Thumbs\.db|desktop\.ini)(/|\Z))")
 _BROKEN_LISTED = 10
@@ -73,7 +73,7 @@ class Listing:
         """
         layout = arrange(list(self.pictures), set(self.folders), list(self.others), str(self.root))
         chosen = sorted({self.pictures[i] for part in (layout.train, layout.test or []) for i, _ in part})
-        data = ((name, read_regular(self.root / name, "picture")) for name in chosen)
+        data = ((name, read_regular_file(self.root / name, "picture")) for name in chosen)
         found = _Pictures({}, list(self.others), set(self.folders))
         _decode_into(found, data, str(self.root), progress, len(chosen))
         return _assemble(found, list(self.pictures), layout)
@@ -157,7 +157,7 @@ def _archive_pictures(file: BinaryIO, where: str, found: _Pictures) -> Iterator[
 
 def open_archive(path: Path) -> tuple[BufferedReader, str]:
     """The opened archive and its sha256; both come from one descriptor, so that it cannot change in between."""
-    file = open_regular(path, "data")
+    file = open_regular_file(path, "data")
     try:
         return file, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -199,10 +199,10 @@ def _assemble(found: _Pictures, names: list[str], layout: Layout) -> Decoded:
         notes.append(f"{found.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}")
     if found.others:
         kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in found.others)
-        listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
+        format_names = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
         notes.append(
             f"{len(found.others):,} files that are not {', '.join(decode.FORMATS)} were skipped"
-            f" ({listed}; the first is {found.others[0]})"
+            f" ({format_names}; the first is {found.others[0]})"
         )
     if test is not None:
         notes += shared_note(train, test)

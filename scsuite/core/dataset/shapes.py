@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.dataset.base import SIZE
 
 Floats = NDArray[np.floating[Any]]  # float32 in fact: half the memory and time

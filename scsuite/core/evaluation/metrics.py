@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NUM_BINS = 15  # of confidence, for the calibration error; Guo et al., https://arxiv.org/abs/1706.04599
-TOP = 5  # classes that top-5 looks at
+NUM_CALIBRATION_BINS = 15  # of confidence, for the calibration error; Guo et al., https://arxiv.org/abs/1706.04599
+TOP_K = 5  # classes that top-5 looks at
 # A normal variable lies within so many standard deviations of its mean with 95 %: NormalDist().inv_cdf(0.975).
-Z95 = 1.959963984540054
+Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """One class: the share of what was said to be it that was (precision), of what was it that was found (recall).
 
     The recall is the class's accuracy; its interval is Wilson's, as that of the whole accuracy is.
@@ -29,13 +29,13 @@ class ClassFigures:
     name: str
     precision: float
     recall: float
-    recall_interval: tuple[float, float]
+    recall_ci95: tuple[float, float]
     f1: float
     support: int
 
 
 @dataclass(frozen=True)
-class MacroFigures:
+class MacroMetrics:
     """Means over the classes that there are images of, each class counting the same."""
 
     precision: float
@@ -55,7 +55,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Mean confidence and accuracy in each of NUM_BINS equal bins of confidence, and how many images fell there."""
+    """Mean confidence and accuracy in each of NUM_CALIBRATION_BINS equal bins of confidence, and how many images fell there."""
 
     confidence_B: NDArray[np.float64]
     accuracy_B: NDArray[np.float64]
@@ -102,7 +102,7 @@ class Evaluation:
         return float(np.trace(self.confusion_KK) / self.num_images)
 
     @property
-    def accuracy_interval(self) -> tuple[float, float]:
+    def accuracy_ci95(self) -> tuple[float, float]:
         """Where the accuracy on ever more such images would lie, with 95 % confidence."""
         return wilson_interval(int(np.trace(self.confusion_KK)), self.num_images)
 
@@ -112,13 +112,13 @@ class Evaluation:
 
         Of equally probable classes the first come first, as in `predicted_N`.
         """
-        if len(self.class_names) <= TOP:
+        if len(self.class_names) <= TOP_K:
             return None
-        top_N5 = np.argsort(-self.probabilities_NK, axis=1, kind="stable")[:, :TOP]
+        top_N5 = np.argsort(-self.probabilities_NK, axis=1, kind="stable")[:, :TOP_K]
         return float((top_N5 == self.labels_N[:, None]).any(axis=1).mean())
 
     @cached_property
-    def shares_KK(self) -> NDArray[np.float64]:
+    def confusion_normalized_KK(self) -> NDArray[np.float64]:
         """The confusion matrix with each row divided by its images; 0 in the row of a class without any."""
         shares: NDArray[np.float64] = self.confusion_KK / np.maximum(self.confusion_KK.sum(axis=1, keepdims=True), 1)
         return shares
@@ -130,23 +130,23 @@ class Evaluation:
         order: NDArray[np.int64] = wrong[np.argsort(-self.confidence_N[wrong], kind="stable")]
         return order
 
-    def per_class(self) -> list[ClassFigures]:
+    def per_class(self) -> list[ClassMetrics]:
         """Precision, recall and F1 of each class; 0 where nothing was said, or nothing was there, to divide by."""
         hits_K = np.diag(self.confusion_KK)
-        said_K, support_K = self.confusion_KK.sum(axis=0), self.confusion_KK.sum(axis=1)
-        precision_K, recall_K = hits_K / np.maximum(said_K, 1), hits_K / np.maximum(support_K, 1)
-        f1_K = 2 * hits_K / np.maximum(said_K + support_K, 1)
+        num_predicted_K, support_K = self.confusion_KK.sum(axis=0), self.confusion_KK.sum(axis=1)
+        precision_K, recall_K = hits_K / np.maximum(num_predicted_K, 1), hits_K / np.maximum(support_K, 1)
+        f1_K = 2 * hits_K / np.maximum(num_predicted_K + support_K, 1)
         rows = zip(self.class_names, precision_K, recall_K, f1_K, hits_K, support_K, strict=True)
         return [
-            ClassFigures(name, float(p), float(r), wilson_interval(int(hits), int(n)), float(f1), int(n))
+            ClassMetrics(name, float(p), float(r), wilson_interval(int(hits), int(n)), float(f1), int(n))
             for name, p, r, f1, hits, n in rows
         ]
 
-    def macro(self) -> MacroFigures:
+    def macro(self) -> MacroMetrics:
         """Averages over classes; on a part of the network's classes, over those of the part."""
         there = [row for row in self.per_class() if row.support]
         means = np.mean([(row.precision, row.recall, row.f1) for row in there], axis=0)
-        return MacroFigures(*map(float, means))
+        return MacroMetrics(*map(float, means))
 
     def confused(self, count: int) -> list[Confusion]:
         """The classes that were mixed up most often, at most `count` pairs."""
@@ -154,7 +154,7 @@ class Evaluation:
         order = np.argsort(-off_KK, axis=None, kind="stable")[:count]
         pairs = [divmod(int(i), len(self.class_names)) for i in order]
         return [
-            Confusion(self.class_names[a], self.class_names[p], int(off_KK[a, p]), float(self.shares_KK[a, p]))
+            Confusion(self.class_names[a], self.class_names[p], int(off_KK[a, p]), float(self.confusion_normalized_KK[a, p]))
             for a, p in pairs
             if off_KK[a, p]
         ]
@@ -163,7 +163,7 @@ class Evaluation:
         """The figures that are one number each, or one interval, as plain values."""
         return {
             "accuracy": self.accuracy,
-            "accuracy_interval": list(self.accuracy_interval),
+            "accuracy_ci95": list(self.accuracy_ci95),
             "top5_accuracy": self.top5_accuracy,
             "loss": self.loss,
             "ece": self.calibration.ece,
@@ -175,13 +175,13 @@ class Evaluation:
         return {
             **self.overall(),
             "num_images": self.num_images,
-            "per_class": [{**asdict(row), "recall_interval": list(row.recall_interval)} for row in self.per_class()],
+            "per_class": [{**asdict(row), "recall_ci95": list(row.recall_ci95)} for row in self.per_class()],
             "confusion_matrix": self.confusion_KK.tolist(),
-            "confusion_shares": self.shares_KK.tolist(),
+            "confusion_normalized": self.confusion_normalized_KK.tolist(),
         }
 
 
-def evaluation_of(logits_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...]) -> Evaluation:
+def compute_metrics(logits_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...]) -> Evaluation:
     """All figures from the logits of a whole evaluation, computed in double precision on the CPU."""
     logits_NK, labels_N = logits_NK.double().cpu(), labels_N.long().cpu()
     log_probabilities_NK = logits_NK.log_softmax(dim=1)
@@ -195,21 +195,21 @@ def evaluation_of(logits_NK: Tensor, labels_N: Tensor, class_names: tuple[str, .
         probabilities_NK=probabilities_NK,
         losses_N=torch.nn.functional.nll_loss(log_probabilities_NK, labels_N, reduction="none").numpy(),
         confusion_KK=confusion_KK.reshape(num_classes, num_classes),
-        calibration=calibration_of(probabilities_NK.max(axis=1), predicted == labels),
+        calibration=compute_calibration(probabilities_NK.max(axis=1), predicted == labels),
     )
 
 
-def calibration_of(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool_]) -> Calibration:
+def compute_calibration(confidence_N: NDArray[np.float32], correct_N: NDArray[np.bool_]) -> Calibration:
     """Expected calibration error: the mean over images of |accuracy - confidence| of the image's bin.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, equation 3.
     """
     # (low, high] as in the paper.
-    bins_N = np.clip(np.ceil(confidence_N * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
-    count_B = np.bincount(bins_N, minlength=NUM_BINS)
+    bins_N = np.clip(np.ceil(confidence_N * NUM_CALIBRATION_BINS).astype(np.int64) - 1, 0, NUM_CALIBRATION_BINS - 1)
+    count_B = np.bincount(bins_N, minlength=NUM_CALIBRATION_BINS)
     filled_B = np.maximum(count_B, 1)
-    confidence_B = np.bincount(bins_N, weights=confidence_N, minlength=NUM_BINS) / filled_B
-    accuracy_B = np.bincount(bins_N, weights=correct_N, minlength=NUM_BINS) / filled_B
+    confidence_B = np.bincount(bins_N, weights=confidence_N, minlength=NUM_CALIBRATION_BINS) / filled_B
+    accuracy_B = np.bincount(bins_N, weights=correct_N, minlength=NUM_CALIBRATION_BINS) / filled_B
     ece = float((count_B * np.abs(accuracy_B - confidence_B)).sum() / len(confidence_N))
     return Calibration(confidence_B, accuracy_B, count_B, ece)
 
@@ -223,7 +223,7 @@ def wilson_interval(hits: int, images: int) -> tuple[float, float]:
     """
     if not images:
         return 0.0, 1.0
-    share, spread = hits / images, Z95**2 / images
+    share, spread = hits / images, Z_95**2 / images
     middle = (share + spread / 2) / (1 + spread)
     half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
     return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -14,8 +14,8 @@ CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
 LOGIT_SCALE = 0.125
 
 
-class GhostNorm(nn.BatchNorm2d):
-    """Batch norm; in training over even parts of the batch, each of N = `ghost_batch` images or more; 0 for no parts.
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm; in training over even parts of the batch, each of N = `ghost_batch_size` images or more; 0 for no parts.
 
     There are as many parts as whole Ns in the batch, so one of fewer than 2 N images stays whole.
     The fewer images, the noisier their means and variances, which keeps a network from learning its images by heart.
@@ -23,12 +23,12 @@ class GhostNorm(nn.BatchNorm2d):
     Source: ghost batch normalization, https://arxiv.org/abs/1705.08741.
     """
 
-    ghost_batch = 0
+    ghost_batch_size = 0
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """As torch's of each part."""
         num_images = len(features_NCHW)
-        num_parts = num_images // self.ghost_batch if self.training and self.ghost_batch else 1
+        num_parts = num_images // self.ghost_batch_size if self.training and self.ghost_batch_size else 1
         if num_parts <= 1:
             return super().forward(features_NCHW)
         size, rest = divmod(num_images, num_parts)
@@ -52,7 +52,7 @@ class ConvNormReLU(nn.Sequential):
     def __init__(self, num_in: int, num_out: int, *, pool: bool = False) -> None:
         conv = nn.Conv2d(num_in, num_out, kernel_size=3, padding=1, bias=False)
         middle = [nn.MaxPool2d(2)] if pool else []
-        super().__init__(conv, *middle, GhostNorm(num_out), nn.ReLU())
+        super().__init__(conv, *middle, GhostBatchNorm2d(num_out), nn.ReLU())
 
 
 class ResidualLayer(nn.Module):
@@ -70,12 +70,12 @@ class ResidualLayer(nn.Module):
         return out
 
 
-class Dropout(nn.Module):
+class KeyedDropout(nn.Module):
     """Dropout whose mask comes from a generator of its own, seeded before each step; the identity at 0 and in eval."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.share = share
+        self.p = p
         self.generator: torch.Generator | None = None  # made on the first use, on the features' device
 
     def reseed(self, seed: int, device: torch.device) -> None:
@@ -86,10 +86,10 @@ class Dropout(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Keeps the expected value: what stays is divided by the share that stays."""
-        if not self.training or self.share == 0:
+        if not self.training or self.p == 0:
             return features
-        kept = torch.empty_like(features).bernoulli_(1 - self.share, generator=self.generator)
-        return features * kept / (1 - self.share)
+        kept = torch.empty_like(features).bernoulli_(1 - self.p, generator=self.generator)
+        return features * kept / (1 - self.p)
 
 
 class ResNet3(nn.Module):
@@ -97,7 +97,7 @@ class ResNet3(nn.Module):
 
     cam_layer = "layer2"  # what Grad-CAM looks at by default: scores best on `shapes`, see config.CAM_METHOD
 
-    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0, ghost_batch: int = 0) -> None:
+    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0, ghost_batch_size: int = 0) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
         prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
@@ -106,11 +106,11 @@ class ResNet3(nn.Module):
         self.layer2 = ConvNormReLU(layer1, layer2, pool=True)
         self.layer3 = ResidualLayer(layer2, layer3)
         self.pool = nn.Sequential(nn.MaxPool2d(4), nn.Flatten())
-        self.dropout = Dropout(dropout)
+        self.dropout = KeyedDropout(dropout)
         self.fc = nn.Linear(layer3, num_classes, bias=False)
         for module in self.modules():
-            if isinstance(module, GhostNorm):
-                module.ghost_batch = ghost_batch
+            if isinstance(module, GhostBatchNorm2d):
+                module.ghost_batch_size = ghost_batch_size
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Logits_NK of normalised images."""
@@ -120,11 +120,11 @@ class ResNet3(nn.Module):
 
 
 def build_model(
-    num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, ghost_batch: int = 0, seed: int | None = None
+    num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, ghost_batch_size: int = 0, seed: int | None = None
 ) -> ResNet3:
     """The network with fresh weights; with `seed`, always the same ones, and torch's own random state is left alone."""
     if seed is None:
-        return ResNet3(num_classes, width, dropout, ghost_batch)
+        return ResNet3(num_classes, width, dropout, ghost_batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators' generators too
-        return ResNet3(num_classes, width, dropout, ghost_batch)
+        return ResNet3(num_classes, width, dropout, ghost_batch_size)

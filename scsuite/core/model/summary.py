@@ -12,7 +12,7 @@ from scsuite.core.model.network import ResNet3
 
 
 @dataclass(frozen=True)
-class LayerRow:
+class LayerSummary:
     """One line of the layer table: what it does, the shape it gives (N left out) and its parameters."""
 
     name: str
@@ -21,7 +21,7 @@ class LayerRow:
     num_parameters: int
 
 
-def layer_table(model: ResNet3) -> list[LayerRow]:
+def model_summary(model: ResNet3) -> list[LayerSummary]:
     """The network's stages in order, with the output shape that a 3 x 32 x 32 image gives in each."""
     stages = ["prep", "layer1.x", "layer1.res", "layer2", "layer3.x", "layer3.res", "pool", "fc"]
     shapes: dict[str, tuple[int, ...]] = {}
@@ -44,12 +44,12 @@ def layer_table(model: ResNet3) -> list[LayerRow]:
     return [_row(name, model.get_submodule(name), shapes[name]) for name in stages]
 
 
-def _row(name: str, module: nn.Module, shape: tuple[int, ...]) -> LayerRow:
-    names = {"Conv2d": "Conv3x3", "GhostNorm": "BN", "MaxPool2d": "MaxPool"}
+def _row(name: str, module: nn.Module, shape: tuple[int, ...]) -> LayerSummary:
+    names = {"Conv2d": "Conv3x3", "GhostBatchNorm2d": "BN", "MaxPool2d": "MaxPool"}
     operations = []
     for part in module.modules():
         if not list(part.children()):
             kind = type(part).__name__
             size = str(part.kernel_size) if isinstance(part, nn.MaxPool2d) else ""
             operations.append(names.get(kind, kind) + size)
-    return LayerRow(name, " > ".join(operations), shape, sum(p.numel() for p in module.parameters()))
+    return LayerSummary(name, " > ".join(operations), shape, sum(p.numel() for p in module.parameters()))

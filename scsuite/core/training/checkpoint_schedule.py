@@ -46,4 +46,5 @@ class CheckpointSchedule:
 def checkpoint_bytes(trainer: Trainer) -> int:
     """Return about how many bytes a checkpoint takes on disk: the weights, and the averages next to them."""
     num_averages = (1 if trainer.config.optimizer == "sgd" else 2) + (trainer.ema is not None)
-    return (1 + num_averages) * sum(tensor.nbytes for tensor in trainer.raw_model.state_dict().values())
+    weight_bytes: int = sum(tensor.nbytes for tensor in trainer.raw_model.state_dict().values())
+    return (1 + num_averages) * weight_bytes

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from scsuite.core.augment import Twin, augment
+from scsuite.core.augment import BatchedPolicy, augment
 from scsuite.core.augment.canvas import on_device
-from scsuite.core.augment.draws import Draws
-from scsuite.core.config import keyed_seed
+from scsuite.core.seeding import CounterRng
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError
-from scsuite.core.schedule import steps_per_epoch_of
+from scsuite.core.schedule import num_steps_per_epoch
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -48,7 +48,7 @@ def mirrored_in(epoch: int, indices_N: NDArray[np.int64], seed: int) -> NDArray[
 
     Source: alternating flip, https://arxiv.org/abs/2404.00498.
     """
-    return Draws(keyed_seed(seed, "first flip"), 0, indices_N).chance(0.5) ^ (epoch % 2 == 1)
+    return CounterRng(keyed_seed(seed, "first flip"), 0, indices_N).bernoulli(0.5) ^ (epoch % 2 == 1)
 
 
 class _Augmented(TorchDataset[Batch | InputError]):
@@ -103,14 +103,14 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in indices_N.tolist()]
 
     def __len__(self) -> int:
-        return steps_per_epoch_of(self.num_images, self.batch_size) - self.first
+        return num_steps_per_epoch(self.num_images, self.batch_size) - self.first
 
 
 class _Resident:
     """The images as uint8 on the device, where whole batches of them are gathered and augmented by this process."""
 
     def __init__(
-        self, split: Split, twin: Twin, batches: _EpochBatches, device: torch.device, alternate_flips: bool
+        self, split: Split, twin: BatchedPolicy, batches: _EpochBatches, device: torch.device, alternate_flips: bool
     ) -> None:
         self.twin, self.batches, self.alternate_flips = twin, batches, alternate_flips
         self.images_NHWC = torch.from_numpy(split.images_NHWC).to(device)
@@ -152,17 +152,17 @@ class TrainLoader:
         *,
         batch_size: int,
         seed: int,
-        twin: Twin | None = None,
+        batched: BatchedPolicy | None = None,
         device: torch.device = CPU,
         workers: int | None = None,
-        part: slice = WHOLE,
+        shard: slice = WHOLE,
         alternate_flips: bool = False,
     ) -> None:
-        self.batches = _EpochBatches(len(split), batch_size, seed, part)
+        self.batches = _EpochBatches(len(split), batch_size, seed, shard)
         self._source: _Resident | _Augmented
         self._loader: Iterable[Batch | InputError]
-        if twin is not None:
-            self._loader = self._source = _Resident(split, twin, self.batches, device, alternate_flips)
+        if batched is not None:
+            self._loader = self._source = _Resident(split, batched, self.batches, device, alternate_flips)
             return
         num_workers = default_workers() if workers is None else workers
         self._source = _Augmented(split, policy, seed, alternate_flips)
@@ -180,9 +180,9 @@ class TrainLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in a whole epoch."""
-        return steps_per_epoch_of(self.batches.num_images, self.batches.batch_size)
+        return num_steps_per_epoch(self.batches.num_images, self.batches.batch_size)
 
-    def images_in(self, step: int) -> int:
+    def batch_size_at(self, step: int) -> int:
         """Images in the whole batch of a step of the run, of which this loader gives a part."""
         first = step % self.steps_per_epoch * self.batches.batch_size
         return min(self.batches.batch_size, self.batches.num_images - first)

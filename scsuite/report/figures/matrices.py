@@ -43,11 +43,11 @@ def confusion(path: Path, *, matrix_KK: NDArray[np.int64], class_names: Sequence
         axes = figure.subplots()
         totals_K1 = matrix_KK.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
-            shares_KK = matrix_KK / totals_K1  # a class without images has no shares and stays pale
+            confusion_normalized_KK = matrix_KK / totals_K1  # a class without images has no shares and stays pale
         # A root spreads the small shares, where the mistakes of a good network are; without counts colours say it all.
         root = 1 / 2 if num_classes <= COUNTED else 1 / 3
         picture = axes.imshow(
-            shares_KK,
+            confusion_normalized_KK,
             cmap=matplotlib.colormaps[style.MATRIX].with_extremes(bad=style.FAINT),
             norm=PowerNorm(root, vmin=0, vmax=1),
             interpolation="nearest",
@@ -62,7 +62,7 @@ def confusion(path: Path, *, matrix_KK: NDArray[np.int64], class_names: Sequence
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         if num_classes <= COUNTED:
-            _counts(axes, matrix_KK, shares_KK, cell)
+            _counts(axes, matrix_KK, confusion_normalized_KK, cell)
         bar = figure.colorbar(
             picture, ax=axes, shrink=0.8, aspect=30, pad=0.02, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
         )
@@ -71,14 +71,14 @@ def confusion(path: Path, *, matrix_KK: NDArray[np.int64], class_names: Sequence
         bar.ax.spines[:].set_visible(False)
 
 
-def _counts(axes: Axes, matrix_KK: NDArray[np.int64], shares_KK: NDArray[np.float64], cell: float) -> None:
+def _counts(axes: Axes, matrix_KK: NDArray[np.int64], confusion_normalized_KK: NDArray[np.float64], cell: float) -> None:
     """Each cell's count and share, dark on bright cells and bright on dark ones; thin lines between the cells."""
     digits = len(words.count(int(matrix_KK.max(initial=0))))
     size = min(11.0, 0.4 * cell, 1.5 * cell / digits)
     small = min(7.5, 0.28 * cell)
     both = len(matrix_KK) <= SHARED
     for row, column in np.ndindex(*matrix_KK.shape):
-        count, share = int(matrix_KK[row, column]), float(shares_KK[row, column])
+        count, share = int(matrix_KK[row, column]), float(confusion_normalized_KK[row, column])
         bright = not share < 0.3  # a row without images counts as bright
         look: dict[str, Any] = {"ha": "center", "color": style.INK if bright else style.PAPER}
         if both and count:

@@ -18,7 +18,7 @@ from scsuite.core.errors import UsageError
 from scsuite.core.model import ResNet3, build_model
 
 Map = NDArray[np.float64]
-METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
+CAM_METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 LAYERS = ["layer3", "layer2", "layer1.res", "prep"]
 NUM_CLASSES = 4
 
@@ -109,7 +109,7 @@ def bilinear(small: Map, size: int = 32) -> Map:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_each_map_is_its_papers_formula_written_out(model: ResNet3, method: str, layer: str) -> None:
     num = 2 if layer == "prep" else 6  # loops over 32 x 32 pixels are slow
     ours = grad_cam(model, images()[:num], TARGETS[:num], method=method, layer=layer).numpy()
@@ -129,7 +129,7 @@ RIVALS = {
 
 
 @pytest.mark.parametrize("layer", ["layer3", "layer2", "layer1", "layer1.res", "prep"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_each_map_is_that_of_the_grad_cam_package(model: ResNet3, method: str, layer: str) -> None:
     import cv2
     import pytorch_grad_cam
@@ -153,7 +153,7 @@ def test_each_map_is_that_of_the_grad_cam_package(model: ResNet3, method: str, l
 
 
 def test_the_methods_differ(model: ResNet3) -> None:
-    maps = [grad_cam(model, images(), TARGETS, method=method, layer="layer2") for method in METHODS]
+    maps = [grad_cam(model, images(), TARGETS, method=method, layer="layer2") for method in CAM_METHODS]
     assert all(not torch.allclose(a, b, rtol=1e-3) for i, a in enumerate(maps) for b in maps[:i])
 
 
@@ -180,7 +180,7 @@ def test_over_an_average_and_a_linear_head_the_map_is_the_class_activation_map(m
         np.testing.assert_allclose(heatmap, bilinear(small), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_maps_have_the_images_size_are_finite_and_not_negative(model: ResNet3, method: str) -> None:
     heatmaps = grad_cam(model, images(), TARGETS, method=method)
     assert (heatmaps.shape, heatmaps.dtype, heatmaps.device.type) == ((6, 32, 32), torch.float32, "cpu")
@@ -189,7 +189,7 @@ def test_maps_have_the_images_size_are_finite_and_not_negative(model: ResNet3, m
     assert not heatmaps.requires_grad
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_a_class_with_only_negative_evidence_has_a_map_of_zeros(method: str) -> None:
     network = build_model(NUM_CLASSES, width=0.05, seed=0).eval()
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_a_class_with_only_negative_evidence_has_a_map_of_zeros(method: str) -> 
     assert torch.equal(grad_cam(network, images(), [1] * 6, method=method, layer="layer3"), torch.zeros(6, 32, 32))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_dead_activations_give_zeros_not_nan(method: str) -> None:
     network = averaging()
     with torch.no_grad():
@@ -207,14 +207,14 @@ def test_dead_activations_give_zeros_not_nan(method: str) -> None:
     assert torch.equal(grad_cam(network, images(2), [0, 1], method=method, layer="1"), torch.zeros(2, 32, 32))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_the_split_into_batches_changes_no_map(model: ResNet3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = grad_cam(model, images(), TARGETS, method=method)
     monkeypatch.setattr(maps, "CAM_BATCH", 4)
     torch.testing.assert_close(grad_cam(model, images(), TARGETS, method=method), whole, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_nothing_leaks_between_the_images_of_a_batch(model: ResNet3, method: str) -> None:
     whole = grad_cam(model, images(), TARGETS, method=method)
     alone = [grad_cam(model, images()[i : i + 1], TARGETS[i : i + 1], method=method) for i in range(6)]

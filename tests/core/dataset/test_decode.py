@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scsuite.core.dataset.decode import BrokenPictureError, decode, decode_all, read_image, read_picture
+from scsuite.core.dataset.decode import BrokenPictureError, decode, decode_all, read_image_32, read_image_resized
 from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import encode, picture
 
@@ -123,7 +123,7 @@ def test_one_pixel_and_one_long_line_become_32_by_32() -> None:
 
 def test_a_wrong_suffix_does_not_matter_and_mpo_is_a_jpeg(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture((200, 100, 50), kind="JPEG"))
-    assert read_image(tmp_path / "a.png")[0, 0] == pytest.approx([200, 100, 50], abs=3)
+    assert read_image_32(tmp_path / "a.png")[0, 0] == pytest.approx([200, 100, 50], abs=3)
     image = Image.new("RGB", (32, 32), (200, 100, 50))
     two_frames = encode(image, "MPO", save_all=True, append_images=[image])  # what some cameras write as .jpg
     assert first_pixel(two_frames) == pytest.approx([200, 100, 50], abs=3)
@@ -179,14 +179,14 @@ def test_broken_pictures_are_refused(data: bytes) -> None:
 def test_a_gif_under_another_name_is_called_a_gif(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(BROKEN["gif"])
     with pytest.raises(InputError, match=r"a\.jpg: expected a whole picture .*found a GIF") as caught:
-        read_image(tmp_path / "a.jpg")
+        read_image_32(tmp_path / "a.jpg")
     assert caught.value.exit_code == 3
 
 
 def test_a_broken_picture_leaves_no_warning_behind(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     (tmp_path / "a.png").write_bytes(bomb(10_000, 10_000))  # Pillow itself warns of this one
     with pytest.raises(InputError):
-        read_image(tmp_path / "a.png")
+        read_image_32(tmp_path / "a.png")
     assert not recwarn.list
 
 
@@ -213,19 +213,19 @@ def test_the_whole_picture_has_the_network_s_at_its_centre(width: int, height: i
     rows, columns = np.mgrid[:height, :width]
     smooth = np.stack([columns * 255 // width, rows * 255 // height, 0 * rows], axis=-1).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.png")
-    whole = read_picture(tmp_path / "a.png", 512)
+    whole = read_image_resized(tmp_path / "a.png", 512)
     assert whole.shape == ((154, 512, 3) if width == 1000 else (height, width, 3))
     side = min(whole.shape[:2])
     top, left = ((n - side) // 2 for n in whole.shape[:2])
     square = Image.fromarray(whole[top : top + side, left : left + side]).resize((32, 32), Image.Resampling.BICUBIC)
-    assert np.abs(np.asarray(square).astype(int) - read_image(tmp_path / "a.png")).max() <= 6
+    assert np.abs(np.asarray(square).astype(int) - read_image_32(tmp_path / "a.png")).max() <= 6
 
 
 def test_a_whole_picture_is_turned_upright_and_refused_by_the_same_rules(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held sideways
     Image.new("RGB", (80, 40), (200, 100, 50)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_picture(tmp_path / "a.jpg", 512).shape == (80, 40, 3)
+    assert read_image_resized(tmp_path / "a.jpg", 512).shape == (80, 40, 3)
     (tmp_path / "a.jpg").write_text("no picture")
     with pytest.raises(InputError, match="picture"):
-        read_picture(tmp_path / "a.jpg", 512)
+        read_image_resized(tmp_path / "a.jpg", 512)

@@ -17,10 +17,10 @@ from scsuite.core.errors import OutputError
 from scsuite.report import words
 
 if TYPE_CHECKING:
-    from scsuite.cli.options import Output
+    from scsuite.cli.options import OutputOptions
     from scsuite.core.runs.rundir import RunDir
 
-PLAIN_EVERY = 30.0  # seconds between lines about something long, off a terminal
+PLAIN_PROGRESS_SECONDS = 30.0  # seconds between lines about something long, off a terminal
 
 
 class _Console(Console):
@@ -28,19 +28,19 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        drop(self.file)
+        redirect_to_devnull(self.file)
 
 
 class Terminal:
     """Prints for people: on stdout, or on stderr where stdout is for JSON; and into the run's log once there is one."""
 
-    def __init__(self, output: "Output") -> None:
+    def __init__(self, output: "OutputOptions") -> None:
         self.console = _Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
         self.json = output.json
         self._run: RunDir | None = None
         self._waiting: list[tuple[str, Callable[[], None]]] = []
 
-    def log_to(self, run: "RunDir") -> None:
+    def attach_run(self, run: "RunDir") -> None:
         """Print what waited for a run, and from now on all at once; and all of it into the run's log.txt too.
 
         Until then nothing is printed: input may still be refused, and an error's line stands alone.
@@ -50,39 +50,39 @@ class Terminal:
             self._show(text, show)
         self._waiting.clear()
 
-    def print(self, renderable: RenderableType) -> None:
+    def log_table(self, renderable: RenderableType) -> None:
         """Show a table or a text with markup."""
         plain = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
         plain.print(renderable)
         text = plain.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
         self._show(text, lambda: self.console.print(renderable))
 
-    def line(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         """Show one line as it is."""
-        self._show(words.clean(text), lambda: self.say(text))
+        self._show(words.clean(text), lambda: self.print_line(text))
 
     @property
     def is_live(self) -> bool:
         """Whether there is a screen to redraw on."""
         return self.console.is_terminal and not self.console.quiet
 
-    def note(self, text: str) -> None:
+    def log_progress(self, text: str) -> None:
         """A line for the log, and for a screen that cannot be redrawn; a live one shows the same in a table."""
-        self._show(words.clean(text), lambda: None if self.is_live else self.say(text))
+        self._show(words.clean(text), lambda: None if self.is_live else self.print_line(text))
 
-    def warn(self, text: str) -> None:
+    def log_warning(self, text: str) -> None:
         """Show a warning."""
         shown = f"[yellow]warning:[/yellow] {escape(words.clean(text))}"
         self._show(f"warning: {words.clean(text)}", lambda: self.console.print(shown, emoji=False, soft_wrap=True))
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Show one line at once, and log it nowhere."""
-        with quiet_pipe(self.console.file):
+        with ignore_closed_stream(self.console.file):
             self.console.print(words.clean(text), markup=False, emoji=False, soft_wrap=True)
 
-    def say_now(self, renderable: RenderableType) -> None:
+    def print_table(self, renderable: RenderableType) -> None:
         """Show a table at once, and log it nowhere."""
-        with quiet_pipe(self.console.file):
+        with ignore_closed_stream(self.console.file):
             self.console.print(renderable)
 
     def _show(self, text: str, show: Callable[[], None]) -> None:
@@ -90,25 +90,25 @@ class Terminal:
             self._waiting.append((text, show))
             return
         self._run.log(text)
-        with quiet_pipe(self.console.file):
+        with ignore_closed_stream(self.console.file):
             show()
 
-    def result(self, result: Mapping[str, Any]) -> None:
+    def print_json(self, result: Mapping[str, Any]) -> None:
         """The JSON object of --json."""
         if self.json:
             try:
                 print(json.dumps(result, ensure_ascii=True), flush=True)  # noqa: T201 - the machine's half of the contract
             except BrokenPipeError:
-                drop(sys.stdout)
+                redirect_to_devnull(sys.stdout)
             except OSError as error:
-                drop(sys.stdout)
+                redirect_to_devnull(sys.stdout)
                 raise OutputError(
                     "cannot write", "stdout", expected="room for the result", found=error.strerror or error,
                     hint="It is in the run directory too: result.json.",
                 ) from None  # fmt: skip
 
     @contextlib.contextmanager
-    def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
+    def progress_bar(self) -> Iterator[Callable[[str, int, int | None], None]]:
         """A `progress(text, done, total)` for what takes long: a bar on a terminal, a line now and then elsewhere."""
         if self.is_live:
             bar = Progress(
@@ -129,14 +129,14 @@ class Terminal:
 
         def tell(text: str, done: int, total: int | None) -> None:
             nonlocal last
-            if time.monotonic() - last > PLAIN_EVERY:
+            if time.monotonic() - last > PLAIN_PROGRESS_SECONDS:
                 last = time.monotonic()
-                self.say(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
+                self.print_line(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
 
         yield tell
 
     @contextlib.contextmanager
-    def live(self) -> Iterator[Callable[[RenderableType], None]]:
+    def live_table(self) -> Iterator[Callable[[RenderableType], None]]:
         """A `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
         if not self.is_live:
             yield lambda _renderable: None
@@ -146,7 +146,7 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def quiet_pipe(stream: IO[str]) -> Iterator[None]:
+def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
     """A reader that went away (`| head -1`) or a full disk does not end a run: what follows is printed nowhere.
 
     The run's log.txt has it all.
@@ -154,10 +154,10 @@ def quiet_pipe(stream: IO[str]) -> Iterator[None]:
     try:
         yield
     except OSError:
-        drop(stream)
+        redirect_to_devnull(stream)
 
 
-def drop(stream: IO[str]) -> None:
+def redirect_to_devnull(stream: IO[str]) -> None:
     """Let a stream lead nowhere, so that nothing more fails on it, at exit neither."""
     import os
 
