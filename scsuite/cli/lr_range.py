@@ -1,157 +1,72 @@
 """`scsuite lr-range`: the learning-rate range test, from which LRMIN and LRMAX are read."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from scsuite.cli.begin import (
+from scsuite.cli.console import Terminal
+from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.runs import (
     check_ranks_agree,
     create_run,
-    dataset_info,
-    finish,
     load_data,
-    device_info,
-    output_for_rank,
     log_figures,
+    output_for_rank,
+    range_test_progress,
+    write_result,
 )
-from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.console import PLAIN_PROGRESS_SECONDS, Terminal
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.distributed import SINGLE_PROCESS, World, join
-
-if TYPE_CHECKING:
-    from scsuite.core.dataset import Dataset
-    from scsuite.core.runs.rundir import RunDir
-    from scsuite.core.lr_range.range_test import RangeTest
+from scsuite.core.distributed import World, distributed_world
 
 
 @options(LrRangeConfig)
 def lr_range(config: LrRangeConfig, output: OutputOptions) -> None:
-    """Find LRMIN and LRMAX: train a little while the rate rises, and see where the loss starts and stops falling."""
-    begin = time.perf_counter()
-    with join() as world:
-        _lr_range(config, output_for_rank(output, world), begin, world)
+    """Find LRMIN and LRMAX: train for a few steps while the learning rate rises, and read the loss curve."""
+    start_time = time.perf_counter()
+    with distributed_world() as world:
+        _lr_range(config, output_for_rank(output, world), start_time, world)
 
 
-def _lr_range(config: LrRangeConfig, output: OutputOptions, begin: float, world: World) -> None:
-    from scsuite.core.augment import validate_policy, check_backend
-    from scsuite.core.loop import resolve_device
-    from scsuite.report import tables
+def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, world: World) -> None:
+    from scsuite.core.augment import check_backend, validate_policy
+    from scsuite.core.device import resolve_device, tune_process
+    from scsuite.core.lr_range.range_test import check_range_test, num_sweep_steps, range_test, write_history
+    from scsuite.core.runs.environment import dataset_info, device_info
+    from scsuite.core.runs.results import LrRangeResult
+    from scsuite.report import figures, tables
 
+    tune_process()
     terminal = Terminal(output)
-    facts = device_info(resolve_device(config.device, config.precision, world), world)
-    remarks = validate_policy(config.augment)
-    engine = check_backend(config.augment_backend, config.augment)
-    facts["augment_backend"] = engine.facts()
+    environment = device_info(resolve_device(config.device, config.precision, world), world)
+    warnings = validate_policy(config.augment)
+    backend = check_backend(config.augment_backend, config.augment)
     data = load_data(config, terminal, world)
-    for remark in remarks:
-        terminal.log_warning(remark)
+    for warning in warnings:
+        terminal.log_warning(warning)
     check_range_test(data, config, world)
     check_ranks_agree(world, config, data)
     if not world.is_main_process:
-        run_range_test(data, config, terminal, world=world)
+        range_test(data, config, world=world)
         return
-    with create_run(output, "lr-range", data.name, config, terminal, **facts, data=dataset_info(data)) as run:
-        terminal.log_line(f"augments  {engine.name}: {engine.reason}")
-        found = run_range_test(data, config, terminal, world=world)
-        write_history(run, found)
-        figure = draw_range_test(run, found, config)
-        terminal.log_table(
-            tables.range_test(
-                suggestions=found.suggestions, lr_min=found.lr_min, lr_max=found.lr_max, reason=found.reason,
-                warnings=found.warnings,
-            )
-        )  # fmt: skip
-        log_figures(terminal, figure)
-        result = {
-            "command": "lr-range",
-            "run_dir": str(run.path),
-            "lr_min": found.lr_min,
-            "lr_max": found.lr_max,
-            "suggestions": found.suggestions,
-            "reason": found.reason,
-            "warnings": list(found.warnings),
-            "steps": [len(sweep.lrs_L) for sweep in found.sweeps],
-            "conditions": found.conditions,
-            "figure": str(figure),
-        }
-        finish(run, terminal, result, begin)
+    environment |= {"data": dataset_info(data), "augment_backend": backend.to_dict()}
+    with create_run(output, "lr-range", data.name, config, terminal, **environment) as run:
+        terminal.log_line(f"augmentation {backend.name}: {backend.reason}")
+        num_steps = num_sweep_steps(config, len(data.train) - config.val_split)
+        with terminal.progress_bar() as progress:
+            on_step = range_test_progress(progress, num_steps, config.repeats)
+            test = range_test(data, config, on_step=on_step, world=world)
+        write_history(run.path / "history.csv", test)
+        path = run.figure_path("lr-range")
+        figures.save_figure(figures.lr_range(test), path)
+        terminal.log_table(tables.range_test(test))
+        log_figures(terminal, path)
+        result = LrRangeResult(
+            warnings=(*warnings, *test.warnings),
+            figures=(str(path),),
+            lr_min=test.lr_min,
+            lr_max=test.lr_max,
+            reason=test.reason,
+            suggestions=test.suggestions,
+            steps=tuple(len(sweep.lrs_L) for sweep in test.sweeps),
+            conditions=test.conditions,
+        )
+        write_result(run, terminal, result, start_time)
         terminal.log_line(f"next      scsuite train --lr-from {run.path} ...")
-
-
-def check_range_test(data: "Dataset", config: LrRangeConfig, world: World) -> None:
-    """What can be wrong with the settings for this data, found before anything is written."""
-    from scsuite.core.loop import check_batch_size, split_validation
-    from scsuite.core.lr_range.range_test import num_sweep_steps
-
-    train, _ = split_validation(data.train, config.val_split)
-    check_batch_size(len(train), config.batch_size, world)
-    num_sweep_steps(config, len(train))
-
-
-def run_range_test(
-    data: "Dataset",
-    config: LrRangeConfig,
-    terminal: Terminal,
-    check_stop: Callable[[], None] | None = None,
-    world: World = SINGLE_PROCESS,
-) -> "RangeTest":
-    """The test under a display: a bar on a terminal, a line now and then elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from scsuite.core.loop import StepResult
-    from scsuite.core.lr_range.range_test import num_sweep_steps, range_test
-
-    total = num_sweep_steps(config, len(data.train) - config.val_split)
-    columns = [TextColumn("range test"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
-    hidden = not terminal.console.is_terminal or terminal.console.quiet
-    bar = Progress(*columns, TimeRemainingColumn(), console=terminal.console, transient=True, disable=hidden)
-    last = time.monotonic()
-    with bar:
-        task = bar.add_task("", total=total * config.repeats)
-
-        def on_step(step: StepResult, repeat: int) -> None:
-            nonlocal last
-            if check_stop is not None:
-                check_stop()
-            text = f"rate {step.lr:.4g}  loss {step.loss:.3f}"
-            bar.update(task, completed=repeat * total + step.step + 1, description=text)
-            if not terminal.console.is_terminal and time.monotonic() - last > PLAIN_PROGRESS_SECONDS:
-                last = time.monotonic()
-                terminal.log_line(f"range test {repeat + 1} of {config.repeats}, step {step.step + 1} of {total}: {text}")
-
-        return range_test(data, config, on_step=on_step, world=world)
-
-
-def write_history(run: "RunDir", found: "RangeTest") -> None:
-    """history.csv: every step of every repeat."""
-    from scsuite.core.files import write_csv
-
-    rows: list[tuple[Any, ...]] = []
-    for repeat, sweep in enumerate(found.sweeps):
-        columns = zip(sweep.lrs_L.tolist(), sweep.losses_L.tolist(), sweep.accuracies_L.tolist(), strict=True)
-        rows += [(repeat, sweep.seed, step, *values) for step, values in enumerate(columns)]
-    write_csv(run.path / "history.csv", ("repeat", "seed", "step", "lr", "loss", "accuracy"), rows)
-
-
-def draw_range_test(run: "RunDir", found: "RangeTest", config: LrRangeConfig) -> Any:
-    """The figure of a range test; returns its path."""
-    from scsuite.core.lr_range.range_test import mean_curves
-    from scsuite.report import figures
-
-    lrs_L, loss_L, accuracy_L = mean_curves(found.sweeps)
-    path = run.figure("lr-range")
-    figures.lr_range(
-        path,
-        lrs=lrs_L.tolist(),
-        losses=[sweep.losses_L.tolist() for sweep in found.sweeps],
-        accuracies=[sweep.accuracies_L.tolist() for sweep in found.sweeps],
-        smooth_loss=loss_L.tolist(),
-        smooth_accuracy=accuracy_L.tolist(),
-        suggestions=found.suggestions,
-        lr_min=found.lr_min,
-        lr_max=found.lr_max,
-        log=config.curve == "exp",
-        source=found.source,
-    )
-    return path

@@ -103,8 +103,8 @@ def _bf16_is_faster(device: torch.device) -> bool:
     def supports(probe: str) -> bool:
         return bool(getattr(torch.cpu, probe, bool)())
 
-    # Without these instructions a CPU emulates bf16, several times slower than fp32. With AVX512 alone an Intel CPU does
-    # as many products per cycle as in fp32: a step at width 1 takes 1.25 times as long, a step at width 0.25 1.5 times.
+    # Without these instructions a CPU emulates bf16, several times slower than fp32. With AVX512 alone an Intel CPU
+    # does as many products per cycle as in fp32: a step takes 1.25 times as long at width 1, 1.5 times at width 0.25.
     if supports("_is_amx_tile_supported"):
         return True
     return supports("_is_avx512_bf16_supported") and "Intel" not in cpu_name()
@@ -123,8 +123,8 @@ def tune_process() -> None:
 def tune_malloc() -> None:
     """Let glibc reuse freed memory instead of returning it to the system; does nothing elsewhere.
 
-    By default glibc returns the end of its heap after every step, and the system hands it out again page by page, filled
-    with zeros. Tensors above 32 MB are still mapped each time: to keep them took up to 1.4 times the memory.
+    By default glibc returns the end of its heap after every step, and the system hands it out again page by page,
+    filled with zeros. Tensors above 32 MB are still mapped each time: to keep them took up to 1.4 times the memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -14,7 +14,7 @@ from scsuite.core.config import MOMENTUM, PEAK_FRACTION
 def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
     """Return the learning rate of the triangular policy at `step`.
 
-    The rate rises linearly from lr_min at step 0 to lr_max at step `step_size`, falls back in as many steps, and repeats.
+    The rate rises linearly from lr_min at step 0 to lr_max at step `step_size`, falls back as long, and repeats.
 
     Args:
         step: Step, from 0.
@@ -53,8 +53,8 @@ def _triangle(step: int, step_size: int) -> float:
 def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_steps: int) -> float:
     """Return the learning rate of one cycle over `num_steps` steps at `step`, without annihilation.
 
-    The rate is lr_min at step 0, lr_max at `peak_step` and lr_min again at step num_steps - 1, linear between, and never
-    below lr_min. Momentum cycles the other way when its high end is given as lr_min and its low end as lr_max.
+    The rate is lr_min at step 0, lr_max at `peak_step` and lr_min again at step num_steps - 1, linear between, and
+    never below lr_min. Momentum cycles the other way when its high end is given as lr_min and its low end as lr_max.
 
     Args:
         step: Step, from 0.

@@ -1,4 +1,4 @@
-"""Keyed random numbers: each draw is a pure function of its key, so workers, ranks and a stop in between change nothing.
+"""Keyed random numbers: each is a pure function of its key, so workers, ranks and a stop in between change nothing.
 
 In: a seed, a purpose, and an epoch, step or image. Out: a seed for another generator, or the numbers themselves.
 """

@@ -3,17 +3,25 @@
 In: a network and a split. Out: an `Evaluation`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.augment import normalise
+from scsuite.core.config import DataConfig
 from scsuite.core.dataset import Split
+from scsuite.core.dataset.cifar10 import has_data
 from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.errors import InputError
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
+from scsuite.core.model.network import ResNet3
 
 EVAL_BATCH_SIZE = 1000  # images; without gradients a batch needs less memory than in training
 
@@ -41,7 +49,7 @@ def evaluate(
         std: Standard deviation of each channel.
         class_names: Names of the K classes.
         device: Device and number format; default: where the model is, in fp32.
-        tta: none; flip: the logits are averaged over the image and its mirror image; flip-shift: also over shifts by one
+        tta: none; flip: average the logits over the image and its mirror image; flip-shift: also over shifts by one
             pixel up and left, and down and right.
         on_batch: Called before each batch; an exception that it raises ends the evaluation.
         world: The ranks that share the work.
@@ -87,3 +95,44 @@ def _tta_views(images_NCHW: Tensor, tta: str) -> list[Tensor]:
         height, width = images_NCHW.shape[2:]
         views += [padded[:, :, :height, :width], padded[:, :, 2 : height + 2, 2 : width + 2]]
     return views + [view.flip(3) for view in views] if tta != "none" else views
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with what its checkpoint records of it, and the device that it is on now."""
+
+    model: ResNet3
+    path: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data_config: DataConfig
+    device: Device
+
+    @classmethod
+    def from_checkpoint(cls, model: ResNet3, metadata: Mapping[str, Any], path: Path, device: Device) -> "TrainedModel":
+        """Return the network of a checkpoint, on `device`.
+
+        Another person may have written the file: it does not choose where data is downloaded to or cached.
+        """
+        config = DataConfig.from_saved(metadata["config"], path)
+        data_dir = config.data_dir if config.data_dir and has_data(Path(config.data_dir)) else None
+        return cls(
+            model=model, path=str(path.resolve()), class_names=tuple(metadata["class_names"]),
+            mean=tuple(metadata["mean"]), std=tuple(metadata["std"]),
+            data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device,
+        )  # fmt: skip
+
+    def evaluate(self, split: Split, tta: str = "none") -> Evaluation:
+        """Evaluate the network on a split. Raises InputError where its logits are not finite."""
+        evaluation = evaluate(
+            self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, device=self.device, tta=tta
+        )
+        # Finite weights can overflow too.
+        if num_invalid := int((~np.isfinite(evaluation.probabilities_NK).all(axis=1)).sum()):
+            raise InputError(
+                "checkpoint", self.path, expected=f"finite logits in {self.device.precision}",
+                found=f"other values for {num_invalid} of {len(split)} images",
+                hint="Try --precision fp32, or another checkpoint.",
+            )  # fmt: skip
+        return evaluation

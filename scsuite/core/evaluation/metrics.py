@@ -227,3 +227,9 @@ def wilson_interval(hits: int, images: int) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def chance_accuracy_bound(num_classes: int, num_images: int) -> float:
+    """Return the upper 98 % bound of chance accuracy: p + 2 * sqrt(p (1 - p) / n), p = 1 / num_classes."""
+    chance = 1 / num_classes
+    return chance + 2 * math.sqrt(chance * (1 - chance) / num_images)

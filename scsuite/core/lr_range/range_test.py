@@ -1,7 +1,7 @@
 """The learning-rate range test: a short training in which the learning rate rises from step to step.
 
-In: a dataset and a `LrRangeConfig`. Out: a `RangeTest` with the curves, each rule's suggestion, and the LR bounds with a
-reason; or a `TrainConfig` with its bounds found.
+In: a dataset and a `LrRangeConfig`. Out: a `RangeTest` with the curves, each rule's suggestion, and the LR bounds with
+a reason; or a `TrainConfig` with its bounds found.
 """
 
 import itertools
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from scsuite.core.device import deterministic_algorithms
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.evaluation.evaluate import evaluate
+from scsuite.core.files import write_csv
 from scsuite.core.lr_range.rules import (
     DIVERGENCE_FACTOR,
     NUM_WARMUP_STEPS,
@@ -119,7 +121,9 @@ def range_test(
         lr_min=lr_min,
         lr_max=lr_max,
         reason=explain(landmarks, reference_lr),
-        warnings=tuple(make_warnings(sweeps, landmarks, [high for _, high in bounds], num_sweep_steps(config, len(train)))),
+        warnings=tuple(
+            make_warnings(sweeps, landmarks, [high for _, high in bounds], num_sweep_steps(config, len(train)))
+        ),
         loss_source="training images" if val is None else f"{len(val)} held-out images",
         curve=config.curve,
         conditions=range_test_conditions(
@@ -155,6 +159,15 @@ def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str,
         "l1": config.l1,
         "augmentation": " > ".join(transforms),
     }
+
+
+def write_history(path: Path, test: RangeTest) -> None:
+    """Write history.csv: one row per step of every repeat. Raises OutputError."""
+    rows: list[tuple[Any, ...]] = []
+    for repeat, sweep in enumerate(test.sweeps):
+        columns = zip(sweep.lrs_L.tolist(), sweep.losses_L.tolist(), sweep.accuracies_L.tolist(), strict=True)
+        rows += [(repeat, sweep.seed, step, *values) for step, values in enumerate(columns)]
+    write_csv(path, ("repeat", "seed", "step", "lr", "loss", "accuracy"), rows)
 
 
 def num_sweep_steps(config: LrRangeConfig, num_images: int) -> int:
@@ -248,6 +261,11 @@ def range_test_config(config: TrainConfig, num_images: int) -> LrRangeConfig:
     return test
 
 
+def num_range_test_steps(config: TrainConfig, data: Dataset) -> int:
+    """Return the length of the range test that `find_lr_bounds` runs."""
+    return num_sweep_steps(range_test_config(config, len(data.train)), len(data.train) - config.val_split)
+
+
 def find_lr_bounds(
     data: Dataset, config: TrainConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS
 ) -> tuple[TrainConfig, RangeTest]:
@@ -274,8 +292,8 @@ def read_lr_bounds(run: str) -> LrBounds:
     is_number = all(type(lr) in (int, float) for lr in (lr_min, lr_max))
     if not is_number or not 0 < lr_min < lr_max <= sys.float_info.max:  # type: ignore[operator]
         raise InputError(
-            "run", run, expected="finite learning rates, 0 < lr_min < lr_max", found=f"{lr_min!r:.40} and {lr_max!r:.40}",
-            hint=hint,
+            "run", run, expected="finite learning rates, 0 < lr_min < lr_max",
+            found=f"{lr_min!r:.40} and {lr_max!r:.40}", hint=hint,
         )  # fmt: skip
     if not isinstance(conditions, dict):
         raise InputError("run", run, expected="the conditions of its bounds", found=f"{conditions!r:.40}", hint=hint)

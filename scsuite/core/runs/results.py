@@ -51,8 +51,8 @@ class EpochResult:
     """One epoch, counted from 1, and a row of metrics.csv.
 
     `step` is the number of steps done; `lr` and `momentum` are those of the last step. Test and validation values are
-    those of the averaged weights where there is an average; `test_*_no_ema` are those of the raw weights, after the last
-    epoch only.
+    those of the averaged weights where there is an average; `test_*_no_ema` are those of the raw weights, after the
+    last epoch only.
     """
 
     epoch: int

@@ -68,9 +68,7 @@ class RunDir:
         return cls(_make_directory(runs_dir, command, name))
 
     @classmethod
-    def start(
-        cls, runs_dir: Path, command: str, name: str, config: Config, environment: Mapping[str, Any]
-    ) -> Self:
+    def start(cls, runs_dir: Path, command: str, name: str, config: Config, environment: Mapping[str, Any]) -> Self:
         """Make a run directory with config.yaml and environment.json in it."""
         run = cls.create(runs_dir, command, name)
         try:
@@ -165,7 +163,7 @@ class RunDir:
         return self._folder("checkpoints") / f"step-{step:06d}.safetensors"
 
     def save_checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
-        """Write the checkpoint after `step` steps, and keep the newest two; the CSV rows before it are on disk first."""
+        """Write the checkpoint after `step` steps, and keep the newest two; its CSV rows are on disk before it."""
         from scsuite.core.model.checkpoint import save_checkpoint
 
         self._folder("checkpoints")
@@ -288,7 +286,10 @@ def latest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
 def find_unfinished_run(runs_dir: Path, torchrun_id: str) -> Path | None:
     """Return the newest training that this torchrun started and that has not ended, or None."""
     for path in sorted(runs_dir.glob("*Z-train-*"), reverse=True):
-        if read_json(path / "environment.json").get("torchrun_id") == torchrun_id and not (path / "result.json").exists():
+        if (
+            read_json(path / "environment.json").get("torchrun_id") == torchrun_id
+            and not (path / "result.json").exists()
+        ):
             return path
     return None
 

@@ -21,11 +21,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from scsuite.core.augment import BatchedPolicy, augment
 from scsuite.core.augment.canvas import on_device
-from scsuite.core.seeding import CounterRng
-from scsuite.core.seeding import keyed_seed
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError
 from scsuite.core.schedule import num_steps_per_epoch
+from scsuite.core.seeding import CounterRng, keyed_seed
 
 if TYPE_CHECKING:
     from albumentations import Compose

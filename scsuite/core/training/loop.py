@@ -96,7 +96,7 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
 def _collect_steps(
     trainer: Trainer, in_flight: list[tuple[StepOutput, int]], start_time: float
 ) -> Iterator[StepResult]:
-    """Wait for launched steps and count them; `start_time` is the end of the steps before, so waiting for data counts."""
+    """Wait for launched steps and count them. Time runs from the end of the steps before: waiting for data counts."""
     values = read_step_outputs([output for output, _ in in_flight])
     state, seconds = trainer.state, (time.perf_counter() - start_time) / len(in_flight)
     for value, (_, num_images) in zip(values, in_flight, strict=True):

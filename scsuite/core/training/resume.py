@@ -30,7 +30,7 @@ from scsuite.core.training.optimizer import OPTIMIZER_STATE_KEYS, parameters_by_
 from scsuite.core.training.state import TrainState
 from scsuite.core.training.trainer import Trainer
 
-# Options that say where a dataset comes from: its fingerprint identifies it, and lr_from has been replaced by its values.
+# The fingerprint identifies the dataset, and the values of lr_from have replaced it.
 _IDENTIFIED_OTHERWISE = frozenset({"data", "test_split", "limit_train", "limit_test", "lr_from", "device", "precision"})
 
 
@@ -122,7 +122,9 @@ def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
         for index, name in enumerate(parameters)
     }
     setup.optimizer.load_state_dict({**setup.optimizer.state_dict(), "state": states})
-    if scaler := {name.removeprefix(SCALER_PREFIX): saved[name].item() for name in saved if name.startswith(SCALER_PREFIX)}:
+    if scaler := {
+        name.removeprefix(SCALER_PREFIX): saved[name].item() for name in saved if name.startswith(SCALER_PREFIX)
+    }:
         setup.scaler.load_state_dict(scaler)
 
 
@@ -131,7 +133,7 @@ def read_resume_config(
 ) -> TrainConfig:
     """Return the configuration of a run to resume.
 
-    Raises InputError where config.yaml was changed, UsageError for an explicit option with another value than the run's.
+    Raises InputError where config.yaml was changed, UsageError for an explicit option that differs from the run's.
     """
     saved = run.config() if checkpoint is None else _check_config_file(run, checkpoint)
     return merge_resume_settings(saved, requested, explicit, run.path)

@@ -106,7 +106,7 @@ def whitening_images(split: Split, mean: tuple[float, ...], std: tuple[float, ..
 
 
 def init_model(num_classes: int, config: RecipeConfig, device: Device, images_NCHW: Tensor, world: World) -> ResNet3:
-    """Return the network with the initial weights of the seed, on the device; `images_NCHW` give the whitening filters."""
+    """Return the network with the seed's initial weights, on the device; `images_NCHW` give the whitening filters."""
     model = build_model(
         num_classes, config.width, dropout=config.dropout, ghost_batch_size=config.ghost_batch_size,
         seed=keyed_seed(config.seed, "weights"),

@@ -22,7 +22,7 @@ from scsuite.core.training.setup import TrainSetup
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """Sums over the steps of the current epoch; part of the state, so that a stop inside an epoch loses none of them."""
+    """Sums over the steps of the current epoch; part of the state, so a stop inside an epoch loses none of them."""
 
     loss: float = 0.0
     num_correct: int = 0

@@ -57,8 +57,8 @@ def train_step(
     With several ranks `batch` is this rank's shard of a batch of `num_images`: loss, correct predictions and gradients
     are those of the whole batch, and the same bits on every rank, so each rank does the same update.
 
-    Once a loss or gradient is NaN or infinite, this and every later update is skipped. The flag is the fused optimizer's
-    `found_inf` tensor, so no synchronization is needed.
+    Once a loss or gradient is NaN or infinite, this and every later update is skipped. The flag is the fused
+    optimizer's `found_inf` tensor, so no synchronization is needed.
     """
     images_NCHW = device.move(batch.images_NCHW)
     labels_N = batch.labels_N.to(device.device, non_blocking=device.is_cuda)
@@ -106,7 +106,12 @@ def _all_reduce_step(
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     running_stats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    packed = [*gradients, *torch._foreach_mul(running_stats, shard_fraction), loss, num_correct.float()]  # exact to 2^24
+    packed = [
+        *gradients,
+        *torch._foreach_mul(running_stats, shard_fraction),
+        loss,
+        num_correct.float(),
+    ]  # exact to 2^24
     flat = world.all_reduce_sum(torch.cat([tensor.flatten() for tensor in packed]))
     chunks = torch.split(flat, [tensor.numel() for tensor in packed])
     reduced = [chunk.view(tensor.shape) for chunk, tensor in zip(chunks, packed, strict=True)]
@@ -115,15 +120,13 @@ def _all_reduce_step(
 
 
 def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] | None]:
-    """Wait for steps, once for all: return loss and correct predictions of each, None from the first non-finite one on."""
+    """Wait for all steps at once: return loss and correct predictions of each, None from the first non-finite on."""
     # fp64 holds fp32 losses and counts of images exactly.
     rows = [torch.stack([o.loss.double(), o.num_correct.double(), o.non_finite.double()]) for o in outputs]
     return [None if bad else (loss, int(num_correct)) for loss, num_correct, bad in torch.stack(rows).tolist()]
 
 
-def reseed_dropout(
-    model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS
-) -> None:
+def reseed_dropout(model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS) -> None:
     """Fix the dropout masks of a step; each rank has its own."""
     for module in model.modules():
         if isinstance(module, KeyedDropout) and module.p:

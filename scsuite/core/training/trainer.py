@@ -114,7 +114,7 @@ class Trainer:
             runs_dir: Write a run directory there, with checkpoints, as `scsuite train` does; None writes nothing.
             on_step: Called with each step's result.
             on_epoch: Called with each epoch's result, after its evaluation.
-            should_stop: Asked after each step, every few steps on an accelerator, and after each batch of an evaluation.
+            should_stop: Asked after each step (every few on an accelerator) and before each batch of an evaluation.
 
         Returns:
             The results of all epochs so far.

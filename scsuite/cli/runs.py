@@ -1,0 +1,136 @@
+"""What commands share: data, decoded under a progress bar; a trained network; a run directory; the result."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scsuite import __version__
+from scsuite.cli.console import Progress, Terminal
+from scsuite.cli.options import OutputOptions
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig
+from scsuite.core.distributed import SINGLE_PROCESS, World
+from scsuite.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset
+    from scsuite.core.evaluation.evaluate import TrainedModel
+    from scsuite.core.runs.results import CommandResult, StepResult
+    from scsuite.core.runs.rundir import RunDir
+
+ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
+
+
+def output_for_rank(output: OutputOptions, world: World) -> OutputOptions:
+    """Return the output options of rank 0; the other ranks print nothing."""
+    return output if world.is_main_process else replace(output, json=False, quiet=True)
+
+
+def check_ranks_agree(world: World, config: Config, data: "Dataset", **extra: Any) -> None:
+    """Raise InputError unless all ranks have the same settings, the same data and the same extra values."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in RESULT_NEUTRAL_OPTIONS}
+    world.check_equal({"version": __version__, "data": data.fingerprint, **settings, **extra})
+
+
+def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROCESS) -> "Dataset":
+    """Load the images of the configuration with its limits, and print how many there are and what was done to them.
+
+    Rank 0 downloads and decodes them; the other ranks read them from the cache.
+    """
+    from scsuite.core.dataset import load_dataset
+
+    with world.main_process_first(), terminal.progress_bar() as progress:
+        data = load_dataset(
+            config.data, data_dir=config.data_dir, cache_dir=config.cache_dir, limit_train=config.limit_train,
+            limit_test=config.limit_test, test_split=config.test_split, progress=progress,
+        )  # fmt: skip
+    terminal.log_line(
+        f"data      {data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
+        f"{len(data.class_names)} classes"
+    )
+    for note in data.notes:
+        terminal.log_line(f"          {note}")
+    return data
+
+
+def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "TrainedModel":
+    """Load the network of --ckpt in its run's precision; in the best one of this device where it lacks that."""
+    import torch
+
+    from scsuite.core.device import resolve_device, tune_process
+    from scsuite.core.evaluation.evaluate import TrainedModel
+    from scsuite.core.runs.rundir import load_checkpoint, resolve_checkpoint
+
+    tune_process()
+    path = resolve_checkpoint(config.ckpt)
+    model, metadata = load_checkpoint(path)
+    precision = metadata["precision"]
+    try:
+        device = resolve_device(config.device, config.precision or precision)
+    except UsageError:
+        device = resolve_device(config.device, config.precision or "auto")
+        terminal.log_warning(
+            f"{device.device} does not support the run's precision {precision}: using {device.precision}"
+        )
+    model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainedModel.from_checkpoint(model, metadata, path, device)
+
+
+def load_test_data(config: CheckpointConfig, trained: "TrainedModel", terminal: Terminal) -> "Dataset":
+    """Load the data of the network's run, or that of --data, with the network's labels; other classes are refused."""
+    from scsuite.core.dataset.split import format_names
+
+    explicit = {name: value for name, value in config.to_dict().items() if value is not None}
+    data = load_data(DataConfig.from_dict({**trained.data_config.to_dict(), **explicit}), terminal)
+    data = data.relabelled(trained.class_names, config.data or data.name)
+    labels = set(data.test.labels_N.tolist())
+    if absent := [name for label, name in enumerate(trained.class_names) if label not in labels]:
+        terminal.log_line(f"          no test images of {len(absent)} of the network's classes: {format_names(absent)}")
+    return data
+
+
+def create_run(
+    output: OutputOptions, command: str, name: str, config: Config, terminal: Terminal, **environment: Any
+) -> "RunDir":
+    """Make a run directory with config.yaml and environment.json in it, and start log.txt."""
+    from scsuite.core.runs.rundir import RunDir
+
+    _check_runs_dir_outside_data(output.runs_dir, getattr(config, "data", None))
+    name = output.name or ARCHIVE_SUFFIX.sub("", name)
+    run = RunDir.start(output.runs_dir, command, name, config, environment)
+    terminal.attach_run(run)
+    return run
+
+
+def _check_runs_dir_outside_data(runs_dir: Path, data: str | None) -> None:
+    """Raise UsageError for a runs directory among CLASS/* folders: it would be one more class the next time."""
+    if data and data not in DATA_SOURCES and runs_dir.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(
+            "option", "--runs-dir", expected="a place outside the data", found=f"{runs_dir} in {data}",
+            hint="Choose another --runs-dir.",
+        )  # fmt: skip
+
+
+def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":
+    """Return an `on_step` for `range_test` that shows its progress."""
+
+    def on_step(step: "StepResult", repeat: int) -> None:
+        detail = f"LR {step.lr:.4g}  loss {step.loss:.3f}"
+        progress("Range test", repeat * num_steps + step.step + 1, num_steps * repeats, detail)
+
+    return on_step
+
+
+def log_figures(terminal: Terminal, *paths: Path) -> None:
+    """Print where the figures are."""
+    for path in paths:
+        terminal.log_line(f"figure    {path}")
+
+
+def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:
+    """Write result.json with the seconds since `start_time`, and print it with --json."""
+    result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time)
+    run.write_result(result)
+    terminal.print_json(result.to_dict())

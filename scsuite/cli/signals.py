@@ -1,0 +1,76 @@
+"""SIGINT, SIGTERM and SIGHUP: a training stops at the next step and saves; other commands exit at once, cleaned up.
+
+In: signals. Out: a request that the training loop reads, or SystemExit with 128 + the number of the signal.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from scsuite.core.distributed import World
+
+
+class StopSignal:
+    """While entered, SIGINT, SIGTERM and SIGHUP only set a flag; a second SIGINT interrupts at once."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.signum: int | None = None
+        self._saved_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signum = getattr(signal, name)
+                if name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN:  # nohup
+                    continue
+                try:
+                    self._saved_handlers[signum] = signal.signal(signum, self._handle)
+                except ValueError:  # not the main thread, which alone gets signals
+                    break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._saved_handlers.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def is_set(self) -> bool:
+        """Return whether any rank got a signal: all ranks ask at the same step, and exit with the same code."""
+        signum = self.world.all_reduce_max(self.signum or 0)
+        if signum:  # else a signal may have come in the meantime: it counts at the next step
+            self.signum = signum
+        return bool(signum)
+
+    def exit(self) -> NoReturn:
+        """End the process with the signal's exit code."""
+        raise SystemExit(128 + (self.signum or signal.SIGINT))
+
+
+@contextlib.contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` replaces these handlers.
+
+    A signal that is ignored (`nohup`) stays ignored.
+    """
+
+    def exit_with(signum: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    try:
+        saved = {name: signal.signal(getattr(signal, name), exit_with) for name in names}
+    except ValueError:  # not the main thread: a test, or a program that uses us
+        saved = {}
+    try:
+        yield
+    finally:
+        for name, handler in saved.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,126 @@
+"""What `scsuite train` prints and draws: plan, live table, results. Rank 0 only.
+
+In: a run directory, a `Trainer` and the terminal. Out: lines, tables and figures.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scsuite.cli.console import Terminal
+from scsuite.cli.runs import log_figures, write_result
+from scsuite.cli.signals import StopSignal
+
+if TYPE_CHECKING:
+    from scsuite.core.runs.results import EpochResult, StepResult
+    from scsuite.core.runs.rundir import RunDir
+    from scsuite.core.training.trainer import Trainer
+
+NUM_PREVIEW_IMAGES = 64
+RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
+ETA_STEP = 20  # after so many steps the speed is known well enough for an estimate
+
+
+def draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
+    """Draw training images as the network sees them in its first epoch."""
+    import numpy as np
+
+    from scsuite.core.augment import denormalise
+    from scsuite.report import figures
+
+    setup = trainer.setup
+    num_images = len(setup.train)
+    indices_N = np.arange(0, num_images, max(1, num_images // NUM_PREVIEW_IMAGES))[:NUM_PREVIEW_IMAGES]
+    batch = setup.loader.fetch(0, indices_N)
+    figure = figures.image_grid(
+        denormalise(batch.images_NCHW, setup.mean, setup.std),
+        titles=[setup.class_names[label] for label in batch.labels_N.tolist()],
+        title="Training images, augmented",
+    )
+    figures.save_figure(figure, run.figure_path("augmented"))
+
+
+def print_plan(terminal: Terminal, run: "RunDir", trainer: "Trainer") -> None:
+    """Print the network, the schedule and the device."""
+    from scsuite.core.model.summary import model_summary
+    from scsuite.report import tables
+
+    config, cycle, setup = trainer.config, trainer.cycle, trainer.setup
+    momentum = f"{cycle.momentum_max:g} > {cycle.momentum_min:g} > {cycle.momentum_max:g}"
+    ema = {} if trainer.ema is None else {"EMA": f"over about {trainer.ema.time_constant_steps:,.0f} steps"}
+    terminal.log_table(tables.layers(model_summary(trainer.raw_model)))
+    terminal.log_table(
+        tables.key_values(
+            {
+                "LRMIN": f"{cycle.lr_min:.4g}",
+                "LRMAX": f"{cycle.lr_max:.4g} at the end of epoch {config.resolved_peak_epoch:.3g} of {config.epochs}",
+                "momentum": momentum if config.cycle_momentum else f"{cycle.momentum_max:g} (constant)",
+                "steps": f"{cycle.num_steps:,}: {cycle.steps_per_epoch} per epoch, batch size {config.batch_size}",
+                **ema,
+                "augmentation": f"{setup.backend.name}: {setup.backend.reason}",
+                "device": f"{setup.device.device}, {setup.device.precision}",
+                "run": str(run.path),
+            }
+        )
+    )
+    if trainer.state.step:
+        terminal.log_line(f"resumed   at step {trainer.state.step:,} of {cycle.num_steps:,}")
+
+
+def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: StopSignal) -> None:
+    """Train to the end under the live table; exit with the signal's code if one came."""
+    from rich.console import Group
+
+    from scsuite.core.training.loop import fit
+    from scsuite.report import tables
+
+    first_epoch = len(trainer.epochs)
+    with terminal.live_table() as show:
+
+        def on_step(step: "StepResult") -> None:
+            if step.step == ETA_STEP:
+                speed = f"{step.num_images / step.seconds:,.0f} images/s"
+                terminal.log_progress(f"time left {tables.eta(trainer)} ({speed})")
+            if terminal.is_live:
+                rows = trainer.epochs[first_epoch:][-max(1, terminal.console.height - RESERVED_SCREEN_LINES) :]
+                show(Group(tables.epochs(rows, trainer.eval_split), "", tables.progress(trainer, step)))
+
+        def on_epoch(result: "EpochResult") -> None:
+            terminal.log_progress(tables.epoch_line(result, trainer.config.epochs, trainer.eval_split))
+
+        fit(trainer, run, on_step=on_step, on_epoch=on_epoch, should_stop=stop.is_set)
+    if terminal.is_live and len(trainer.epochs) > first_epoch:
+        terminal.print_table(tables.epochs(trainer.epochs[first_epoch:], trainer.eval_split))
+    if not trainer.finished:
+        terminal.log_line(f"stopped   at step {trainer.state.step:,} of {trainer.cycle.num_steps:,}; resume with:")
+        terminal.log_line(f"          scsuite train --resume {run.path}")
+        stop.exit()
+
+
+def write_outputs(
+    terminal: Terminal, run: "RunDir", trainer: "Trainer", start_time: float, warnings: list[str]
+) -> None:
+    """Write weights, figures and result of a finished training, and print them."""
+    from scsuite.core.evaluation.metrics import chance_accuracy_bound
+    from scsuite.core.training.loop import finish_run
+    from scsuite.report import figures
+    from scsuite.report.formatting import percent
+
+    result = finish_run(run, trainer, start_time)
+    figures.save_figure(trainer.plot(), run.figure_path("training"))
+    paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
+    terminal.log_line(
+        f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"
+        + ("" if trainer.ema is None else f" (EMA); without EMA {percent(result.final.test_accuracy_no_ema)}")
+    )
+    best = trainer.state.best
+    assert best is not None
+    selected = "held-out images" if best.selected_on == "val" else "the test set: do not report"
+    terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")
+    num_classes, num_images = len(trainer.data.class_names), len(trainer.setup.val or trainer.data.test)
+    if best.accuracy <= chance_accuracy_bound(num_classes, num_images):
+        warnings = [*warnings, f"{trainer.eval_split} accuracy never exceeded chance ({percent(1 / num_classes, 0)})"]
+        terminal.log_warning(warnings[-1])
+    log_figures(terminal, *paths)
+    terminal.log_line(f"weights   {result.checkpoint}")
+    result = replace(result, warnings=tuple(warnings), figures=tuple(map(str, paths)))
+    write_result(run, terminal, result, start_time)

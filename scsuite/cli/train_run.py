@@ -1,0 +1,115 @@
+"""The course of `scsuite train` on one rank: LR bounds, trainer, training and outputs.
+
+In: a configuration, data, and a checkpoint to resume from if there is one. Out: a finished run directory.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scsuite.cli.console import Terminal
+from scsuite.cli.options import OutputOptions
+from scsuite.cli.runs import log_figures, range_test_progress
+from scsuite.cli.signals import StopSignal
+from scsuite.cli.train_display import draw_augmented, print_plan, show_training, write_outputs
+from scsuite.core.config import TrainConfig
+from scsuite.core.distributed import World
+
+if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset
+    from scsuite.core.model.checkpoint import Checkpoint
+    from scsuite.core.runs.results import StepResult
+    from scsuite.core.runs.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all stages of this process's training share; `warnings` end up in result.json."""
+
+    terminal: Terminal
+    output: OutputOptions
+    world: World
+    start_time: float
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_main(
+    run: "RunDir", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal,
+    checkpoint: "Checkpoint | None",
+) -> None:  # fmt: skip
+    """Rank 0: find the LR bounds if they are not given, train to the end, and write the results."""
+    from scsuite.core.runs.rundir import check_disk_space, truncate_rows
+    from scsuite.core.training.checkpoint_schedule import checkpoint_bytes
+    from scsuite.core.training.loop import run_environment
+    from scsuite.core.training.resume import load_history, load_state
+    from scsuite.core.training.trainer import Trainer
+
+    terminal = session.terminal
+    if config.lr_max is None:
+        config = _find_bounds(run, config, data, session, stop)
+    elif config.lr_min is None:
+        terminal.log_line(f"LR        LRMIN = LRMAX / {config.div_factor:g} (--div-factor)")
+    trainer = Trainer(data, config, session.world)
+    check_disk_space(run.path, checkpoint_bytes(trainer))
+    if checkpoint is None:
+        run.write_config(trainer.config)
+        draw_augmented(run, trainer)
+    else:
+        load_state(trainer, checkpoint)
+        terminal.attach_run(run)  # only now: until here an error's line stands alone
+        for problem in truncate_rows(run.path, trainer.state.step, trainer.num_epochs_done):
+            terminal.log_warning(problem)
+            session.warnings.append(problem)
+        load_history(trainer, run.path)
+    run.update_environment(**run_environment(trainer))
+    print_plan(terminal, run, trainer)
+    show_training(terminal, run, trainer, stop)
+    write_outputs(terminal, run, trainer, session.start_time, session.warnings)
+
+
+def run_worker(
+    config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal, checkpoint: "Checkpoint | None"
+) -> None:
+    """Any other rank: do the same steps as rank 0, and neither print nor write."""
+    from scsuite.core.training.resume import load_state
+    from scsuite.core.training.trainer import Trainer
+
+    if config.lr_max is None:
+        config = _find_bounds(None, config, data, session, stop)
+    trainer = Trainer(data, config, session.world)
+    if checkpoint is not None:
+        load_state(trainer, checkpoint)
+    trainer.fit(should_stop=stop.is_set)
+    if not trainer.finished:
+        stop.exit()
+
+
+def _find_bounds(
+    run: "RunDir | None", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal
+) -> TrainConfig:
+    """Run the range test first, on rank 0 with its figure and history in this run."""
+    from scsuite.core.lr_range.range_test import find_lr_bounds, num_range_test_steps, write_history
+    from scsuite.report import figures
+
+    terminal = session.terminal
+    terminal.log_line("LR        not given: running the range test")
+    with terminal.progress_bar() as progress:
+        show = range_test_progress(progress, num_range_test_steps(config, data), repeats=1)
+
+        def on_step(step: "StepResult", repeat: int) -> None:
+            if stop.is_set():
+                if run is not None:
+                    terminal.log_line("stopped   during the range test; restart with:")
+                    terminal.log_line(f"          scsuite train --resume {run.path}")
+                stop.exit()
+            show(step, repeat)
+
+        config, test = find_lr_bounds(data, config, on_step=on_step, world=session.world)
+    if run is not None:
+        write_history(run.path / "history.csv", test)
+        path = run.figure_path("lr-range")
+        figures.save_figure(figures.lr_range(test), path)
+        session.warnings.extend(test.warnings)
+        for warning in test.warnings:
+            terminal.log_warning(warning)
+        log_figures(terminal, path)
+    return config
