@@ -51,10 +51,10 @@ def _start_new(config: TrainConfig, session: Session) -> None:
 
     terminal, world = session.terminal, session.world
     # Everything that can be refused is refused before data is downloaded or decoded.
-    device = resolve_device(config.device, config.precision, world)
     bounds = None if config.lr_from is None else read_lr_bounds(config.lr_from)
     session.warnings.extend(validate_policy(config.augment))
     check_backend(config.augment_backend, config.augment)
+    device = resolve_device(config.device, config.precision, world)
     data = load_data(config, terminal, world)
     check_range_test(data, range_test_config(config, len(data.train)), world)
     if bounds is not None:

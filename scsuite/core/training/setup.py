@@ -52,11 +52,11 @@ def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: Worl
 
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
     """
-    device = resolve_device(config.device, config.precision, world)
     train, val = split_validation(data.train, config.val_split)
     policy = make_policy(config, train)
     mean, std = policy_mean_std(policy)
     backend = choose_backend(config.augment_backend, policy)
+    device = resolve_device(config.device, config.precision, world)
     loader = TrainLoader(
         train,
         policy,
