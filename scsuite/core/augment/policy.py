@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.dataset import SIZE
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_yaml
 from scsuite.core.seeding import keyed_seed
 
@@ -217,7 +217,7 @@ def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: I
             warnings.filterwarnings("ignore", message=IGNORED_WARNINGS)
             transform = transform_class(**arguments)
     except Exception as error:
-        raise _policy_error(path, where, f"valid arguments of {name}", _one_line(error)) from None
+        raise _policy_error(path, where, f"valid arguments of {name}", one_line(error, 200)) from None
     defaults = _to_plain(transform.to_dict()["transform"]) if inherited else {}
     for key, value in inherited.items():
         if key not in defaults or defaults[key] != _to_plain(value):
@@ -302,11 +302,9 @@ def _dry_run(path: str, policy: "Compose") -> None:
             if output.shape != image.shape or output.dtype != np.float32 or not np.isfinite(output).all():
                 raise ValueError(f"{output.dtype} of shape {output.shape}")
     except Exception as error:
-        raise _policy_error(path, "transform", f"finite {SIZE}x{SIZE}x3 images as output", _one_line(error)) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise _policy_error(
+            path, "transform", f"finite {SIZE}x{SIZE}x3 images as output", one_line(error, 200)
+        ) from None
 
 
 def _policy_error(path: str, where: str, expected: str, found: str) -> InputError:
