@@ -12,7 +12,7 @@ The default policy runs through the classes below in their order:
     BatchedPolicy._normalise                32 x 32    (pixels - 255 mean) / (255 std)
 
 With the same parameters, a batched transform gives the pixels of albumentations, within one gray level where it
-interpolates, and it samples parameters from the same distributions. tests/core/augment/test_batched.py compares both
+interpolates, and it samples parameters from the same distributions. tests/core/augment/test_transforms.py compares both
 with albumentations 2.0.8.
 """
 
