@@ -167,13 +167,13 @@ class RecipeConfig(ComputeConfig):
     label_smoothing: float = option(0.1, "Share of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, "Share of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
-        None, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
+        None, "Albumentations policy file. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", path=True
     )
     augment_backend: str = option(
-        "auto", "Whole batches at once where the policy allows it, or image by image in workers.", choices=BACKENDS
+        "auto", "Augment whole batches on the device, or image by image in worker processes.", choices=BACKENDS
     )
     alternate_flips: bool = option(
-        True, "Mirror each image every other epoch, rather than half of them at random; for the default policy alone."
+        True, "Mirror each image in every other epoch instead of at random (default policy only)."
     )
     gradient_centralization: bool = option(True, "Take the mean of each convolution filter's gradient from it.")
     whitening_init: bool = option(True, "Begin with the components of the images' patches as filters, where all have room.")
@@ -185,7 +185,7 @@ class RecipeConfig(ComputeConfig):
 
     @property
     def uses_alternating_flip(self) -> bool:
-        """Whether they do: a policy of the user's own mirrors what it says, and no more."""
+        """Whether the loader alternates the flips; a policy file defines its own flips."""
         return self.alternate_flips and self.augment is None
 
 

@@ -85,7 +85,7 @@ def pipeline(size: Size) -> Figures:
 
 
 def augmentation(_size: Size) -> Figures:
-    """The policy's batched twin over albumentations."""
+    """The speed of the batched backend, as a ratio to albumentations."""
     from tests.bench import augmentation
 
     return augmentation.augmentation()

@@ -15,7 +15,6 @@ from scsuite.core.config import (
     ComputeConfig,
     TrainConfig,
     ZigzagConfig,
-    keyed_seed,
 )
 from scsuite.core.errors import UsageError
 
@@ -165,21 +164,3 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = ComputeConfig()
     with pytest.raises(FrozenInstanceError):
         config.seed = 1  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("key", "digest"),
-    [
-        ((7, "shuffle", 3), 0x7AE46259D1881696),  # printf '7:shuffle:3' | b2sum -l 64
-        ((0, "weights"), 0x1D4B8DD386F762A5),  # printf '0:weights' | b2sum -l 64
-    ],
-)
-def test_a_keyed_seed_is_the_upper_63_bits_of_the_keys_blake2b(key: tuple[Any, ...], digest: int) -> None:
-    assert keyed_seed(*key) == digest // 2
-
-
-def test_keyed_seeds_differ_between_keys_that_look_alike() -> None:
-    more: list[tuple[int, ...]] = [(), (0,), (1, 23), (12, 3), (123,)]
-    seeds = {keyed_seed(s, purpose, *key) for s in (0, 1, 10) for purpose in ("augment", "shuffle") for key in more}
-    assert len(seeds) == 3 * 2 * 5
-    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,4 +1,4 @@
-"""E: augmentation policies. A file names transforms of one image from a list of allowed ones, and plain arguments."""
+"""E: augmentation policies. A policy file may name only allowed transforms of one image, with plain arguments."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FEW = ("--limit-train", 20, "--limit-test", 10)
 
 
 def _policy(row: str, name: str, text: str, words: tuple[str, ...] = (), code: int = 3) -> Case:
-    """A training with this policy file; CANARY in it stands for the path that nothing may make."""
+    """A training with this policy file; CANARY in the text becomes a path that no code may create."""
 
     def make(box: Box) -> list[object]:
         path = box.inputs / "policy.yaml"
@@ -29,10 +29,10 @@ def node(name: str, **arguments: Any) -> dict[str, Any]:
     return {"__class_fullname__": name, **arguments}
 
 
-def _composed(row: str, name: str, *nodes: Any, words: tuple[str, ...] = (), code: int = 3, **more: Any) -> Case:
-    """A policy of these transforms, brought back to 32 x 32 where it is well."""
-    inner = {"__class_fullname__": "Compose", "transforms": list(nodes), **more}
-    return _policy(row, name, yaml.safe_dump({"__version__": "2.0.8", "transform": inner}), words, code)
+def _compose(row: str, name: str, *nodes: Any, words: tuple[str, ...] = (), code: int = 3, **extra: Any) -> Case:
+    """A training with a policy of these transforms."""
+    compose = {"__class_fullname__": "Compose", "transforms": list(nodes), **extra}
+    return _policy(row, name, yaml.safe_dump({"__version__": "2.0.8", "transform": compose}), words, code)
 
 
 HEAD = "transform:\n  __class_fullname__: Compose\n"
@@ -49,22 +49,20 @@ def _yaml() -> Iterator[Case]:
     for name, text in calls.items():
         yield _policy("E41", name, f"{HEAD}  transforms: {text}\n", ("could not determine a constructor",))
         yield _policy("E41", f"{name} at the top", f"{text}\n", ("plain YAML",))
-    laughs = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    alias_bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
     )
-    yield _policy("E42", "an alias bomb", laughs, ("aliases are not allowed",))
+    yield _policy("E42", "an alias bomb", alias_bomb, ("aliases are not allowed",))
     yield _policy("E42", "an alias to itself", "&a [*a]\n", ("aliases are not allowed",))
     yield Case("E42", "a file of 100 MB", _large, 3, ("larger than 65536 bytes",))
-    yield Case(
-        "E42", "a file without an end", lambda _: train_on("shapes", *FEW, "--augment", "/dev/zero"), 3, ("65536",)
-    )
+    yield Case("E42", "an endless file", lambda _: train_on("shapes", *FEW, "--augment", "/dev/zero"), 3, ("65536",))
     yield _policy("E42", "lists 5,000 deep", "[" * 5000 + "]" * 5000, ("plain YAML",))
     yield _policy("E42", "keys 5,000 deep", "".join(f"{' ' * (i % 12)}? " for i in range(5000)), ())
     deep = node("NoOp")
     for _ in range(9):
         deep = node("Sequential", transforms=[deep])
-    yield _composed("E42", "nested 9 deep", deep, words=("8 deep",))
-    yield _composed("E42", "65 transforms", *(node("NoOp", p=i / 65) for i in range(65)), words=("at most 64",))
+    yield _compose("E42", "nested 9 deep", deep, words=("8 deep",))
+    yield _compose("E42", "65 transforms", *(node("NoOp", p=i / 65) for i in range(65)), words=("at most 64",))
 
 
 def _large(box: Box) -> list[object]:
@@ -77,19 +75,19 @@ FIRST = "transform.transforms[0]"
 
 
 def _arguments() -> Iterator[Case]:
-    spoilt: dict[str, tuple[dict[str, Any], str]] = {
+    bad_nodes: dict[str, tuple[dict[str, Any], str]] = {
         "an unknown class": (node("HorizontalFlop"), FIRST),
         "a misspelt argument": (node("HorizontalFlip", prob=1), f"{FIRST}.prob"),
         "p = 3": (node("HorizontalFlip", p=3), FIRST),
         "p not a number": (node("HorizontalFlip", p=float("nan")), FIRST),
-        "p endless": (node("HorizontalFlip", p=float("inf")), FIRST),
+        "p infinite": (node("HorizontalFlip", p=float("inf")), FIRST),
         "p = -1": (node("OneOf", p=-1, transforms=[node("NoOp")]), f"{FIRST}.p"),
         "a word for a number": (node("Blur", blur_limit="1e-3"), FIRST),
         "a mapping for a number": (node("Blur", blur_limit={"a": 1}), FIRST),
         "no class": ({"p": 1}, FIRST),
         "a class that is a list": ({"__class_fullname__": ["NoOp"]}, FIRST),
     }
-    foreign = [
+    forbidden = [
         node("Lambda", image="CANARY"),
         node("TextImage", font_path="/etc/passwd"),
         node("FDA", reference_images=["/etc/passwd"], read_fn="eval"),
@@ -101,16 +99,16 @@ def _arguments() -> Iterator[Case]:
             ("os.system", "Mosaic", "OverlayElements", "ToTensorV2", "Compose", "ReplayCompose", "BboxSafeRandomCrop"),
         ),
     ]
-    for name, (spoilt_node, where) in spoilt.items():
-        yield _composed("E43", name, spoilt_node, words=(where,))
-    for refused in foreign:
-        yield _composed("E44", refused["__class_fullname__"], refused, words=(FIRST,))
+    for name, (bad_node, where) in bad_nodes.items():
+        yield _compose("E43", name, bad_node, words=(where,))
+    for forbidden_node in forbidden:
+        yield _compose("E44", forbidden_node["__class_fullname__"], forbidden_node, words=(FIRST,))
     yield _policy(
         "E43", "a key given twice", f"{HEAD}  transforms: []\n  transforms: []\n", ("given twice: transforms",)
     )
     yield _policy("E43", "JSON cut off", json.dumps({"transform": node("Compose")})[:-3], ("plain YAML",))
     yield _policy("E43", "an empty file", "", ("names with values",))
-    yield _policy("E43", "bytes that are no text", "\x00\x01", ("plain YAML",))
+    yield _policy("E43", "bytes that are not text", "\x00\x01", ("plain YAML",))
     yield Case(
         "E43",
         "a missing file",
@@ -123,13 +121,13 @@ def _arguments() -> Iterator[Case]:
 
 def _outcomes() -> Iterator[Case]:
     size = ("32x32x3",)
-    yield _composed("E45", "images of 16 x 16", node("Resize", height=16, width=16), words=size)
-    yield _composed("E45", "a crop larger than the image", node("CenterCrop", height=40, width=40), words=size)
-    yield _composed("E45", "grey images", node("ToGray", num_output_channels=1, p=1), words=size)
+    yield _compose("E45", "images of 16 x 16", node("Resize", height=16, width=16), words=size)
+    yield _compose("E45", "a crop larger than the image", node("CenterCrop", height=40, width=40), words=size)
+    yield _compose("E45", "gray images", node("ToGray", num_output_channels=1, p=1), words=size)
     zero = node("Normalize", mean=[0, 0, 0], std=[0, 0, 0])
-    yield _composed("E45", "not a number comes out", zero, words=("finite",))
-    yield _composed("E45", "boxes", node("NoOp"), words=("images alone",), bbox_params={"format": "coco"})
-    numbers: dict[str, dict[str, Any]] = {
+    yield _compose("E45", "NaN in the output", zero, words=("finite",))
+    yield _compose("E45", "boxes", node("NoOp"), words=("images only",), bbox_params={"format": "coco"})
+    large_numbers: dict[str, dict[str, Any]] = {
         "height": node("Resize", height=10_000, width=10_000),
         "min_height": node("PadIfNeeded", min_height=50_000, min_width=9),
         "blur_limit": node("MotionBlur", blur_limit=[100_001, 100_001]),
@@ -145,17 +143,20 @@ def _outcomes() -> Iterator[Case]:
         "padding": node("Pad", padding=-(10**9)),
         "alpha": node("ElasticTransform", alpha=float("inf")),
     }
-    for name, large in numbers.items():
-        yield _composed(
-            "E45", f"{large['__class_fullname__']}'s {name} too large", {**large, "p": 1.0}, words=(f"{FIRST}.{name}",)
+    for name, large_node in large_numbers.items():
+        yield _compose(
+            "E45",
+            f"{name} of {large_node['__class_fullname__']} too large",
+            {**large_node, "p": 1.0},
+            words=(f"{FIRST}.{name}",),
         )
-    grow = [node("RandomScale", scale_limit=[3.0, 3.0], p=1.0) for _ in range(9)]
-    yield _composed("E45", "nine that make it larger", *grow, words=("at most 2 of",))
-    hidden = node("OneOf", transforms=[node("Sequential", transforms=grow, p=1.0)], p=0.0)
-    yield _composed("E45", "nine in a group", hidden, words=("at most 2 of",))
-    yield _composed(
+    growing = [node("RandomScale", scale_limit=[3.0, 3.0], p=1.0) for _ in range(9)]
+    yield _compose("E45", "nine transforms that increase the size", *growing, words=("at most 2 of",))
+    nested = node("OneOf", transforms=[node("Sequential", transforms=growing, p=1.0)], p=0.0)
+    yield _compose("E45", "nine of them in a group", nested, words=("at most 2 of",))
+    yield _compose(
         "E45",
-        "a modest one is nothing bad",
+        "an allowed policy",
         node("PadIfNeeded", min_height=40, min_width=40),
         node("RandomCrop", height=32, width=32),
         words=("final",),
@@ -164,7 +165,7 @@ def _outcomes() -> Iterator[Case]:
     flip = {"__class_fullname__": "Compose", "transforms": [node("HorizontalFlip")]}
     for version in ("1.4.24", "3.0", "\x1b[2J"):
         text = yaml.safe_dump({"__version__": version, "transform": flip})
-        yield _policy("E46", f"albumentations {version!r}", text, ("warning: ", "this is 2.0.8"), 0)
+        yield _policy("E46", f"albumentations {version!r}", text, ("warning: ", "2.0.8 is installed"), 0)
     yield _policy(
         "E46",
         "a later version's class",

@@ -1,22 +1,25 @@
-"""The augmentation policy: an albumentations Compose, and its twin that works on whole batches.
+"""The augmentation policy: an albumentations Compose, and its batched version on a device.
 
-In: uint8 images, one by one (`augment`) or a batch at a time (a `BatchedPolicy`). Out: float32 images, normalised.
+In: uint8 images, one at a time (`augment_image`) or in batches (`BatchedPolicy`). Out: float32 images, normalised.
 """
 
-from scsuite.core.augment.batched import Backend, NotBatchableError, BatchedPolicy, choose_backend, compile_policy, check_backend
+from scsuite.core.augment.backend import Backend, check_backend, choose_backend
+from scsuite.core.augment.compiler import NotBatchableError, compile_policy
 from scsuite.core.augment.policy import (
     TRANSFORMS,
-    augment,
-    validate_policy,
+    augment_image,
     default_policy,
     denormalise,
     load_policy,
-    policy_mean_std,
     normalise,
     policy_dict,
+    policy_mean_std,
+    validate_policy,
 )
+from scsuite.core.augment.transforms import BatchedPolicy
 
 __all__ = [
-    "TRANSFORMS", "Backend", "NotBatchableError", "BatchedPolicy", "augment", "validate_policy", "choose_backend", "compile_policy",
-    "default_policy", "denormalise", "load_policy", "policy_mean_std", "normalise", "check_backend", "policy_dict",
+    "TRANSFORMS", "Backend", "BatchedPolicy", "NotBatchableError", "augment_image", "check_backend", "choose_backend",
+    "compile_policy", "default_policy", "denormalise", "load_policy", "normalise", "policy_dict", "policy_mean_std",
+    "validate_policy",
 ]  # fmt: skip

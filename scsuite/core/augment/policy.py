@@ -1,9 +1,10 @@
-"""The augmentation policy: an albumentations Compose, seeded anew for every image.
+"""The augmentation policy: an albumentations Compose, seeded for each image, and the checks of a policy file.
 
-In: one uint8 image_HWC, or a whole batch that is only to be normalised. Out: float32, normalised.
+In: a policy file or none; one uint8 image_HWC, or a batch to normalise only. Out: a Compose; float32, normalised.
 """
 
 import inspect
+import json
 import os
 import random
 import warnings
@@ -15,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scsuite.core.seeding import keyed_seed
+from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.dataset import SIZE
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_yaml
+from scsuite.core.seeding import keyed_seed
 
 if TYPE_CHECKING:
     from albumentations import Compose
 
-PAD = 4  # pixels on each side before the crop: a 40 x 40 canvas has 9 x 9 = 81 crops
-REFLECT_101 = 4  # cv2.BORDER_REFLECT_101: mirrored at the edge pixel's centre
-HOLE = 8  # pixels, side of the cutout
+PADDING = 4  # pixels on each side before the crop: a 40 x 40 image has 9 x 9 = 81 crops
+CUTOUT_SIZE = 8  # pixels, side of the hole
 
-# What a policy file may name: transforms of one image alone, that read no file, keep no reference and call nothing.
+# Transforms that a policy file may name: they use one image only, read no file and call no code from the file.
 # fmt: off
 TRANSFORMS = frozenset({
     "AdditiveNoise", "AdvancedBlur", "Affine", "AutoContrast", "Blur", "CLAHE", "CenterCrop", "ChannelDropout",
@@ -44,18 +45,18 @@ TRANSFORMS = frozenset({
     "Transpose", "UnsharpMask", "VerticalFlip", "XYMasking", "ZoomBlur",
 })
 # fmt: on
-GROUPS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
-ADVICE = "This augmenter is very slow|ShiftScaleRotate is a special case"  # warnings that change no value
+GROUP_TRANSFORMS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
+IGNORED_WARNINGS = "This augmenter is very slow|ShiftScaleRotate is a special case"  # they change no value
 MAX_NODES, MAX_DEPTH = 64, 8
-# What numbers may be: an image of 32 x 32 has no use for more, and minutes or gigabytes are made of larger ones.
-NUMBER_MAX = 360  # pixels, grey levels, parts, rounds; degrees of a full turn
-FACTOR_MAX = 3  # of what multiplies sides or work
-FACTOR_MIN = 1e-3  # of the step by which a factor grows
-KELVIN_MAX = 15_000
-FACTORS = ("scale", "percent", "factor")
-GROWING, MAX_GROWING = frozenset({"CropAndPad", "Pad", "RandomScale"}), 2  # one after the other, they make images huge
-# What Compose writes of itself beside its transforms, and the values that mean nothing to single images.
-COMPOSE: dict[Any, tuple[Any, ...]] = {
+# Limits of numbers: a 32 x 32 image needs no more, and larger ones can take minutes or gigabytes.
+MAX_NUMBER = 360  # pixels, gray levels, segments, iterations; degrees of a full turn
+MAX_FACTOR = 3  # of factors on the image side or on the work
+MIN_STEP_FACTOR = 1e-3  # of ZoomBlur, which takes one step for each increment of its factor
+MAX_KELVIN = 15_000
+FACTOR_ARGUMENTS = ("scale", "percent", "factor")  # parts of the argument names
+SIZE_INCREASING, MAX_SIZE_INCREASING = frozenset({"CropAndPad", "Pad", "RandomScale"}), 2  # a chain makes huge images
+# Arguments that Compose.to_dict writes, with the values that have no effect on single images.
+COMPOSE_DEFAULTS: dict[Any, tuple[Any, ...]] = {
     "p": (1,),
     "bbox_params": (None,),
     "keypoint_params": (None,),
@@ -65,96 +66,95 @@ COMPOSE: dict[Any, tuple[Any, ...]] = {
 
 
 def default_policy(mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
-    """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean colour > normalise.
+    """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean color > normalise.
 
-    Without `flip`, no flip: the loader alternates it.
+    With `flip=False` the policy has no flip; the loader then alternates the flips.
     """
-    a = _albumentations()
-    side = SIZE + 2 * PAD
+    a = _import_albumentations()
+    padded_size, hole = SIZE + 2 * PADDING, (CUTOUT_SIZE, CUTOUT_SIZE)
+    fill = tuple(round(255 * value) for value in mean)
     return a.Compose(
         [
-            a.PadIfNeeded(side, side, border_mode=REFLECT_101),
+            a.PadIfNeeded(padded_size, padded_size, border_mode=REFLECT_101),
             a.RandomCrop(SIZE, SIZE),
             *([a.HorizontalFlip(p=0.5)] if flip else []),
-            a.CoarseDropout(
-                num_holes_range=(1, 1),
-                hole_height_range=(HOLE, HOLE),
-                hole_width_range=(HOLE, HOLE),
-                fill=tuple(round(255 * value) for value in mean),
-                p=1.0,
-            ),
+            a.CoarseDropout(num_holes_range=(1, 1), hole_height_range=hole, hole_width_range=hole, fill=fill, p=1.0),
             a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0),
         ]
     )
 
 
 def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
-    """The policy of a file in albumentations' own YAML form, tried first; or the default one, with or without `flip`.
+    """Load a policy file in the YAML form of albumentations and try it, or return the default (`flip` is for it only).
 
-    A file without Normalize is normalised by `mean` and `std` at its end; `policy_mean_std` says what it came to.
-    Raises InputError, naming the place in the file, for anything that is not a policy of allowed transforms.
+    A policy without Normalize gets one with `mean` and `std` at its end; `policy_mean_std` returns the values in use.
+    Raises InputError, which names the place in the file, for anything but a policy of allowed transforms.
     """
     if path is None:
         return default_policy(mean, std, flip=flip)
     root = read_yaml(path, "augmentation policy")
     node = root.get("transform", root)
     if not isinstance(node, Mapping) or node.get("__class_fullname__") != "Compose":
-        raise _refused(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
+        raise _policy_error(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
     _check_compose(path, root, node)
-    children = _children(path, "transform", node)
-    budget = iter(range(MAX_NODES))
-    parts = [_build(path, f"transform.transforms[{i}]", child, 1, budget) for i, child in enumerate(children)]
-    a = _albumentations()
-    if not any(isinstance(part, a.Normalize) for part in parts):
-        parts.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
-    _check_normalize(path, parts)
-    policy = a.Compose(parts)
+    children = _child_nodes(path, "transform", node)
+    nodes_left = iter(range(MAX_NODES))
+    transforms = [
+        _build_transform(path, f"transform.transforms[{i}]", child, 1, nodes_left) for i, child in enumerate(children)
+    ]
+    a = _import_albumentations()
+    if not any(isinstance(transform, a.Normalize) for transform in transforms):
+        transforms.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
+    _check_normalize(path, transforms)
+    policy = a.Compose(transforms)
     _check_growth(path, node)
     _dry_run(path, policy)
     return policy
 
 
-def _check_normalize(path: str, parts: list[Any]) -> None:
-    # Evaluation has to do the same to every image, so it must be one fixed step, and nothing may come after it.
-    kinds = [type(part).__name__ for part in parts]
-    last = parts[-1]
-    if kinds.index("Normalize") < len(parts) - 1 or last.p != 1 or last.normalization != "standard":
+def _check_normalize(path: str, transforms: list[Any]) -> None:
+    # Evaluation applies the same normalisation to every image, so it must be one fixed operation at the end.
+    names = [type(transform).__name__ for transform in transforms]
+    last = transforms[-1]
+    if names.index("Normalize") < len(names) - 1 or last.p != 1 or last.normalization != "standard":
         expected = "Normalize once, as the last transform, with p: 1 and fixed mean and std"
-        raise _refused(path, f"transform.transforms[{kinds.index('Normalize')}]", expected, "another use of it")
+        raise _policy_error(path, f"transform.transforms[{names.index('Normalize')}]", expected, "another use of it")
     if last.max_pixel_value != 255:
-        raise _refused(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
+        raise _policy_error(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
 
 
 def policy_mean_std(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, in [0, 1], that a policy normalises by; evaluation must as well."""
+    """Return the mean and std of each channel, in [0, 1], that a policy normalises by; evaluation must use the same."""
     last = policy.transforms[-1]
     mean, std = (tuple(float(v) for v in np.broadcast_to(values, 3)) for values in (last.mean, last.std))
     return mean, std
 
 
 def validate_policy(path: str | None) -> tuple[str, ...]:
-    """Raises what `load_policy` would, before any data is read; returns what to warn of."""
+    """Raise what `load_policy` raises, before any data is read; return warnings."""
     load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    own = _albumentations().__version__
-    saved = own if path is None else str(read_yaml(path, "augmentation policy").get("__version__", own))
-    return () if saved == own else (f"{path} is of albumentations {saved[:40]}, this is {own}: it may do other things",)
+    installed = _import_albumentations().__version__
+    version = installed if path is None else str(read_yaml(path, "augmentation policy").get("__version__", installed))
+    if version == installed:
+        return ()
+    return (f"{path} is for albumentations {version[:40]}, {installed} is installed: its transforms may differ",)
 
 
 def policy_dict(policy: "Compose") -> dict[str, Any]:
-    """What the policy does, as plain values: equal for equal policies, kept in checkpoints and results."""
-    facts: dict[str, Any] = _plain(policy.to_dict()["transform"])
-    return facts
+    """Return the policy as plain values, equal for equal policies; checkpoints and results store it."""
+    plain: dict[str, Any] = _to_plain(policy.to_dict()["transform"])
+    return plain
 
 
-def _plain(values: Any) -> Any:
-    import json
-
+def _to_plain(values: Any) -> Any:
     return json.loads(json.dumps(values, default=str, sort_keys=True))
 
 
-def augment(policy: "Compose", image_HWC: NDArray[np.uint8], seed: int, epoch: int, index: int) -> NDArray[np.float32]:
-    """Image `index` as epoch `epoch` shows it: a function of the arguments alone, whatever was drawn before."""
-    # One generator for all transforms: Compose.set_random_seed would give each the same sequence, and takes longer.
+def augment_image(
+    policy: "Compose", image_HWC: NDArray[np.uint8], seed: int, epoch: int, index: int
+) -> NDArray[np.float32]:
+    """Augment image `index` for one epoch. The result depends on the arguments only, not on earlier draws."""
+    # All transforms share one generator: Compose.set_random_seed would give each the same sequence, and is slower.
     key = keyed_seed(seed, "augment", epoch, index)
     policy.set_random_state(np.random.default_rng(key), random.Random(key))
     image: NDArray[np.float32] = policy(image=image_HWC)["image"]
@@ -162,13 +162,13 @@ def augment(policy: "Compose", image_HWC: NDArray[np.uint8], seed: int, epoch: i
 
 
 def normalise(images_NHWC: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images_NHWC to float32 images_NCHW in units of the training images' spread."""
+    """Convert uint8 images_NHWC to float32 images_NCHW: (image / 255 - mean) / std."""
     images_NCHW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float()
     return (images_NCHW / 255 - _channels(mean)) / _channels(std)
 
 
 def denormalise(images_NCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
-    """The inverse of `normalise`, rounded and clipped to uint8 images_NHWC: what the network was shown, to look at."""
+    """Invert `normalise`, for display: rounded and clipped to uint8 images_NHWC."""
     pixels = (images_NCHW.float().cpu() * _channels(std) + _channels(mean)) * 255
     images: NDArray[np.uint8] = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return images
@@ -178,96 +178,102 @@ def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
 
 
-def _albumentations() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index, and hangs offline
+def _import_albumentations() -> Any:
+    # Without this variable, the import asks the package index for a newer version, and hangs offline.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
     return albumentations
 
 
-def _build(path: str, where: str, node: Any, depth: int, budget: Any) -> Any:
-    if next(budget, None) is None or depth > MAX_DEPTH:
-        raise _refused(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
+# --- from the nodes of a policy file to transforms ---
+
+
+def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: Iterator[int]) -> Any:
+    if next(nodes_left, None) is None or depth > MAX_DEPTH:
+        raise _policy_error(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
     name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
-    if not isinstance(name, str) or name not in TRANSFORMS | GROUPS or (name == "Normalize" and depth > 1):
-        raise _refused(path, where, "an allowed transform in __class_fullname__", repr(name if name else node)[:60])
-    kind = getattr(_albumentations(), name, None)
-    if kind is None:
-        raise _refused(path, where, "a transform that the installed albumentations has", name)
+    if not isinstance(name, str) or name not in TRANSFORMS | GROUP_TRANSFORMS or (name == "Normalize" and depth > 1):
+        raise _policy_error(
+            path, where, "an allowed transform in __class_fullname__", repr(name if name else node)[:60]
+        )
+    transform_class = getattr(_import_albumentations(), name, None)
+    if transform_class is None:
+        raise _policy_error(path, where, "a transform that the installed albumentations has", name)
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
-    untaken = _untaken(path, where, kind, arguments)
+    inherited = _pop_inherited_arguments(path, where, transform_class, arguments)
     for key, value in arguments.items():
         _check_numbers(path, f"{where}.{key}", key, value)
-    if name in GROUPS:
+    if name in GROUP_TRANSFORMS:
         _check_group(path, where, arguments)  # albumentations checks the arguments of transforms, not of groups
-        children = _children(path, where, node)
-        inner = [(f"{where}.transforms[{i}]", child) for i, child in enumerate(children)]
-        arguments["transforms"] = [_build(path, place, child, depth + 1, budget) for place, child in inner]
+        arguments["transforms"] = [
+            _build_transform(path, f"{where}.transforms[{i}]", child, depth + 1, nodes_left)
+            for i, child in enumerate(_child_nodes(path, where, node))
+        ]
+    arguments = {k: tuple(v) if isinstance(v, list) and k != "transforms" else v for k, v in arguments.items()}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # albumentations only warns of values that it then ignores
-            warnings.filterwarnings("ignore", message=ADVICE)
-            built = kind(
-                **{key: tuple(v) if isinstance(v, list) and key != "transforms" else v for key, v in arguments.items()}
-            )
+            warnings.simplefilter("error", UserWarning)  # albumentations warns of a wrong value, then ignores it
+            warnings.filterwarnings("ignore", message=IGNORED_WARNINGS)
+            transform = transform_class(**arguments)
     except Exception as error:
-        raise _refused(path, where, f"arguments that {name} takes", _one_line(error)) from None
-    own = _plain(built.to_dict()["transform"]) if untaken else {}
-    for key, value in untaken.items():
-        if key not in own or own[key] != _plain(value):
-            raise _refused(path, f"{where}.{key}", f"an argument of {name}", "no such argument")
-    return built
+        raise _policy_error(path, where, f"valid arguments of {name}", one_line(error, 200)) from None
+    defaults = _to_plain(transform.to_dict()["transform"]) if inherited else {}
+    for key, value in inherited.items():
+        if key not in defaults or defaults[key] != _to_plain(value):
+            raise _policy_error(path, f"{where}.{key}", f"an argument of {name}", "no such argument")
+    return transform
 
 
-def _untaken(path: str, where: str, kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Take out of `arguments` what albumentations writes although the class does not take it, only a class above it.
+def _pop_inherited_arguments(path: str, where: str, transform_class: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Remove arguments that `to_dict` writes but the constructor does not accept, such as PadIfNeeded's `padding`.
 
-    Such a one, as PadIfNeeded's `padding`, says nothing and may stay, as long as its value is the object's own.
+    They are arguments of a base class. The caller accepts them only with their default value.
     """
-    taken = set(inspect.signature(kind.__init__).parameters) - {"self"}
-    above = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters} - {"self"}
-    if unknown := sorted(set(arguments) - taken - above, key=str):
-        raise _refused(path, f"{where}.{unknown[0]}", f"an argument of {kind.__name__}", "no such argument")
-    return {key: arguments.pop(key) for key in sorted(set(arguments) - taken)}
+    own = set(inspect.signature(transform_class.__init__).parameters) - {"self"}
+    bases = transform_class.__mro__
+    inherited = {name for base in bases for name in inspect.signature(base.__init__).parameters} - {"self"}
+    if unknown := sorted(set(arguments) - own - inherited, key=str):
+        raise _policy_error(
+            path, f"{where}.{unknown[0]}", f"an argument of {transform_class.__name__}", "no such argument"
+        )
+    return {key: arguments.pop(key) for key in sorted(set(arguments) - own)}
 
 
 def _check_compose(path: str, root: Mapping[str, Any], node: Mapping[str, Any]) -> None:
-    own = ("__version__", "transform") if node is not root else (*node,)
-    more = [str(key) for key in root if key not in own]
+    root_keys = ("__version__", "transform") if node is not root else (*node,)
+    extra = [str(key) for key in root if key not in root_keys]
     for key, value in node.items():
-        if key not in ("__class_fullname__", "__version__", "transforms") and value not in COMPOSE.get(key, ()):
-            more.append(f"transform.{key}")
-    if more:
-        raise _refused(path, more[0], "a policy of images alone, always applied", "more than that")
+        if key not in ("__class_fullname__", "__version__", "transforms") and value not in COMPOSE_DEFAULTS.get(
+            key, ()
+        ):
+            extra.append(f"transform.{key}")
+    if extra:
+        raise _policy_error(path, extra[0], "a policy of images only, always applied", "an extra setting")
 
 
 def _check_group(path: str, where: str, arguments: Mapping[str, Any]) -> None:
     p, n = arguments.get("p", 1), arguments.get("n", 1)
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise _refused(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
+        raise _policy_error(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_NODES:
-        raise _refused(path, f"{where}.n", f"a whole number from 1 to {MAX_NODES}", repr(n)[:60])
+        raise _policy_error(path, f"{where}.n", f"an integer from 1 to {MAX_NODES}", repr(n)[:60])
 
 
 def _check_numbers(path: str, where: str, key: str, value: Any) -> None:
-    """Refuse numbers that ask for more time or memory than images of 32 x 32 can be worth."""
+    """Refuse numbers that cost more time or memory than images of 32 x 32 can need."""
     if isinstance(value, list):
         for item in value:
             _check_numbers(path, where, key, item)
     elif isinstance(value, int | float):
-        largest = (
-            KELVIN_MAX
-            if key == "temperature_limit"
-            else FACTOR_MAX
-            if any(word in key for word in FACTORS)
-            else NUMBER_MAX
-        )
-        if not abs(value) <= largest:  # not a number is refused too
-            raise _refused(path, where, f"a number of at most {largest}", repr(value)[:60])
-        if key == "step_factor" and value < FACTOR_MIN:
-            raise _refused(path, where, f"a number of at least {FACTOR_MIN}", repr(value)[:60])
+        is_factor = any(word in key for word in FACTOR_ARGUMENTS)
+        limit = MAX_KELVIN if key == "temperature_limit" else MAX_FACTOR if is_factor else MAX_NUMBER
+        if not abs(value) <= limit:  # written so that NaN is refused too
+            raise _policy_error(path, where, f"a number of at most {limit}", repr(value)[:60])
+        if key == "step_factor" and value < MIN_STEP_FACTOR:
+            raise _policy_error(path, where, f"a number of at least {MIN_STEP_FACTOR}", repr(value)[:60])
         if key == "fit_output" and value:
-            raise _refused(path, where, "false: images keep their size", "true")
+            raise _policy_error(path, where, "false: images keep their size", "true")
 
 
 def _check_growth(path: str, node: Mapping[str, Any]) -> None:
@@ -276,14 +282,15 @@ def _check_growth(path: str, node: Mapping[str, Any]) -> None:
         for child in node.get("transforms", ()):
             yield from names(child)
 
-    if (count := sum(name in GROWING for name in names(node))) > MAX_GROWING:
-        raise _refused(path, "transform", f"at most {MAX_GROWING} of {', '.join(sorted(GROWING))}", str(count))
+    if (count := sum(name in SIZE_INCREASING for name in names(node))) > MAX_SIZE_INCREASING:
+        expected = f"at most {MAX_SIZE_INCREASING} of {', '.join(sorted(SIZE_INCREASING))}"
+        raise _policy_error(path, "transform", expected, str(count))
 
 
-def _children(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:
+def _child_nodes(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:
     children = node.get("transforms")
     if not isinstance(children, list) or not children:
-        raise _refused(path, f"{where}.transforms", "a list of transforms", repr(children)[:60])
+        raise _policy_error(path, f"{where}.transforms", "a list of transforms", repr(children)[:60])
     return children
 
 
@@ -291,16 +298,14 @@ def _dry_run(path: str, policy: "Compose") -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     try:
         for index in range(8):
-            out = augment(policy, image, 0, 0, index)
-            if out.shape != image.shape or out.dtype != np.float32 or not np.isfinite(out).all():
-                raise ValueError(f"gives {out.dtype} of shape {out.shape}")
+            output = augment_image(policy, image, 0, 0, index)
+            if output.shape != image.shape or output.dtype != np.float32 or not np.isfinite(output).all():
+                raise ValueError(f"{output.dtype} of shape {output.shape}")
     except Exception as error:
-        raise _refused(path, "transform", f"finite {SIZE}x{SIZE}x3 images to come out", _one_line(error)) from None
+        raise _policy_error(
+            path, "transform", f"finite {SIZE}x{SIZE}x3 images as output", one_line(error, 200)
+        ) from None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _refused(path: str, where: str, expected: str, found: str) -> InputError:
-    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint="Mend the file.")
+def _policy_error(path: str, where: str, expected: str, found: str) -> InputError:
+    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint="Fix the file.")

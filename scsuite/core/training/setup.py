@@ -62,7 +62,7 @@ def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: Worl
         policy,
         batch_size=config.batch_size,
         seed=config.seed,
-        batched=backend.batched,
+        batched_policy=backend.batched_policy,
         device=device.device,
         workers=config.workers,
         shard=world.shard,

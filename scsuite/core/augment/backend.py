@@ -1,0 +1,48 @@
+"""Choose what runs a policy: its batched version on the training device, or albumentations in worker processes.
+
+In: the value of `--augment-backend` and a policy. Out: a Backend.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scsuite.core.augment.compiler import NotBatchableError, compile_policy
+from scsuite.core.augment.policy import load_policy
+from scsuite.core.augment.transforms import BatchedPolicy
+from scsuite.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The backend's name (batched or albumentations), the reason for it, and the batched policy if there is one."""
+
+    name: str
+    reason: str
+    batched_policy: BatchedPolicy | None
+
+    def to_dict(self) -> dict[str, str]:
+        """Return name and reason, for environment.json."""
+        return {"name": self.name, "reason": self.reason}
+
+
+def choose_backend(option: str, policy: "Compose") -> Backend:
+    """Resolve `--augment-backend` for a policy. Raises UsageError if `batched` is required but not possible."""
+    if option == "albumentations":
+        return Backend(option, "as requested", None)
+    try:
+        return Backend("batched", "every transform of the policy has a batched version", compile_policy(policy))
+    except NotBatchableError as error:
+        if option == "batched":
+            raise UsageError(
+                "option", "--augment-backend", expected="a policy that has a batched version", found=str(error),
+                hint="Use auto.",
+            ) from None  # fmt: skip
+        return Backend("albumentations", str(error), None)
+
+
+def check_backend(option: str, path: str | None) -> Backend:
+    """Like `choose_backend`, for a policy file or the default policy, before the data's mean and std are known."""
+    return choose_backend(option, load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
