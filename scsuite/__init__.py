@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from scsuite.core.dataset import load_dataset
     from scsuite.core.evaluation.evaluate import evaluate
     from scsuite.core.lr_range.range_test import range_test
-    from scsuite.core.model.checkpoint import load_checkpoint
     from scsuite.core.model.network import build_model
+    from scsuite.core.runs import load_checkpoint
     from scsuite.core.schedule import OneCycle, one_cycle, triangular
     from scsuite.core.training.trainer import Trainer
 
@@ -28,7 +28,7 @@ _MODULES = {
     "evaluate": "core.evaluation.evaluate",
     "figures": "report.figures",
     "grad_cam": "core.cam",
-    "load_checkpoint": "core.model.checkpoint",
+    "load_checkpoint": "core.runs",
     "load_dataset": "core.dataset",
     "one_cycle": "core.schedule",
     "range_test": "core.lr_range.range_test",

@@ -1,9 +1,17 @@
-"""Where a network found its evidence (`maps`), and whether that can be trusted (`trust`)."""
+"""Class activation maps: the evidence of a network (`maps`), its `faithfulness`, and the images to show (`select`)."""
 
-from scsuite.core.cam.faithfulness import Erasure, Pointing, Trust, erasure, pointing, trust
-from scsuite.core.cam.maps import find_layers, grad_cam, laid_over, map_shapes
+from scsuite.core.cam.faithfulness import (
+    DeletionInsertion,
+    Faithfulness,
+    Pointing,
+    deletion_insertion,
+    pointing,
+    score_faithfulness,
+)
+from scsuite.core.cam.maps import cam_layer_shapes, grad_cam, paste_map, resolve_layers
+from scsuite.core.cam.select import check_indices, select_images
 
 __all__ = [
-    "Erasure", "Pointing", "Trust", "erasure", "find_layers", "grad_cam", "laid_over", "map_shapes", "pointing",
-    "trust",
+    "DeletionInsertion", "Faithfulness", "Pointing", "cam_layer_shapes", "check_indices", "deletion_insertion",
+    "grad_cam", "paste_map", "pointing", "resolve_layers", "score_faithfulness", "select_images",
 ]  # fmt: skip

@@ -1,61 +1,60 @@
-"""Grad-CAM and its family: where in an image a network found its evidence for a class.
+"""Grad-CAM and its family: the places in an image that a network uses as evidence for a class.
 
 In: a model, normalised images_NCHW, one class per image. Out: heatmaps_NHW, float32, at the images' size, not negative
-and not scaled: two classes' maps can be compared, and a map of zeros says that there is no positive evidence.
-Shapes: A are the layer's activations, G the gradients of the class score at them, both N C h w.
+and not scaled: the maps of two classes can be compared, and a map of zeros means no positive evidence.
+Shapes: A are the activations of the layer, G the gradients of the class score with respect to them, both N C h w.
 """
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.config import CAM_METHOD
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import UsageError, did_you_mean
+from scsuite.core.model.network import capture_outputs, evaluation_mode
 
-CAM_BATCH = 100  # images; of 250 a CPU does a tenth fewer a second, and needs more memory
-# Added below the fraction bar where the `grad-cam` package adds them, so that its users find their maps again.
+CAM_BATCH = 100  # images; with 250 a CPU is a tenth slower and needs more memory
+# Added to denominators as the `grad-cam` package does, so that the maps are equal to its maps.
 EPS_PLUS_PLUS, EPS_X = 1e-6, 1e-7
 
 
 def _gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channels weighted by their mean gradient. Selvaraju et al., https://arxiv.org/abs/1610.02391, eq. 1, 2."""
+    """Weight channels by their mean gradient. Selvaraju et al., https://arxiv.org/abs/1610.02391, eq. 1, 2."""
     return (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
 
 
 def _gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Pixels weighted so that each with evidence counts. Chattopadhyay et al., https://arxiv.org/abs/1710.11063, eq. 19
+    """Weight pixels so that each with evidence counts. Chattopadhyay et al., https://arxiv.org/abs/1710.11063, eq. 19.
 
-    The score is taken through an exponential, whose higher derivatives are powers of the gradient.
+    The paper applies an exponential to the score, so that its higher derivatives are powers of the gradient.
     """
     squares, cubes = gradients**2, gradients**3
-    below = 2 * squares + activations.sum(dim=(2, 3), keepdim=True) * cubes + EPS_PLUS_PLUS
-    alphas = squares / torch.where(below != 0, below, torch.ones_like(below))
+    denominator = 2 * squares + activations.sum(dim=(2, 3), keepdim=True) * cubes + EPS_PLUS_PLUS
+    alphas = squares / torch.where(denominator != 0, denominator, torch.ones_like(denominator))
     weights = (alphas * gradients.relu()).sum(dim=(2, 3), keepdim=True)
     return (weights * activations).sum(dim=1)
 
 
 def _hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Each pixel by its own gradient. Draelos and Carin, https://arxiv.org/abs/2011.08891."""
+    """Weight each pixel by its own gradient. Draelos and Carin, https://arxiv.org/abs/2011.08891."""
     return (gradients * activations).sum(dim=1)
 
 
 def _layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Each pixel by its own gradient, where that is positive. Jiang et al., https://doi.org/10.1109/TIP.2021.3089943."""
+    """Weight each pixel by its own positive gradient. Jiang et al., https://doi.org/10.1109/TIP.2021.3089943."""
     return (gradients.relu() * activations).sum(dim=1)
 
 
 def _xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channels weighted by gradient, averaged by activation. Fu et al., https://arxiv.org/abs/2008.02312, eq. 7."""
-    total = activations.sum(dim=(2, 3), keepdim=True) + EPS_X
-    share = activations / torch.where(total != 0, total, torch.ones_like(total))
-    return ((share * gradients).sum(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
+    """Weight channels by gradient, averaged by activation. Fu et al., https://arxiv.org/abs/2008.02312, eq. 7."""
+    denominator = activations.sum(dim=(2, 3), keepdim=True) + EPS_X
+    fractions = activations / torch.where(denominator != 0, denominator, torch.ones_like(denominator))
+    return ((fractions * gradients).sum(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
 
 
-_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": _gradcam,
     "gradcam++": _gradcam_plus_plus,
     "hirescam": _hirescam,
@@ -67,140 +66,134 @@ _MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def grad_cam(
     model: nn.Module,
     images_NCHW: Tensor,
-    targets: Sequence[int] | Tensor,
+    classes: Sequence[int] | Tensor,
     *,
     method: str = CAM_METHOD,
     layer: str | None = None,
 ) -> Tensor:
-    """Heatmaps_NHW on the CPU: one per image, for the class that `targets` names for it.
+    """Compute class activation maps: how much each pixel of an image speaks for a class.
 
-    In fp32 whatever the precision of the run. The model's mode, gradients and hooks are as they were afterwards, also
-    after an error. `layer` is a module's name, or several with commas between, whose maps are averaged; left out, the
-    model's own `cam_layer`.
-    Raises UsageError for a method or a layer that does not exist, with the nearest name, or a class out of range.
+    The model computes in the dtype of its weights, whatever the precision of the run was. Its training mode, gradients
+    and hooks are restored, also after an error.
+
+    Args:
+        model: A network from normalised images_NCHW to logits_NK.
+        images_NCHW: Normalised images.
+        classes: One class index per image.
+        method: gradcam, gradcam++, hirescam, layercam or xgradcam.
+        layer: Name of a submodule, or several separated by commas, whose maps are averaged; None: `model.cam_layer`.
+
+    Returns:
+        heatmaps_NHW on the CPU at the images' size, 0 or more; zeros where an image has no positive evidence.
+
+    Raises:
+        UsageError: For an unknown method or layer, a layer whose output has no height and width, or a class that the
+            network does not have.
+
+    Example:
+        >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
+        >>> heatmaps_NHW = grad_cam(model, images_NCHW, model(images_NCHW).argmax(dim=1))
     """
-    if method not in _MAPS:
-        raise _unknown("--method", method, list(_MAPS))
-    layers = find_layers(model, layer)
-    targets_N = torch.as_tensor(targets, dtype=torch.int64).cpu()
-    if targets_N.shape != images_NCHW.shape[:1]:
+    if method not in _METHODS:
+        raise _unknown_name("--method", method, list(_METHODS))
+    layers = resolve_layers(model, layer)
+    classes_N = torch.as_tensor(classes, dtype=torch.int64).cpu()
+    if classes_N.shape != images_NCHW.shape[:1]:
         raise UsageError(
             "option", "--class", expected=f"one class for each of {len(images_NCHW)} images",
-            found=f"classes of shape {tuple(targets_N.shape)}", hint="Name a class for every image.",
+            found=f"classes of shape {tuple(classes_N.shape)}", hint="Give a class for every image.",
         )  # fmt: skip
+    batches = zip(torch.split(images_NCHW, CAM_BATCH), torch.split(classes_N, CAM_BATCH), strict=True)
     maps = []
-    with in_eval_mode(model):
-        for images, chosen in zip(torch.split(images_NCHW, CAM_BATCH), torch.split(targets_N, CAM_BATCH), strict=True):
-            pairs = _activations_and_gradients(model, layers, images, chosen)
-            of_layers = [_upsample(_MAPS[method](*pair).relu(), images.shape[2:]) for pair in pairs]
-            maps.append(_average(torch.stack(of_layers)).cpu())
+    with evaluation_mode(model):
+        for batch_NCHW, batch_classes_N in batches:
+            pairs = _activations_and_gradients(model, layers, batch_NCHW, batch_classes_N)
+            layer_maps = [_upsample(_METHODS[method](*pair).relu(), batch_NCHW.shape[2:]) for pair in pairs]
+            maps.append(_average(torch.stack(layer_maps)).cpu())
     return torch.cat(maps)
 
 
-def find_layers(model: nn.Module, layer: str | None) -> dict[str, nn.Module]:
-    """The modules of these names (commas between), or the model's own choice.
+def resolve_layers(model: nn.Module, layer: str | None) -> list[str]:
+    """Return the names in `layer` (separated by commas), or the model's own `cam_layer` for None.
 
-    Raises UsageError, with the nearest name, where there is none.
+    Raises UsageError, with the most similar name, if the model has no such submodule.
     """
     names = (layer or str(getattr(model, "cam_layer", ""))).split(",")
-    modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
-    if unknown := [name for name in names if name not in modules]:
-        raise _unknown("--layer", unknown[0], list(modules))
-    return {name: modules[name] for name in names}
+    choices = _submodule_names(model)
+    if unknown_names := [name for name in names if name not in choices]:
+        raise _unknown_name("--layer", unknown_names[0], choices)
+    return list(dict.fromkeys(names))
 
 
-def map_shapes(model: nn.Module, images_NCHW: Tensor) -> dict[str, tuple[int, ...]]:
-    """(channels, height, width) of what each layer that Grad-CAM can look at gives for such images, in their order."""
-    modules = {name: module for name, module in model.named_modules() if name}
-    with in_eval_mode(model), torch.no_grad(), _watched(modules) as outputs:
-        model(_on_device_of(model, images_NCHW))
-    return {name: tuple(out.shape[1:]) for name, out in outputs.items() if _is_map(out)}
+def cam_layer_shapes(model: nn.Module, images_NCHW: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return (channels, height, width) of each layer that Grad-CAM can use, for these images, in forward order."""
+    with evaluation_mode(model), torch.no_grad(), capture_outputs(model, _submodule_names(model)) as outputs:
+        model(_move_to(model, images_NCHW))
+    return {name: tuple(output.shape[1:]) for name, output in outputs.items() if _is_feature_map(output)}
 
 
-def laid_over(map_HW: Tensor, height: int, width: int) -> Tensor:
-    """The map of a centre square, as large as the picture that the square was cut from, 0 outside of it."""
+def paste_map(map_HW: Tensor, height: int, width: int) -> Tensor:
+    """Return the map of a center square at the size of the image that the square was cut from; 0 outside the square."""
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    whole_HW = torch.zeros(height, width)
-    whole_HW[top : top + side, left : left + side] = _upsample(map_HW[None], (side, side))[0]
-    return whole_HW
+    full_HW = torch.zeros(height, width)
+    full_HW[top : top + side, left : left + side] = _upsample(map_HW[None], (side, side))[0]
+    return full_HW
 
 
-def _is_map(output: Tensor) -> bool:
-    return output.dim() == 4 and output.shape[2:].numel() > 1  # a single pixel shows no place
+def _submodule_names(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_modules() if name]
+
+
+def _is_feature_map(output: Tensor) -> bool:
+    return output.dim() == 4 and output.shape[2:].numel() > 1  # a single pixel has no position
 
 
 def _average(maps_LNHW: Tensor) -> Tensor:
-    """Of L layers, in each image: a layer's evidence has a scale of its own, so each counts by its shape alone.
+    """Return the mean over L layers of each image's maps, each scaled to a maximum of 1: layers differ in scale.
 
-    What is averaged is brought back to the mean of their maxima: two classes' maps can still be compared.
+    The mean is multiplied by the mean of their maxima, so that the maps of two classes can still be compared.
     """
     if len(maps_LNHW) == 1:
         return maps_LNHW[0]
-    peaks_LN11 = maps_LNHW.amax(dim=(2, 3), keepdim=True)
-    shapes_LNHW = maps_LNHW / torch.where(peaks_LN11 > 0, peaks_LN11, torch.ones_like(peaks_LN11))
-    return shapes_LNHW.mean(dim=0) * peaks_LN11.mean(dim=0)
+    maxima_LN11 = maps_LNHW.amax(dim=(2, 3), keepdim=True)
+    scaled_LNHW = maps_LNHW / torch.where(maxima_LN11 > 0, maxima_LN11, torch.ones_like(maxima_LN11))
+    return scaled_LNHW.mean(dim=0) * maxima_LN11.mean(dim=0)
 
 
 def _upsample(maps_NHW: Tensor, size: Sequence[int]) -> Tensor:
     return functional.interpolate(maps_NHW[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
-def _on_device_of(model: nn.Module, images_NCHW: Tensor) -> Tensor:
+def _move_to(model: nn.Module, images_NCHW: Tensor) -> Tensor:
     parameter = next(model.parameters())
     return images_NCHW.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
 
 
 def _activations_and_gradients(
-    model: nn.Module, layers: dict[str, nn.Module], images_NCHW: Tensor, targets_N: Tensor
+    model: nn.Module, layers: Sequence[str], images_NCHW: Tensor, classes_N: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    with torch.enable_grad(), _watched(layers) as outputs:
-        logits_NK = model(_on_device_of(model, images_NCHW).requires_grad_())
-        if outside := [k for k in targets_N.tolist() if not 0 <= k < logits_NK.shape[1]]:
+    """Return A and G of each layer."""
+    with torch.enable_grad(), capture_outputs(model, layers) as outputs:
+        logits_NK = model(_move_to(model, images_NCHW).requires_grad_())
+        if invalid := [k for k in classes_N.tolist() if not 0 <= k < logits_NK.shape[1]]:
             raise UsageError(
                 "option", "--class", expected=f"a class from 0 to {logits_NK.shape[1] - 1}",
-                found=outside[0], hint="Give a class of the network.",
+                found=invalid[0], hint="Give a class of the network.",
             )  # fmt: skip
-        if flat := [name for name in layers if name not in outputs or not _is_map(outputs[name])]:
+        if unsuitable := [name for name in layers if name not in outputs or not _is_feature_map(outputs[name])]:
             raise UsageError(
-                "option", "--layer", expected="a layer whose output is a map",
-                found=f"{flat[0]}, without height and width", hint="Choose a convolution or a block of them.",
+                "option", "--layer", expected="a layer whose output has height and width",
+                found=f"{unsuitable[0]}, without height and width", hint="Choose a convolution or a block of them.",
             )  # fmt: skip
-        # An image's logits depend on that image alone in eval mode, so the sum's gradient is each image's own.
-        score = logits_NK.gather(1, targets_N[:, None].to(logits_NK.device)).sum()
+        # In eval mode an image's logits depend on that image alone, so the gradient of the sum is each image's own.
+        score = logits_NK.gather(1, classes_N[:, None].to(logits_NK.device)).sum()
         activations = [outputs[name] for name in layers]
         gradients = torch.autograd.grad(score, activations)
     return [(a.detach(), g) for a, g in zip(activations, gradients, strict=True)]
 
 
-@contextmanager
-def _watched(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What each of these modules gave when it was last called, by name, while the block runs."""
-    outputs: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda _module, _args, out, name=name: outputs.__setitem__(name, out))
-        for name, module in layers.items()
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode while the block runs, and in its own after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _unknown(flag: str, name: str, names: Sequence[str]) -> UsageError:
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]}?" if near else "Choose one of these."
+def _unknown_name(flag: str, name: str, names: Iterable[str]) -> UsageError:
+    names = list(names)
+    hint = did_you_mean(name, names, "Choose one of these.")
     return UsageError("option", flag, expected=f"one of {', '.join(names[:40])}", found=repr(name), hint=hint)

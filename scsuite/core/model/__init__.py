@@ -1,4 +1,4 @@
-"""The network: layers, initial weights, averaged weights, layer table and checkpoint files."""
+"""The network: layers, initial weights, averaged weights, layer summary and checkpoint files."""
 
 from scsuite.core.model.network import ResNet3, build_model
 

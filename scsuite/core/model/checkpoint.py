@@ -1,7 +1,8 @@
-"""One safetensors file in, one out: weights alone, or a run's whole state; either rebuilds the network by itself.
+"""Checkpoint files: one safetensors file with the weights, or with the complete state of a run.
 
-In: tensors and metadata (plain values). Out: a file that is complete under its name or not there; a model and its metadata.
-The metadata stand as JSON in the file's metadata, with a sha256 over the whole file, its own digits taken as zeros.
+In: tensors and metadata (plain values), or a path. Out: a file that is complete or absent; a network and its metadata.
+The file alone is enough to rebuild the network. The metadata is JSON in the safetensors header, and holds a sha256 of
+the complete file, computed with zeros in place of the digest itself.
 """
 
 import hashlib
@@ -16,8 +17,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from safetensors.torch import load as deserialize
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from scsuite.core.config import PRECISIONS, TrainConfig, is_finite_number
@@ -25,21 +26,23 @@ from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
 from scsuite.core.model.network import LOGIT_SCALE, ResNet3
 
-FORMAT = 2  # of the metadata; a file of another one is refused
-HEADER_BYTES_MAX = 1 << 20  # ours are near 10 kB; a larger one only costs its reader time
-FILE_BYTES_MAX = 1 << 32
-DIMENSION_MAX = 1 << 32  # a tensor without elements may claim any other dimension: no bytes stand for it
-WIDTH_MAX = 16  # as --width
-MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."  # prefixes of tensors; a state file has two or more
-EMA_PREFIX = "ema."  # prefix of the averaged weights, where a run keeps an average
-NON_NEGATIVE_TENSORS = frozenset({"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"})  # parts of names
-_NO_DIGEST = "0" * 64
-_DIGEST_KEY = b'\\"sha256\\": \\"'  # as it stands in the header: JSON within JSON
+FORMAT = 2  # of the metadata; a file of another format is refused
+MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
+MAX_FILE_BYTES = 1 << 32
+MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
+MAX_WIDTH = 16  # as --width
+MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
+EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
+NON_NEGATIVE_TENSORS = frozenset(
+    {"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"}
+)  # parts of names
+_DIGEST_PLACEHOLDER = "0" * 64
+_DIGEST_KEY = b'\\"sha256\\": \\"'  # as in the header: JSON within JSON
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's content: its tensors by name, and its metadata."""
+    """The content of a file: its tensors by name, and its metadata."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -47,73 +50,80 @@ class Checkpoint:
 
 
 def network_metadata(model: ResNet3) -> dict[str, Any]:
-    """What `load_model` needs to build the network again."""
+    """Return what `load_model` needs to build the network again."""
     return {"num_classes": model.num_classes, "width": model.width, "logit_scale": LOGIT_SCALE}
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Commit tensors and metadata under `path`; raises OutputError where that fails, and the old file stays."""
+    """Write tensors and metadata to `path` atomically. Raises OutputError if that fails; the old file then stays."""
     # One metadata key: safetensors keeps several in no fixed order, and equal states should give equal files.
-    text = json.dumps({"sha256": _NO_DIGEST, "format": FORMAT, **metadata}, sort_keys=False)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = bytearray(bytes_of(plain, metadata={"scsuite": text}))
-    place = data.index(_DIGEST_KEY) + len(_DIGEST_KEY)
-    data[place : place + 64] = hashlib.sha256(data).hexdigest().encode()
+    text = json.dumps({"sha256": _DIGEST_PLACEHOLDER, "format": FORMAT, **metadata}, sort_keys=False)
+    cpu_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = bytearray(serialize(cpu_tensors, metadata={"scsuite": text}))
+    start = data.index(_DIGEST_KEY) + len(_DIGEST_KEY)
+    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     write_atomic(path, data)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """A file's tensors and metadata, after its length, header, checksum and metadata were found right.
+    """Return a file's tensors and metadata after checks of its length, header, checksum and metadata.
 
-    Raises InputError for anything that is not a whole file of ours.
+    Raises InputError for anything that is not a complete checkpoint of scsuite.
     """
-    with open_regular_file(path, "checkpoint") as file:  # one descriptor: a file that is replaced meanwhile is not ours
+    with open_regular_file(path, "checkpoint") as file:  # one descriptor: the file may be replaced while it is read
         try:
             header, data = _read(path, file)
         except OSError as error:
             raise _checkpoint_error(path, "a readable file", error.strerror) from None
     text = header.get("__metadata__", {}).get("scsuite")
     if not isinstance(text, str):
-        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without our metadata")
-    place = data.find(_DIGEST_KEY) + len(_DIGEST_KEY)
-    digest = bytes(data[place : place + 64])
-    data[place : place + 64] = _NO_DIGEST.encode()
+        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
+    start = data.find(_DIGEST_KEY) + len(_DIGEST_KEY)
+    digest = bytes(data[start : start + 64])
+    data[start : start + 64] = _DIGEST_PLACEHOLDER.encode()
     if hashlib.sha256(data).hexdigest().encode() != digest:
-        raise _checkpoint_error(path, "the sha256 that it was written with", "another: the file is damaged or was changed")
+        raise _checkpoint_error(path, "the sha256 in its header", "a different one: the file is damaged or was changed")
     try:
-        metadata, tensors = json.loads(text, object_pairs_hook=_reject_duplicates), tensors_of(bytes(data))
-    except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a type that torch lacks
+        metadata, tensors = json.loads(text, object_pairs_hook=_reject_duplicates), deserialize(bytes(data))
+    except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a dtype that torch lacks
         raise _checkpoint_error(path, "a valid safetensors file", one_line(error)) from None
     _check_metadata(path, metadata)
-    if unknown_tensors := [name for name in tensors if not name.startswith((MODEL_PREFIX, EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX))]:
-        raise _checkpoint_error(path, "tensors of a network and its optimizer", f"{reprlib.repr(unknown_tensors[0])} among them")
+    prefixes = (MODEL_PREFIX, EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX)
+    if unknown_tensors := [name for name in tensors if not name.startswith(prefixes)]:
+        raise _checkpoint_error(
+            path, "tensors of a network and its optimizer", f"a tensor named {reprlib.repr(unknown_tensors[0])}"
+        )
     return Checkpoint(path, tensors, metadata)
 
 
 def _read(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytearray]:
-    """The parsed header, and all bytes: no more is read or parsed than what came before makes likely."""
+    """Return the parsed header and all bytes of the file.
+
+    Sizes are checked before anything is read, so a truncated or oversized file costs little.
+    """
     size = os.fstat(file.fileno()).st_size
     data = bytearray(file.read(8))
-    length = int.from_bytes(data, "little")
+    header_length = int.from_bytes(data, "little")
     if len(data) < 8:
         raise _checkpoint_error(path, "a header", f"{size} bytes: truncated")
-    if not 2 <= length <= HEADER_BYTES_MAX:
-        raise _checkpoint_error(path, f"a safetensors header of at most {HEADER_BYTES_MAX:,} bytes", f"a claim of {length:,}")
-    if 8 + length > size:
-        raise _checkpoint_error(path, f"a header of {length} bytes", f"{size} bytes: truncated")
-    data += file.read(length)
+    if not 2 <= header_length <= MAX_HEADER_BYTES:
+        expected = f"a safetensors header of at most {MAX_HEADER_BYTES:,} bytes"
+        raise _checkpoint_error(path, expected, f"a length of {header_length:,}")
+    if 8 + header_length > size:
+        raise _checkpoint_error(path, f"a header of {header_length} bytes", f"{size} bytes: truncated")
+    data += file.read(header_length)
     try:
         header = json.loads(bytes(data[8:]).decode(), object_pairs_hook=_reject_duplicates)
-        rest = max((_data_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
-        header.get("__metadata__", {}).items()  # a mapping
+        data_length = max((_data_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
+        header.get("__metadata__", {}).items()  # raises unless it is a mapping
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise _checkpoint_error(path, "a safetensors header", one_line(error)) from None
-    if (promised := 8 + length + rest) != size:
-        found = f"{size:,}: truncated" if size < promised else f"{size:,}: something was added"
-        raise _checkpoint_error(path, f"{promised:,} bytes, as its header promises", found)
-    if size > FILE_BYTES_MAX:
-        raise _checkpoint_error(path, f"at most {FILE_BYTES_MAX >> 20:,} MB", f"{size >> 20:,} MB")
-    data += file.read(rest)
+    if (expected_size := 8 + header_length + data_length) != size:
+        found = f"{size:,}: truncated" if size < expected_size else f"{size:,}: bytes were added"
+        raise _checkpoint_error(path, f"{expected_size:,} bytes, as in its header", found)
+    if size > MAX_FILE_BYTES:
+        raise _checkpoint_error(path, f"at most {MAX_FILE_BYTES >> 20:,} MB", f"{size >> 20:,} MB")
+    data += file.read(data_length)
     return header, data
 
 
@@ -125,61 +135,68 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _data_end(entry: dict[str, Any]) -> int:
-    """Where a tensor's data end; safetensors itself checks that they fit its shape, without gap or overlap."""
+    """Return where a tensor's data ends; safetensors checks that the data fits the shape, without gap or overlap."""
     _, end = entry["data_offsets"]
     if type(end) is not int or end < 0:
         raise ValueError(f"the offset {reprlib.repr(end)}")
-    if any(type(count) is not int or not 0 <= count < DIMENSION_MAX for count in entry["shape"]):
+    if any(type(count) is not int or not 0 <= count < MAX_DIMENSION for count in entry["shape"]):
         raise ValueError(f"the shape {reprlib.repr(entry['shape'])}")
     return end
 
 
 def _check_metadata(path: Path, metadata: Any) -> None:
-    """Raises InputError unless the metadata are of our format, and those that every file has are of their kinds."""
+    """Raise InputError unless the metadata has this format, and each value that every file has is valid."""
     if not isinstance(metadata, dict):
         raise _checkpoint_error(path, "metadata by name", type(metadata).__name__)
-    if metadata.get("format") != FORMAT:
-        found = reprlib.repr(metadata.get("format"))
-        raise _checkpoint_error(path, f"format {FORMAT}", f"format {found}, of another version of scsuite")
+    version = metadata.get("format")
+    if type(version) is int and version < FORMAT:
+        raise InputError(
+            "checkpoint", path, expected=f"format {FORMAT}",
+            found=f"format {version}, written by an earlier version of scsuite",
+            hint="Train again, or use that version.",
+        )  # fmt: skip
+    if version != FORMAT:
+        found = f"format {reprlib.repr(version)}, of another version of scsuite"
+        raise _checkpoint_error(path, f"format {FORMAT}", found)
     for problem in _metadata_problems(metadata):
         raise _checkpoint_error(path, "metadata of a network", problem)
     config = TrainConfig.from_saved(metadata["config"], path)
     if "state" in metadata and (config.lr_min is None or config.lr_max is None):
-        raise _checkpoint_error(path, "the rates of a run that has begun", "none")
+        raise _checkpoint_error(path, "the LR bounds of a started run", "none")
 
 
 def _metadata_problems(metadata: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the metadata that every file has."""
+    """Yield what is wrong with the metadata that every file has."""
     names, network = metadata.get("class_names"), metadata.get("network")
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        yield "class_names that are not names"
+        yield "class_names that are not texts"
     elif len(names) < 2 or len(set(names)) < len(names):
-        yield f"{len(names)} names of classes, {len(set(names))} of them different"
+        yield f"{len(names)} class names, {len(set(names))} of them different"
     elif not isinstance(network, dict):
         yield "no network"
     else:
-        classes, width, scale = (network.get(key) for key in ("num_classes", "width", "logit_scale"))
-        if type(classes) is not int or classes != len(names):
-            yield f"a network of {reprlib.repr(classes)} classes, and {len(names)} names"
-        if not is_finite_number(width) or not 0 < width <= WIDTH_MAX:
+        num_classes, width, scale = (network.get(key) for key in ("num_classes", "width", "logit_scale"))
+        if type(num_classes) is not int or num_classes != len(names):
+            yield f"a network of {reprlib.repr(num_classes)} classes, and {len(names)} names"
+        if not is_finite_number(width) or not 0 < width <= MAX_WIDTH:
             yield f"a network of width {reprlib.repr(width)}"
         if not is_finite_number(scale) or scale != LOGIT_SCALE:
-            yield f"a network with logits times {reprlib.repr(scale)}, not {LOGIT_SCALE}"
+            yield f"a network with logit_scale {reprlib.repr(scale)}, not {LOGIT_SCALE}"
     for key in ("mean", "std"):
         values = metadata.get(key)
         if not isinstance(values, list) or len(values) != 3 or not all(map(is_finite_number, values)):
-            yield f"{key} that is not of three channels"
+            yield f"{key} that is not three numbers"
         elif key == "std" and min(values) <= 0:
             yield f"a std of {min(values)}"
     if metadata.get("precision") not in PRECISIONS or not isinstance(metadata.get("config"), dict):
         yield "no configuration or precision"
 
 
-def load_checkpoint(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
-    """The network of a checkpoint file, in eval mode on the CPU, and its metadata; the averaged one of a run with --ema.
+def load_checkpoint_file(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
+    """Return the network of a checkpoint file, in eval mode on the CPU, and its metadata.
 
-    The metadata: class_names, mean and std of the training images, network, config, data, and more; see `Trainer.metadata`.
-    Raises InputError for a file that is not whole, not ours, or of another network.
+    The weights are the averaged ones if the file has them. Raises InputError for a file that is damaged, that scsuite
+    did not write, or that holds another network.
     """
     checkpoint = read_checkpoint(Path(path))
     averaged = any(name.startswith(EMA_PREFIX) for name in checkpoint.tensors)
@@ -187,12 +204,12 @@ def load_checkpoint(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
 
 
 def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
-    """The network with a checkpoint's weights, in eval mode on the CPU: those under the prefix `part`.
+    """Return the network with the checkpoint's tensors under `prefix`, in eval mode on the CPU.
 
-    Raises InputError where they do not fit it.
+    Raises InputError if the tensors do not fit the network.
     """
     network = checkpoint.metadata["network"]
-    with torch.device("meta"):  # costs no memory, whatever width the file claims
+    with torch.device("meta"):  # needs no memory, whatever width the file states
         model = ResNet3(network["num_classes"], float(network["width"]))
     tensors = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)
@@ -201,25 +218,25 @@ def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises InputError unless the tensors have the names, shapes and types expected, and values that can be."""
+    """Raise InputError unless the tensors have the expected names, shapes and dtypes, and only possible values."""
     if differences := _differences(expected, found):
         raise _checkpoint_error(path, what, "; ".join(text[:200] for text in differences[:5]))
     for name, tensor in found.items():
-        if bad := int((~tensor.isfinite()).sum()):
-            raise _checkpoint_error(path, "finite weights", f"{bad} of {tensor.numel()} not finite in {name}")
-        if NON_NEGATIVE_TENSORS.intersection(name.split(".")) and (bad := int((tensor < 0).sum())):
-            raise _checkpoint_error(path, "values of 0 or more", f"{bad} of {tensor.numel()} below 0 in {name}")
+        if num_invalid := int((~tensor.isfinite()).sum()):
+            raise _checkpoint_error(path, "finite weights", f"{num_invalid} of {tensor.numel()} not finite in {name}")
+        if NON_NEGATIVE_TENSORS.intersection(name.split(".")) and (num_invalid := int((tensor < 0).sum())):
+            raise _checkpoint_error(path, "values of 0 or more", f"{num_invalid} of {tensor.numel()} below 0 in {name}")
 
 
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     missing = [f"{name} is missing" for name in expected if name not in found]
     extra = [f"{name} is not part of it" for name in found if name not in expected]
-    other = [
+    different = [
         f"{name} is {found[name].dtype} {tuple(found[name].shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in found and (found[name].shape != tensor.shape or found[name].dtype != tensor.dtype)
     ]
-    return [text.replace("torch.", "") for text in missing + extra + other]
+    return [text.replace("torch.", "") for text in missing + extra + different]
 
 
 def _checkpoint_error(path: Path, expected: str, found: object) -> InputError:

@@ -1,6 +1,6 @@
 """Initial weights that the default recipe sets on top of torch's own.
 
-In: a fresh network, and normalised training images. Out: the same network with some of its filters replaced.
+In: a new network, and normalised training images. Out: the same network with some of its filters replaced.
 """
 
 import torch
@@ -15,28 +15,29 @@ MIN_RELATIVE_VARIANCE = 1e-8
 
 @torch.no_grad()
 def whitening_init(model: ResNet3, images_NCHW: Tensor) -> None:
-    """Let prep's filters begin as the principal components of these images' 3x3 patches, each with both signs.
+    """Initialise prep's filters with +/- the principal components of these images' 3x3 patches, largest first.
 
-    The largest first, all as long as torch's own are on average: batch norm takes no notice of that, but a step does.
-    Components along which the patches do not vary are left out, as two thirds of them where pictures are grey: batch
-    norm would make a signal of their rounding. Filters beyond the components keep their weights; all train on.
-    A network too narrow for all of them keeps all of its weights: the largest alone are blobs of colour without an
-    edge, and learn worse than no component.
-    Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks; there it is not
-    trained, has each component once and divides it by its spread, which batch norm does here.
+    The filters are rescaled to the mean norm of torch's default initialisation: batch norm is scale-invariant, but the
+    effective step size is not. Components with almost no variance are omitted (two thirds of them for gray images),
+    because batch norm would amplify their rounding errors. The other filters keep their weights. All filters are
+    trained. A network with fewer filters than that keeps all of its weights: the first components alone are color
+    blobs without edges, and it then learns worse than without them.
+    Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks. There it is not
+    trained, has each component once, and divides by its standard deviation, which batch norm does here.
     """
     weight = model.prep[0].weight
     assert isinstance(weight, Tensor)
     patches_FP = functional.unfold(images_NCHW, 3).transpose(0, 1).flatten(1).double()
-    variances_C, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
-    components_CF = components_FC.T[variances_C > MIN_RELATIVE_VARIANCE * variances_C[-1]].flip(0)
-    signed = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])
-    if len(signed) <= len(weight):
-        weight[: len(signed)] = signed.to(weight) * weight.flatten(1).norm(dim=1).mean()
+    eigenvalues_C, components_FC = torch.linalg.eigh(torch.cov(patches_FP))  # in columns, the largest last
+    components_CF = components_FC.T[eigenvalues_C > MIN_RELATIVE_VARIANCE * eigenvalues_C[-1]].flip(0)
+    plus_and_minus_filters = torch.stack([components_CF, -components_CF], dim=1).view(-1, *weight.shape[1:])
+    num_filters = len(plus_and_minus_filters)
+    if num_filters <= len(weight):
+        weight[:num_filters] = plus_and_minus_filters.to(weight) * weight.flatten(1).norm(dim=1).mean()
 
 
 def identity_init(model: ResNet3) -> None:
-    """Let the first filters of each layer's own convolution be the identity: what comes in goes on, beside the rest.
+    """Set the first C_in filters of each layer's first convolution to the identity (Dirac) kernel.
 
     Source: the initial weights of https://arxiv.org/abs/2404.00498.
     """

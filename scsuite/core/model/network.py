@@ -1,8 +1,11 @@
-"""The assignment's 3-layer ResNet.
+"""The assignment's 3-layer ResNet, and the two context managers that look into a network without changing it.
 
-In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is applied where probabilities are asked for.
+In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is applied where probabilities are needed.
 With K = 10 classes and width 1 it has 6,573,120 parameters.
 """
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,68 +13,69 @@ from torch.nn import functional
 
 CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
 # With torch's default weights the logits start with a standard deviation near 1.5 and the first steps of a steep cycle
-# diverge; an eighth of that starts the loss within 0.05 of ln K. Source: cifar10-fast's `Mul(0.125)`.
+# diverge. An eighth of that starts the loss within 0.05 of ln K. Source: cifar10-fast's `Mul(0.125)`.
 LOGIT_SCALE = 0.125
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm; in training over even parts of the batch, each of N = `ghost_batch_size` images or more; 0 for no parts.
+    """Batch norm that, in training, normalises nearly equal chunks of a batch separately.
 
-    There are as many parts as whole Ns in the batch, so one of fewer than 2 N images stays whole.
-    The fewer images, the noisier their means and variances, which keeps a network from learning its images by heart.
-    The running ones follow all parts, as fast as those of the whole batch would.
+    A batch of B images has floor(B / ghost_batch_size) chunks. A batch smaller than 2 * ghost_batch_size is not split;
+    0 disables splitting. Fewer images give noisier means and variances, which regularises the network. The running
+    statistics include all chunks, at the momentum that the complete batch would have.
     Source: ghost batch normalization, https://arxiv.org/abs/1705.08741.
     """
 
     ghost_batch_size = 0
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        """As torch's of each part."""
+        """Normalise each chunk with its own mean and variance; in eval mode use the running statistics."""
         num_images = len(features_NCHW)
-        num_parts = num_images // self.ghost_batch_size if self.training and self.ghost_batch_size else 1
-        if num_parts <= 1:
+        num_chunks = num_images // self.ghost_batch_size if self.training and self.ghost_batch_size else 1
+        if num_chunks <= 1:
             return super().forward(features_NCHW)
-        size, rest = divmod(num_images, num_parts)
-        # As tensor_split, whose gradient is slow: a part at a time, in a tensor of zeros of the whole.
-        parts = torch.split(features_NCHW, [size + 1] * rest + [size] * (num_parts - rest))
+        size, remainder = divmod(num_images, num_chunks)
+        # torch.tensor_split gives the same chunks, but its backward pass is slow: one zero-filled batch per chunk.
+        chunks = torch.split(features_NCHW, [size + 1] * remainder + [size] * (num_chunks - remainder))
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
-        momentum = 1 - (1 - self.momentum) ** (1 / num_parts)
-        normed = [
+        momentum = 1 - (1 - self.momentum) ** (1 / num_chunks)
+        normalised = [
             functional.batch_norm(
-                part, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
+                chunk, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
             )
-            for part in parts
+            for chunk in chunks
         ]
-        return torch.cat(normed)
+        return torch.cat(normalised)
 
 
 class ConvNormReLU(nn.Sequential):
-    """Conv3x3 without bias > MaxPool2 where asked for > BatchNorm > ReLU."""
+    """Conv3x3 without bias > MaxPool2 if `pool` > BatchNorm > ReLU."""
 
-    def __init__(self, num_in: int, num_out: int, *, pool: bool = False) -> None:
-        conv = nn.Conv2d(num_in, num_out, kernel_size=3, padding=1, bias=False)
-        middle = [nn.MaxPool2d(2)] if pool else []
-        super().__init__(conv, *middle, GhostBatchNorm2d(num_out), nn.ReLU())
+    def __init__(self, in_channels: int, out_channels: int, *, pool: bool = False) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        pooling = [nn.MaxPool2d(2)] if pool else []
+        super().__init__(conv, *pooling, GhostBatchNorm2d(out_channels), nn.ReLU())
 
 
 class ResidualLayer(nn.Module):
-    """X = Conv > MaxPool2 > BN > ReLU; then X + Res(X), Res being two Conv > BN > ReLU."""
+    """X = Conv > MaxPool2 > BN > ReLU; then X + Res(X), where Res is two Conv > BN > ReLU."""
 
-    def __init__(self, num_in: int, num_out: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.x = ConvNormReLU(num_in, num_out, pool=True)
-        self.res = nn.Sequential(ConvNormReLU(num_out, num_out), ConvNormReLU(num_out, num_out))
+        # The names x and res are in every checkpoint.
+        self.x = ConvNormReLU(in_channels, out_channels, pool=True)
+        self.res = nn.Sequential(ConvNormReLU(out_channels, out_channels), ConvNormReLU(out_channels, out_channels))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """N C H W to N 2C H/2 W/2."""
-        x: Tensor = self.x(images)
-        out: Tensor = x + self.res(x)
+    def forward(self, features_NCHW: Tensor) -> Tensor:
+        """Map N C H W to N 2C H/2 W/2."""
+        stem: Tensor = self.x(features_NCHW)
+        out: Tensor = stem + self.res(stem)
         return out
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask comes from a generator of its own, seeded before each step; the identity at 0 and in eval."""
+    """Dropout whose mask comes from its own generator, seeded before each step; no effect at p = 0 and in eval mode."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -85,19 +89,21 @@ class KeyedDropout(nn.Module):
         self.generator.manual_seed(seed)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Keeps the expected value: what stays is divided by the share that stays."""
+        """Set each feature to zero with probability p, and divide the others by 1 - p to keep the expected value."""
         if not self.training or self.p == 0:
             return features
-        kept = torch.empty_like(features).bernoulli_(1 - self.p, generator=self.generator)
-        return features * kept / (1 - self.p)
+        mask = torch.empty_like(features).bernoulli_(1 - self.p, generator=self.generator)
+        return features * mask / (1 - self.p)
 
 
 class ResNet3(nn.Module):
     """prep > layer1 > layer2 > layer3 > MaxPool4 > fc; see design.md for the layers and their shapes."""
 
-    cam_layer = "layer2"  # what Grad-CAM looks at by default: scores best on `shapes`, see config.CAM_METHOD
+    cam_layer = "layer2"  # the default layer of Grad-CAM: it scores best on `shapes`, see config.CAM_METHOD
 
-    def __init__(self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0, ghost_batch_size: int = 0) -> None:
+    def __init__(
+        self, num_classes: int = 10, width: float = 1.0, dropout: float = 0.0, ghost_batch_size: int = 0
+    ) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
         prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
@@ -113,18 +119,72 @@ class ResNet3(nn.Module):
                 module.ghost_batch_size = ghost_batch_size
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Logits_NK of normalised images."""
+        """Return logits_NK of normalised images."""
         features = self.layer3(self.layer2(self.layer1(self.prep(images_NCHW))))
         logits_NK: Tensor = self.fc(self.dropout(self.pool(features))) * LOGIT_SCALE
         return logits_NK
 
 
 def build_model(
-    num_classes: int = 10, width: float = 1.0, *, dropout: float = 0.0, ghost_batch_size: int = 0, seed: int | None = None
+    num_classes: int = 10,
+    width: float = 1.0,
+    *,
+    dropout: float = 0.0,
+    ghost_batch_size: int = 0,
+    seed: int | None = None,
 ) -> ResNet3:
-    """The network with fresh weights; with `seed`, always the same ones, and torch's own random state is left alone."""
+    """Build the network with torch's initial weights.
+
+    Args:
+        num_classes: Number of classes, K.
+        width: Factor on the channels of each layer; 1 is the assignment's network.
+        dropout: Probability that a feature before the last layer is set to zero in training.
+        ghost_batch_size: Images per chunk of batch norm in training; 0: the complete batch.
+        seed: Makes the weights reproducible and leaves torch's random state as it is; None: use torch's random state.
+
+    Returns:
+        The network in training mode, from normalised images_NCHW to logits_NK.
+
+    Raises:
+        RuntimeError: For a negative number of classes.
+
+    Example:
+        >>> model = build_model(num_classes=10, seed=0)
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        6573120
+    """
     if seed is None:
         return ResNet3(num_classes, width, dropout, ghost_batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators' generators too
         return ResNet3(num_classes, width, dropout, ghost_batch_size)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode inside the block, and restore each module's own mode after it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def capture_outputs(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that receives the last output of each named submodule; the hooks are removed at the end."""
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name in names:
+            handles.append(
+                model.get_submodule(name).register_forward_hook(
+                    lambda _module, _args, output, name=name: outputs.__setitem__(name, output)
+                )
+            )
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
