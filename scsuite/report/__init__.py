@@ -1,1 +1,4 @@
-"""Results as tables (rich) and figures (matplotlib): renders, computes nothing."""
+"""Results as text (`formatting`), terminal tables (`tables`, rich) and figures (`figures`, matplotlib).
+
+In: the result objects of `scsuite.core`. Out: strings, rich tables, matplotlib figures. Nothing is computed here.
+"""

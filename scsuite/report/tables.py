@@ -1,298 +1,285 @@
-"""Results as tables for a terminal, and the plain line an epoch that logs and pipes get.
+"""Results as tables for a terminal, and one plain line per epoch for logs and pipes.
 
-In: plain results, fractions in [0, 1]. Out: rich renderables (or a string), with percent for fractions.
-Names come from outside: each is put in a `Text`, whose brackets are letters and not markup.
-Numbers never break; where the terminal is narrow, words fold.
+In: result objects of core; fractions are in [0, 1]. Out: rich tables (or a string) with percent for fractions.
+Names come from the user's files: each becomes a `Text`, in which brackets are not markup. Numbers never break; on a
+narrow terminal, text folds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scsuite.report import words
+from scsuite.report import formatting
 
-TITLE, HEAD, QUIET, CHOSEN, WARNING = "bold", "dim", "dim", "bold green", "yellow"
+if TYPE_CHECKING:
+    from scsuite.core.lr_range.range_test import RangeTest
+    from scsuite.core.model.summary import LayerSummary
+    from scsuite.core.runs.results import EpochResult, EvaluateResult, StepResult
+    from scsuite.core.training.state import EpochTotals
+
+TITLE, HEADER, DIM, HIGHLIGHT, WARNING = "bold", "dim", "dim", "bold green", "yellow"
 
 
 def key_values(rows: Mapping[str, str], title: str | None = None) -> Table:
-    """Names and values, without lines."""
+    """Return names and values, without lines."""
     table = _table(title, box=None, show_header=False)
-    _words(table, "", style=QUIET)
-    _words(table, "")
+    _text_column(table, "", style=DIM)
+    _text_column(table, "")
     for name, value in rows.items():
-        table.add_row(_text(name), _text(value))
+        table.add_row(_cell(name), _cell(value))
     return table
 
 
-def layers(rows: Sequence[tuple[str, str, str, int]], total: int) -> Table:
-    """The network, a layer a row: name, operations, output shape, parameters."""
+def layers(rows: "Sequence[LayerSummary]") -> Table:
+    """Return the layers of a network: operations, output shape, parameters."""
     table = _table(None, show_footer=True)
-    _words(table, "layer", footer="total")
-    _words(table, "operations", style=QUIET)
-    _words(table, "output")
-    _numbers(table, "parameters", footer=words.count(total))
-    for name, operations, shape, parameters in rows:
-        table.add_row(_text(name), _text(operations), _text(shape), words.count(parameters))
+    _text_column(table, "layer", footer="total")
+    _text_column(table, "operations", style=DIM)
+    _text_column(table, "output")
+    _number_column(table, "parameters", footer=formatting.count(sum(row.num_parameters for row in rows)))
+    for row in rows:
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(_cell(row.name), _cell(row.operations), shape, formatting.count(row.num_parameters))
     return table
 
 
-def epoch_line(
-    *,
-    epoch: int,
-    epochs: int,
-    lr: float,
-    momentum: float,
-    train_loss: float,
-    train_accuracy: float,
-    test_loss: float | None,
-    test_accuracy: float | None,
-    images_per_second: float,
-    seconds: float,
-    held_out: str,
-) -> str:
-    """One epoch on one line, in columns that stay where they are from line to line; `-` where nothing was measured."""
-    digits = len(str(epochs))
+def epoch_line(result: "EpochResult", epochs: int, eval_split: str) -> str:
+    """Return one epoch on one line, in fixed columns, with `-` for what was not measured."""
+    loss, accuracy = result.eval_loss(eval_split), result.eval_accuracy(eval_split)
     return "  ".join(
         (
-            f"epoch {epoch:>{digits}}/{epochs}",
-            f"lr {lr:<8.3g}",
-            f"momentum {momentum:.3f}",
-            f"train loss {words.number(train_loss):>7} accuracy {words.percent(train_accuracy):>8}",
-            f"{held_out} loss {words.number(test_loss):>7} accuracy {words.percent(test_accuracy):>8}",
-            f"{words.count(images_per_second):>7} images/s",
-            f"{words.number(seconds, 1):>6} s",
+            f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}",
+            f"lr {result.lr:<8.3g}",
+            f"momentum {result.momentum:.3f}",
+            f"train loss {formatting.number(result.train_loss):>7}"
+            f" accuracy {formatting.percent(result.train_accuracy):>8}",
+            f"{eval_split} loss {formatting.number(loss):>7} accuracy {formatting.percent(accuracy):>8}",
+            f"{formatting.count(result.images_per_second):>7} images/s",
+            f"{formatting.number(result.seconds, 1):>6} s",
         )
     )
 
 
-def epochs(rows: Sequence[Mapping[str, Any]], held_out: str) -> Table:
-    """The epochs so far, a row each: the columns of metrics.csv; `held_out` is test or val."""
+def epochs(results: "Sequence[EpochResult]", eval_split: str) -> Table:
+    """Return one row per epoch: the columns of metrics.csv, with those of `eval_split` (test or val)."""
     table = _table(None)
-    for head in ("epoch", "rate", "loss", "accuracy", f"{held_out} loss", f"{held_out} accuracy", "images/s", "s"):
-        _numbers(table, head)
-    for row in rows:
+    for head in ("epoch", "LR", "loss", "accuracy", f"{eval_split} loss", f"{eval_split} accuracy", "images/s", "s"):
+        _number_column(table, head)
+    for result in results:
         table.add_row(
-            str(row["epoch"]),
-            words.rate(row["lr"]),
-            words.number(row["train_loss"], 3),
-            words.percent(row["train_accuracy"]),
-            words.number(row[f"{held_out}_loss"], 3),
-            words.percent(row[f"{held_out}_accuracy"]),
-            words.count(row["images_per_second"]),
-            words.number(row["seconds"], 1),
+            str(result.epoch),
+            formatting.learning_rate(result.lr),
+            formatting.number(result.train_loss, 3),
+            formatting.percent(result.train_accuracy),
+            formatting.number(result.eval_loss(eval_split), 3),
+            formatting.percent(result.eval_accuracy(eval_split)),
+            formatting.count(result.images_per_second),
+            formatting.number(result.seconds, 1),
         )
     return table
 
 
 def progress(
-    *,
-    epoch: int,
-    epochs: int,
-    step: int,
-    steps: int,
-    lr: float,
-    momentum: float,
-    loss: float,
-    accuracy: float,
-    images_per_second: float,
-    left: str,
+    step: "StepResult", totals: "EpochTotals", *, num_steps: int, steps_per_epoch: int, time_left: str
 ) -> Table:
-    """Where a training stands, one row to be redrawn in place; loss and accuracy are those of the epoch so far."""
-    table = _table(None)
+    """Return the position of a training as one row, to be redrawn in place; `totals` are those of the current epoch."""
     cells = {
-        "epoch": f"{epoch}/{epochs}",
-        "step": f"{words.count(step)}/{words.count(steps)}",
-        "rate": words.rate(lr),
-        "momentum": f"{momentum:.3f}",
-        "loss": words.number(loss, 3),
-        "accuracy": words.percent(accuracy, 1),
-        "images/s": words.count(images_per_second),
-        "left": left,
+        "epoch": f"{step.step // steps_per_epoch + 1}/{num_steps // steps_per_epoch}",
+        "step": f"{formatting.count(step.step + 1)}/{formatting.count(num_steps)}",
+        "LR": formatting.learning_rate(step.lr),
+        "momentum": f"{step.momentum:.3f}",
+        "loss": formatting.number(totals.loss / totals.num_images, 3),
+        "accuracy": formatting.percent(totals.num_correct / totals.num_images, 1),
+        "images/s": formatting.count(step.num_images / step.seconds),
+        "time left": time_left,
     }
+    table = _table(None)
     for head in cells:
-        _numbers(table, head)
+        _number_column(table, head)
     table.add_row(*cells.values())
     return table
 
 
-def range_test(
-    *, suggestions: Mapping[str, float], lr_min: float, lr_max: float, reason: str, warnings: Sequence[str]
-) -> RenderableType:
-    """What each rule suggests, the pair that was chosen, why, and what speaks against it."""
+def range_test(test: "RangeTest") -> RenderableType:
+    """Return the suggestion of each rule, the LR bounds, the reason for them, and the warnings."""
     table = _table("Learning-rate range test")
-    _words(table, "rule")
-    _numbers(table, "learning rate")
-    for name, lr in suggestions.items():
-        table.add_row(_text(name), words.rate(lr))
-    if suggestions:
+    _text_column(table, "rule")
+    _number_column(table, "learning rate")
+    for name, lr in test.suggestions.items():
+        table.add_row(_cell(formatting.rule_label(name)), formatting.learning_rate(lr))
+    if test.suggestions:
         table.add_section()
-    for name, lr in {"LRMIN": lr_min, "LRMAX": lr_max}.items():
-        table.add_row(name, words.rate(lr), style=CHOSEN)
-    notes = [_text(reason, QUIET)] if reason else []
-    if len(suggestions) > 1:
-        apart = max(suggestions.values()) / min(suggestions.values())
-        notes.append(_text(f"The rules lie apart by a factor of {apart:,.1f}.", QUIET))
-    notes += [_text(f"warning: {warning}", WARNING) for warning in warnings]
+    for name, lr in {"LRMIN": test.lr_min, "LRMAX": test.lr_max}.items():
+        table.add_row(name, formatting.learning_rate(lr), style=HIGHLIGHT)
+    notes = [_cell(test.reason, DIM)] if test.reason else []
+    if len(test.suggestions) > 1:
+        factor = max(test.suggestions.values()) / min(test.suggestions.values())
+        notes.append(_cell(f"The five rules differ by a factor of {factor:,.1f}.", DIM))
+    notes += [_cell(f"warning: {warning}", WARNING) for warning in test.warnings]
     return Group(table, "", *notes)
 
 
-def stacked(*parts: Table) -> RenderableType:
-    """Tables one below the other, an empty line between two."""
-    return Group(*(piece for part in parts for piece in (part, "")))
+def stack(*tables: Table) -> RenderableType:
+    """Return tables one below the other, with an empty line after each."""
+    return Group(*(part for table in tables for part in (table, "")))
 
 
-def evaluation(name: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The figures of one evaluation, a column for each way it was done: plain, and with test-time augmentation."""
-    table = _table(name, show_header=len(columns) > 1)
-    _words(table, "", style=QUIET)
+def evaluation(result: "EvaluateResult") -> Table:
+    """Return the overall metrics, with a second column for test-time augmentation where it was used."""
+    columns: dict[str, Mapping[str, Any]] = {"plain": vars(result)}
+    if result.tta is not None:
+        columns[result.tta["views"]] = {**result.tta, "num_images": result.num_images}
+    table = _table(result.data, show_header=len(columns) > 1)
+    _text_column(table, "", style=DIM)
     for head in columns:
-        _numbers(table, head)
-    for key, write in _FIGURES.items():
-        table.add_row(key, *(write(figures) for figures in columns.values()))
+        _number_column(table, head)
+    for name, write in _METRICS.items():
+        table.add_row(name, *(write(metrics) for metrics in columns.values()))
     return table
 
 
-def _interval(figures: Mapping[str, Any]) -> str:
-    low, high = figures["accuracy_ci95"]
-    return f"{_share(low)} to {words.percent(high)}"
+def _interval(metrics: Mapping[str, Any]) -> str:
+    low, high = metrics["accuracy_ci95"]
+    return f"{_percent_value(low)} to {formatting.percent(high)}"
 
 
-_FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "images": lambda figures: words.count(figures["num_images"]),
-    "accuracy": lambda figures: words.percent(figures["accuracy"]),
+_METRICS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "images": lambda metrics: formatting.count(metrics["num_images"]),
+    "accuracy": lambda metrics: formatting.percent(metrics["accuracy"]),
     "95 % interval": _interval,
-    "top-5 accuracy": lambda figures: words.percent(figures["top5_accuracy"]),
-    "loss": lambda figures: words.number(figures["loss"]),
-    "calibration error": lambda figures: words.percent(figures["ece"]),
+    "top-5 accuracy": lambda metrics: formatting.percent(metrics["top5_accuracy"]),
+    "loss": lambda metrics: formatting.number(metrics["loss"]),
+    "calibration error": lambda metrics: formatting.percent(metrics["ece"]),
 }
 
 
 def per_class(rows: Sequence[Mapping[str, Any]], macro: Mapping[str, float]) -> Table:
-    """Precision, recall and F1 of each class (`name, precision, recall, f1, support`) and their means, in percent.
+    """Return precision, recall and F1 of each class and their means in percent: `per_class` and `macro` of a result.
 
     A class without images has none of them.
     """
     table = _table("Classes (%); recall is a class's accuracy", show_footer=True)
-    _words(table, "class", footer="macro average")
+    _text_column(table, "class", footer="macro average")
     for head, key in {"prec.": "precision", "recall": "recall", "F1": "f1"}.items():
-        _numbers(table, head, footer=_share(macro[key]))
-    _numbers(table, "images", footer=words.count(sum(row["support"] for row in rows)))
+        _number_column(table, head, footer=_percent_value(macro[key]))
+    _number_column(table, "images", footer=formatting.count(sum(row["support"] for row in rows)))
     for row in rows:
-        shares = (_share(row[key] if row["support"] else None) for key in ("precision", "recall", "f1"))
-        table.add_row(_text(row["name"]), *shares, words.count(row["support"]))
+        values = (_percent_value(row[key] if row["support"] else None) for key in ("precision", "recall", "f1"))
+        table.add_row(_cell(row["name"]), *values, formatting.count(row["support"]))
     return table
 
 
-def confused(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    """The most confused pairs: what an image was, what the network said, how often, and in which share of the class."""
+def confused_pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the most confused pairs of classes: how often, and in which fraction of the actual class."""
     table = _table("Most confused")
-    _words(table, "actual")
-    _words(table, "predicted")
-    _numbers(table, "images")
-    _numbers(table, "% of actual")
+    _text_column(table, "actual")
+    _text_column(table, "predicted")
+    _number_column(table, "images")
+    _number_column(table, "% of actual")
     for pair in pairs:
-        numbers = words.count(pair["images"]), _share(pair["share"], 1)
-        table.add_row(_text(pair["actual"]), _text(pair["predicted"]), *numbers)
+        numbers = formatting.count(pair["count"]), _percent_value(pair["fraction"], 1)
+        table.add_row(_cell(pair["actual"]), _cell(pair["predicted"]), *numbers)
     return table
 
 
 def mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Misclassified images: `file, actual, predicted, p_actual, p_predicted`."""
-    table = _table("Most confident mistakes")
-    _words(table, "file")
-    _words(table, "actual, %")
-    _words(table, "predicted, %")
-    for row in rows:
-        table.add_row(_text(row["file"]), _likely(row, "actual"), _likely(row, "predicted"))
-    return table
+    """Return misclassified images: `file, actual, predicted, p_actual, p_predicted`."""
+    return _predictions("Most confident mistakes", "file", rows)
 
 
-def cams(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Grad-CAM's images: `index, actual, predicted, p_actual, p_predicted`.
+def gradcam_images(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the images of Grad-CAM: `index, actual, predicted, p_actual, p_predicted`.
 
-    A user's own picture has no actual class. Each class stands with its probability, so that 40 columns are enough.
+    A user's own image has no actual class.
     """
-    table = _table("Images")
-    _words(table, "image")
-    _words(table, "actual, %")
-    _words(table, "predicted, %")
-    for row in rows:
-        table.add_row(_text(row["index"]), _likely(row, "actual"), _likely(row, "predicted"))
-    return table
+    return _predictions("Images", "index", rows)
 
 
 def cam_layers(shapes: Mapping[str, Sequence[int]], default: str) -> Table:
-    """The layers that Grad-CAM can look at, with the shape of what each gives."""
+    """Return the layers that Grad-CAM can use, with their output shapes; the default layer is highlighted."""
     table = _table("Layers")
-    _words(table, "layer")
-    _numbers(table, "channels")
-    _numbers(table, "map")
+    _text_column(table, "layer")
+    _number_column(table, "channels")
+    _number_column(table, "map")
     for name, (channels, height, width) in shapes.items():
-        table.add_row(
-            _text(name), words.count(channels), f"{height} x {width}", style=CHOSEN if name == default else ""
-        )
+        style = HIGHLIGHT if name == default else ""
+        table.add_row(_cell(name), formatting.count(channels), f"{height} x {width}", style=style)
     return table
 
 
-def trust(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Whether maps can be trusted: for each class (predicted, actual, ...) the scores of `core.cam.Trust`."""
-    table = _table("Can the maps be trusted? (%)")
-    _words(table, "score")
+def faithfulness(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the scores of `core.cam.Faithfulness` for the maps of each class: predicted, actual, or a class name."""
+    table = _table("CAM faithfulness (%)")
+    _text_column(table, "score")
     for head in ("map", "random", "centre"):
-        _numbers(table, head)
+        _number_column(table, head)
     rows = {
-        "deletion": "deletion, best low", "insertion": "insertion, best high",
-        "pointing": "pointing game", "inside": "evidence on object",
-    }  # fmt: skip
-    for name, of_class in scores.items():
+        "deletion": "deletion (lower is better)",
+        "insertion": "insertion (higher is better)",
+        "pointing": "pointing game",
+        "energy_on_object": "energy on object",
+    }
+    for name, class_scores in scores.items():
         table.add_section()
-        table.add_row(_text(name, TITLE))
-        for key, said in rows.items():
-            if of_class[key] is not None:
-                centre = of_class.get(f"{key}_centre")
-                known = [_share(share, 1) for share in (of_class[key], of_class[f"{key}_random"])]
-                table.add_row(said, *known, "" if centre is None else _share(centre, 1))
-        table.add_row("empty maps", f"{of_class['num_empty']} of {of_class['num_images']}")
+        table.add_row(_cell(name, TITLE))
+        for key, label in rows.items():
+            if class_scores[key] is not None:
+                center = class_scores.get(f"{key}_centre")
+                values = [_percent_value(value, 1) for value in (class_scores[key], class_scores[f"{key}_random"])]
+                table.add_row(label, *values, "" if center is None else _percent_value(center, 1))
+        table.add_row("maps without evidence", f"{class_scores['num_no_evidence']} of {class_scores['num_images']}")
     return table
 
 
-def _likely(row: Mapping[str, Any], key: str) -> Text:
-    name, share = row.get(key), row.get(f"p_{key}")
-    said = words.NOTHING if name is None else str(name)
-    return _text(said if share is None else f"{said} {_share(share, 1)}")
+def _predictions(title: str, key: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one image per row. A class and its probability share a column, so that 40 columns are enough."""
+    table = _table(title)
+    _text_column(table, "image" if key == "index" else key)
+    _text_column(table, "actual, %")
+    _text_column(table, "predicted, %")
+    for row in rows:
+        classes = (_class_and_probability(row, which) for which in ("actual", "predicted"))
+        table.add_row(_cell(row[key]), *classes)
+    return table
 
 
-def _share(fraction: float | None, decimals: int = 2) -> str:
-    """Percent for a column whose head says so."""
-    return words.percent(fraction, decimals).removesuffix(" %")
+def _class_and_probability(row: Mapping[str, Any], which: str) -> Text:
+    name, probability = row[which], row[f"p_{which}"]
+    text = formatting.MISSING if name is None else str(name)
+    return _cell(text if probability is None else f"{text} {_percent_value(probability, 1)}")
 
 
-def _table(title: str | None, *, box: box.Box | None = box.SIMPLE_HEAD, **facts: Any) -> Table:
+def _percent_value(fraction: float | None, decimals: int = 2) -> str:
+    """Write a fraction for a column whose head has the percent sign."""
+    return formatting.percent(fraction, decimals).removesuffix(" %")
+
+
+def _table(title: str | None, *, box: box.Box | None = box.SIMPLE_HEAD, **kwargs: Any) -> Table:
     return Table(
-        title=None if title is None else _text(title, TITLE),
+        title=None if title is None else _cell(title, TITLE),
         title_justify="left",
         box=box,
-        header_style=HEAD,
-        padding=(0, 1 if box else 2, 0, 0),  # two columns between two cells: a box brings one of its own
+        header_style=HEADER,
+        padding=(0, 1 if box else 2, 0, 0),  # two spaces between cells, of which a box adds one
         pad_edge=False,
         show_edge=False,
-        **facts,
+        **kwargs,
     )
 
 
-def _words(table: Table, head: str, **facts: Any) -> None:
-    """A column whose cells fold where the terminal is narrow."""
-    table.add_column(head, overflow="fold", **facts)
+def _text_column(table: Table, head: str, **kwargs: Any) -> None:
+    """Add a column whose cells fold on a narrow terminal."""
+    table.add_column(head, overflow="fold", **kwargs)
 
 
-def _numbers(table: Table, head: str, **facts: Any) -> None:
-    """A column whose cells stay whole."""
-    table.add_column(head, justify="right", no_wrap=True, **facts)
+def _number_column(table: Table, head: str, **kwargs: Any) -> None:
+    """Add a column whose cells never break."""
+    table.add_column(head, justify="right", no_wrap=True, **kwargs)
 
 
-def _text(value: object, style: str = "") -> Text:
-    return Text(words.clean(value), style=style, overflow="fold")
+def _cell(value: object, style: str = "") -> Text:
+    return Text(formatting.escape(value), style=style, overflow="fold")

@@ -17,8 +17,8 @@ ROW = 3.6  # inches
 
 def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, NDArray[np.float64]]) -> None:
     """The figure, as a PNG."""
-    with style.sheet(path, height=0.5 + ROW * len(found)) as figure:
-        style.title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
+    with style.new_figure(height=0.5 + ROW * len(found)) as figure:
+        style.set_title(figure, "Held-out accuracy over LRMAX, and what each rule's rate costs")
         grid = figure.add_gridspec(2 * len(found), 2, height_ratios=[2.2, 1.2] * len(found))
         for index, (name, rows) in enumerate(found.items()):
             shown = [rows[0], *(row for row in rows if row.rule in (*RIVALS, USUAL_ALONE))]
@@ -33,6 +33,7 @@ def draw(path: Path, found: Mapping[str, Sequence[Regret]], grids: Mapping[str, 
             if index == len(found) - 1:
                 strip.set_xlabel("LRMAX")
                 regrets.set_xlabel("regret (points of accuracy)")
+    style.save_figure(figure, path)
 
 
 def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret) -> None:
@@ -55,7 +56,7 @@ def _accuracy(axes: Any, name: str, grid_SR: NDArray[np.float64], found: Regret)
 
 def _rates(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule == FOUND else style.INK
+        color = style.VERMILION if row.rule == FOUND else style.TEXT
         axes.plot(row.rates_S, [place] * len(row.rates_S), "d", color=color, markersize=3.5)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -63,7 +64,7 @@ def _rates(axes: Any, shown: Sequence[Regret]) -> None:
 
 def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
     for place, row in enumerate(shown):
-        color = style.VERMILION if row.rule == FOUND else style.INK
+        color = style.VERMILION if row.rule == FOUND else style.TEXT
         value = 100 * row.regret
         low, high = (value, value) if row.interval is None else (100 * end for end in row.interval)
         if value <= REGRET_MAX:
@@ -74,7 +75,7 @@ def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
             label, (min(high, REGRET_MAX), place), xytext=(6, 0), textcoords="offset points", va="center",
             color=color, fontsize=style.SMALL,
         )  # fmt: skip
-    axes.axvline(0, color=style.MUTED, linewidth=0.8)
+    axes.axvline(0, color=style.TEXT_MUTED, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [row.rule for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     lows = [100 * (row.interval[0] if row.interval else row.regret) - 0.5 for row in shown]
@@ -84,4 +85,4 @@ def _regrets(axes: Any, shown: Sequence[Regret]) -> None:
 def _log_axis(axes: Any, rates: Sequence[float]) -> None:
     low, high = min(rates) / 1.3, max(rates) * 1.3
     axes.set_xlim(low, high)
-    style.log_ticks(axes, low, high)
+    style.use_log_ticks(axes, low, high)

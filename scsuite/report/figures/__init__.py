@@ -1,20 +1,18 @@
-"""The suite's figures: each function draws one, writes it where its path says (PNG, SVG or PDF), and returns nothing.
+"""The figures: each function takes a result of core and returns a matplotlib Figure; `save_figure` writes one.
 
-In: plain results. Out: a file. No pyplot and no window: these work without a display and leave matplotlib as it was.
+In: result objects. Out: figures. pyplot is never used, so these work without a display and leave matplotlib's global
+state as it was.
 """
 
-from scsuite.report.figures.curves import lr_range, schedule, training
-from scsuite.report.figures.galleries import gradcam, image_grid, misclassified
-from scsuite.report.figures.matrices import classes, confusion, reliability
+from scsuite.report.figures.evaluation import class_accuracy, confusion, reliability
+from scsuite.report.figures.gradcam import CamFigureData, gradcam, overlay
+from scsuite.report.figures.image_grid import image_grid, misclassified
+from scsuite.report.figures.lr_range import lr_range
+from scsuite.report.figures.schedule import schedule
+from scsuite.report.figures.style import save_figure
+from scsuite.report.figures.training import training
 
 __all__ = [
-    "classes",
-    "confusion",
-    "gradcam",
-    "image_grid",
-    "lr_range",
-    "misclassified",
-    "reliability",
-    "schedule",
-    "training",
-]
+    "CamFigureData", "class_accuracy", "confusion", "gradcam", "image_grid", "lr_range", "misclassified", "overlay",
+    "reliability", "save_figure", "schedule", "training",
+]  # fmt: skip

@@ -1,51 +1,55 @@
-"""The one look of all figures, and the one way that they reach the disk.
+"""The style of all figures, and how they are written to disk.
 
-In: a path and a size. Out: an empty figure in the suite's style, written when its `with` block ends.
+In: a size in inches or pixels. Out: an empty matplotlib Figure in the style of the suite; `save_figure` writes it.
 """
 
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from numpy.typing import NDArray
 
 from scsuite.core.errors import UsageError
-from scsuite.core.files import commit, make_parent
-from scsuite.report import words
+from scsuite.core.files import make_parent, write_atomic
+from scsuite.report import formatting
+
+Floats = NDArray[np.float64]
 
 DPI = 150  # pixels per inch of a PNG
 WIDTH = 9.0  # inches: 1350 pixels, so 10 points are 14 pixels where a README shows the figure 900 pixels wide
 
-# Hues of Okabe and Ito that colour-blind readers tell apart and that differ in print, https://jfly.uni-koeln.de/color/
+# Colors of Okabe and Ito: distinguishable for color-blind readers and in print, https://jfly.uni-koeln.de/color/
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-INK, MUTED, FAINT, PAPER = "#222222", "#666666", "#E4E4E4", "#FFFFFF"
-MATRIX = "cividis"  # even in lightness, the same for most colour-blind eyes
+TEXT, TEXT_MUTED, GRID, BACKGROUND = "#222222", "#666666", "#E4E4E4", "#FFFFFF"
+HEATMAP_CMAP = "cividis"  # uniform in lightness, and nearly the same for color-blind readers
 
 LARGE, NORMAL, SMALL = 12.0, 10.0, 8.5  # points
 
-FORMATS = (".png", ".svg", ".pdf")
+SUFFIXES = (".png", ".svg", ".pdf")
 
-# Letters that DejaVu Sans lacks come from those of these that are installed.
-_FALLBACKS = (
+# Fonts for the characters that DejaVu Sans lacks; those that are installed are used.
+_FALLBACK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic"),
     *("Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari"),
 )
 
-_LOOK: dict[str, Any] = {
+_RC: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#999999",
     "axes.grid": True,
-    "axes.labelcolor": INK,
+    "axes.labelcolor": TEXT,
     "axes.labelsize": NORMAL,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
@@ -55,119 +59,131 @@ _LOOK: dict[str, Any] = {
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.1,
     "figure.dpi": DPI,
-    "figure.facecolor": PAPER,
+    "figure.facecolor": BACKGROUND,
     "figure.titlesize": LARGE,
     "font.size": NORMAL,
-    "grid.color": FAINT,
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "image.composite_image": False,  # one by one, so that a vector file keeps each picture's own pixels
+    "image.composite_image": False,  # a vector file keeps the pixels of each image
     "legend.fontsize": SMALL,
     "legend.frameon": False,
     "legend.handlelength": 1.4,
     "lines.linewidth": 1.8,
     "savefig.dpi": "figure",
-    "svg.hashsalt": "scsuite",  # the same figure is the same file
-    "text.color": INK,
-    "text.parse_math": False,  # names come from outside: $x$ is a name, not a formula
+    "svg.hashsalt": "scsuite",  # equal figures give equal files
+    "text.color": TEXT,
+    "text.parse_math": False,  # a class may be called $x$
     "xtick.color": "#999999",
-    "xtick.labelcolor": MUTED,
+    "xtick.labelcolor": TEXT_MUTED,
     "xtick.labelsize": SMALL,
     "ytick.color": "#999999",
-    "ytick.labelcolor": MUTED,
+    "ytick.labelcolor": TEXT_MUTED,
     "ytick.labelsize": SMALL,
 }
 
-# These say where figures go, not how they look; matplotlib does not give a changed backend back.
-_NOT_LOOKS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"}
+# Settings that are not about style; matplotlib does not restore a changed backend.
+_KEPT_RC = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"}
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """The suite's look while the block runs; matplotlib's own settings come back after it.
+def figure_style() -> Iterator[None]:
+    """Apply the style of the suite inside the block, and restore matplotlib's settings after it.
 
-    A user's matplotlibrc is set aside meanwhile: with `text.usetex`, say, a class name would be a program.
+    A user's matplotlibrc is not used: with `text.usetex`, for example, a class name would be run as TeX.
     """
-    plain = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in _NOT_LOOKS}
-    family = ["DejaVu Sans", *(name for name in _FALLBACKS if name in font_manager.get_font_names())]
-    settings: Any = {**plain, **_LOOK, "font.family": family}  # matplotlib's stubs want every key spelt out
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in _KEPT_RC}
+    family = ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in font_manager.get_font_names())]
+    settings: Any = {**defaults, **_RC, "font.family": family}  # the type stubs of matplotlib want literal keys
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # Where no installed font has a letter, a box stands for it; that is no news for someone who is training.
+        # A character without a font is drawn as a box; a warning would not help the user.
         warnings.filterwarnings("ignore", message="(?s)Glyph .* missing from")
         yield
 
 
 @contextmanager
-def sheet(
-    path: Path, *, width: float = WIDTH, height: float, layout: Literal["constrained"] | None = "constrained"
+def new_figure(
+    *, width: float = WIDTH, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Iterator[Figure]:
-    """An empty figure of `width` x `height` inches, written to `path` when the block ends without an error."""
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(
-            "figure",
-            path,
-            expected=f"a name ending in {', '.join(FORMATS)}",
-            found=path.suffix or "no ending",
-            hint="Give it one of these endings.",
-        )
-    with look():
+    """Give an empty figure of `width` x `height` inches, to be drawn inside the block."""
+    with figure_style():
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
-        write(figure, path)
-
-
-def write(figure: Figure, path: Path) -> None:
-    """Render first and write after: a figure that cannot be drawn, or not be written, leaves no half a file."""
-    kind = path.suffix.lower()[1:]
-    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    rendered = io.BytesIO()
-    figure.savefig(rendered, format=kind, metadata=undated.get(kind, {}))
-    make_parent(path)
-    commit(path, rendered.getvalue())
+        for axes in figure.findobj(Axes):
+            # matplotlib makes ticks when it draws, by then in the style of the user; all copy the first one.
+            axes.xaxis.get_major_ticks(1)
+            axes.yaxis.get_major_ticks(1)
 
 
 @contextmanager
-def canvas(path: Path, *, width: int, height: int) -> Iterator[Axes]:
-    """A blank page measured in the PNG's pixels, y downwards: pictures on whole pixels stay sharp."""
-    # Half a thousandth of a pixel more, since the size is cut to whole pixels after it went through inches.
+def pixel_figure(*, width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
+    """Give a blank page measured in pixels of the PNG, y downwards: images on whole pixels stay sharp."""
+    # Half a thousandth of a pixel is added, since matplotlib truncates inches to whole pixels.
     inches = [(pixels + 0.0005) / DPI for pixels in (width, height)]
-    with sheet(path, width=inches[0], height=inches[1], layout=None) as figure:
+    with new_figure(width=inches[0], height=inches[1], layout=None) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_autoscale_on(False)
         axes.axis("off")
-        yield axes
+        yield figure, axes
 
 
-def pixels_of(points: float) -> float:
-    """Pixels of a PNG that a length in points (the unit of type) takes."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the suffix of `path`. Equal figures give equal files.
+
+    The figure is rendered before the file is opened, so an error leaves no partial file. Raises UsageError for another
+    suffix, OutputError when the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            "figure", path, expected=f"a name ending in {', '.join(SUFFIXES)}", found=path.suffix or "no ending",
+            hint="Change the ending.",
+        )  # fmt: skip
+    undated: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    rendered = io.BytesIO()
+    with figure_style():
+        figure.savefig(rendered, format=suffix[1:], metadata=undated.get(suffix, {}))
+    make_parent(path)
+    write_atomic(path, rendered.getvalue())
+
+
+def points_to_pixels(points: float) -> float:
+    """Convert a length in points, the unit of font sizes, to pixels of a PNG."""
     return points * DPI / 72
 
 
-def width_of(text: str, points: float) -> float:
-    """Pixels of a PNG that a line of text takes at this size, in the suite's look."""
+def text_width(text: str, points: float) -> float:
+    """Return the width of a line of text in pixels of a PNG; to be called inside `figure_style`."""
     width, _, _ = text_to_path.get_text_width_height_descent(
         text, font_manager.FontProperties(size=points), ismath=False
     )
-    return pixels_of(width)
+    return points_to_pixels(width)
 
 
-def title(figure: Figure, text: str) -> None:
-    """The figure's title, at its left edge; a long name in it is shortened to the figure's width."""
-    room = 0.97 * figure.get_figwidth() * DPI
-    short = words.shorten(text, room, lambda part: width_of(part, LARGE))
-    figure.suptitle(short, x=0.015, ha="left", fontsize=LARGE)
+def set_title(figure: Figure, text: str) -> None:
+    """Write the title at the left edge, truncated to the width of the figure."""
+    max_width = 0.97 * figure.get_figwidth() * DPI
+    title = formatting.truncate_middle(text, max_width, lambda part: text_width(part, LARGE))
+    figure.suptitle(title, x=0.015, ha="left", fontsize=LARGE)
 
 
-def percent_ticks(axis: Axis) -> None:
-    """Fractions along an axis, written as `25 %`."""
+def use_percent_ticks(axis: Axis) -> None:
+    """Write the fractions along an axis as `25 %`."""
     axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
-def log_ticks(axes: Axes, low: float, high: float) -> None:
-    """Plain numbers (0.01, not a power) along a logarithmic x axis; 1, 2 and 5 where decades alone are too few."""
+def use_log_ticks(axes: Axes, low: float, high: float) -> None:
+    """Write plain numbers (0.01, no powers) along a logarithmic x axis: decades, or 1, 2 and 5 if these are too few."""
     decades = math.log10(high / low)
     subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12) if decades > 1 else MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def nan_for_invalid(values: "Sequence[float | None] | Floats") -> Floats:
+    """Return floats, with NaN for what cannot be drawn: None and infinities."""
+    numbers = np.array(values, dtype=np.float64)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers

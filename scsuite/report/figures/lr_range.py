@@ -1,0 +1,125 @@
+"""The figure of a learning-rate range test: loss and accuracy over the learning rate, LR bounds, suggestions.
+
+In: a `RangeTest`. Out: a Figure. Shapes: R repeats of S steps, of which some repeats have fewer.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from scsuite.core.lr_range.rules import mean_curves
+from scsuite.report import formatting
+from scsuite.report.figures import style
+from scsuite.report.figures.style import Floats, nan_for_invalid
+
+if TYPE_CHECKING:
+    from scsuite.core.lr_range.range_test import RangeTest
+
+
+def lr_range(test: "RangeTest") -> Figure:
+    """Draw loss and accuracy over the learning rate, the LR bounds, and a row with the suggestion of each rule."""
+    lrs_S, loss_S, accuracy_S = mean_curves(test.sweeps)
+    suggestions = {name: lr for name, lr in test.suggestions.items() if math.isfinite(lr)}
+    rules_height = 0.35 + 0.24 * len(suggestions) if suggestions else 0.0
+    with style.new_figure(height=5.6 + rules_height) as figure:
+        style.set_title(figure, f"Learning-rate range test, {formatting.escape(test.loss_source)}")
+        ratios = [2.3, 2.3, rules_height] if suggestions else [2.3, 2.3]
+        rows = list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
+        low, high = _lr_limits([*lrs_S, test.lr_min, test.lr_max])
+        rows[0].set_xlim(low, high)
+        if test.curve == "exp":
+            style.use_log_ticks(rows[0], low, high)
+        losses = [sweep.losses_L for sweep in test.sweeps]
+        _draw_curves(rows[0], lrs_S, losses, loss_S, style.BLUE)
+        accuracies = [100 * sweep.accuracies_L for sweep in test.sweeps]
+        _draw_curves(rows[1], lrs_S, accuracies, 100 * accuracy_S, style.GREEN)
+        _set_loss_limits(rows[0], losses, loss_S)
+        rows[1].set_ylabel("accuracy (%)")
+        rows[1].set_ylim(bottom=0)
+        if suggestions:
+            _rule_rows(rows[2], suggestions, low, high)
+        rows[-1].set_xlabel("learning rate")
+        _mark_lr_bounds(rows, test.lr_min, test.lr_max)
+    return figure
+
+
+def _lr_limits(lrs: Sequence[float]) -> tuple[float, float]:
+    valid = [lr for lr in lrs if math.isfinite(lr) and lr > 0] or [1e-3, 1.0]
+    return (min(valid), max(valid)) if min(valid) < max(valid) else (min(valid) / 2, max(valid) * 2)
+
+
+def _draw_curves(axes: Axes, lrs_S: Floats, repeats: Sequence[Floats], smooth_S: Floats, color: str) -> None:
+    """Draw faint points of all repeats, the band between their extremes, and the smoothed curve."""
+    values_RS = np.full((len(repeats), len(lrs_S)), np.nan)  # the end of a repeat that stopped early stays NaN
+    for row_S, values in zip(values_RS, repeats, strict=True):
+        valid = _clip(nan_for_invalid(values)[: len(lrs_S)])
+        row_S[: len(valid)] = valid
+        axes.scatter(lrs_S, row_S, s=7, color=color, alpha=0.35, linewidths=0)
+    has_value_S = np.isfinite(values_RS).any(axis=0)
+    if len(repeats) > 1 and has_value_S.any():
+        band_RS = values_RS[:, has_value_S]
+        low_S, high_S = np.nanmin(band_RS, axis=0), np.nanmax(band_RS, axis=0)
+        axes.fill_between(lrs_S[has_value_S], low_S, high_S, color=color, alpha=0.15, linewidth=0)
+    axes.plot(lrs_S, _clip(nan_for_invalid(smooth_S)), color=color)
+
+
+def _clip(values: Floats) -> Floats:
+    """Clip diverged losses to values that the renderer can place; the frame ends far below them."""
+    return np.clip(values, -1e6, 1e6)
+
+
+def _set_loss_limits(axes: Axes, losses: Sequence[Floats], smooth_S: Floats) -> None:
+    """Choose a y range that shows the descent; the label says how far a loss that leaves it at the top rises."""
+    axes.set_ylabel("loss")
+    raw = nan_for_invalid([loss for repeat in losses for loss in repeat])
+    raw, smooth = raw[np.isfinite(raw)], smooth_S[np.isfinite(smooth_S)]
+    values = np.concatenate([raw, smooth])
+    if not len(values):
+        return
+    start = float(smooth[0] if len(smooth) else raw[0])
+    low = float(min(np.percentile(raw, 2) if len(raw) else start, smooth.min(initial=start)))
+    high = min(float(values.max()), start + 0.6 * max(start - low, 0.25 * abs(start), 1e-3))
+    margin = 0.06 * max(high - low, 1e-3)
+    axes.set_ylim(low - margin, high + margin)
+    if values.max() > high + margin:
+        axes.set_ylabel(f"loss\n(clipped; rises to {float(values.max()):.3g})")
+
+
+def _rule_rows(axes: Axes, suggestions: Mapping[str, float], low: float, high: float) -> None:
+    """Draw a row per rule with its name, a mark, and its learning rate: rules that agree do not cover each other."""
+    axes.set(ylim=(len(suggestions) - 0.4, -0.6), yticks=range(len(suggestions)))
+    labels = [formatting.escape(formatting.rule_label(name)) for name in suggestions]
+    axes.set_yticklabels([formatting.truncate_middle(label, 24) for label in labels])
+    axes.tick_params(axis="y", length=0, pad=9)
+    axes.grid(axis="x", visible=False)
+    is_log = axes.get_xscale() == "log"
+    for row, lr in enumerate(suggestions.values()):
+        x = min(max(lr, low), high)
+        position = math.log(x / low) / math.log(high / low) if is_log else (x - low) / (high - low)
+        marker = "D" if x == lr else ">" if lr > high else "<"  # an arrow points to a value outside the frame
+        axes.plot(x, row, marker=marker, markersize=5, color=style.TEXT, clip_on=False, linestyle="none")
+        side = 1 if position < 0.8 else -1  # the number goes where the frame has space
+        axes.annotate(
+            formatting.learning_rate(lr), (x, row), xytext=(7 * side, 0), textcoords="offset points", va="center",
+            ha="left" if side > 0 else "right", fontsize=style.SMALL, annotation_clip=False,
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # readable over the line of a limit
+        )  # fmt: skip
+
+
+def _mark_lr_bounds(rows: Sequence[Axes], lr_min: float, lr_max: float) -> None:
+    """Mark the range from LRMIN to LRMAX in all rows, and name both above the frame."""
+    for axes in rows:
+        axes.axvspan(lr_min, lr_max, color=style.ORANGE, alpha=0.16, linewidth=0, zorder=0.5)
+        for limit in (lr_min, lr_max):
+            axes.axvline(limit, color=style.VERMILION, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
+    for name, limit, side in (("LRMIN", lr_min, -1), ("LRMAX", lr_max, 1)):
+        rows[0].annotate(
+            f"{name} = {formatting.learning_rate(limit)}", (limit, 1), xytext=(2 * side, 4),
+            xycoords=("data", "axes fraction"), textcoords="offset points", ha="left" if side > 0 else "right",
+            va="bottom", color=style.VERMILION, annotation_clip=False,
+        )  # fmt: skip

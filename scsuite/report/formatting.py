@@ -1,0 +1,95 @@
+"""How numbers and names are written in tables and figures.
+
+In: plain values from core: fractions, losses, learning rates, counts, names from the user's files. Out: short strings
+without markup or control characters.
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MISSING = "-"
+
+_RULE_LABELS = {"minimum_over_10": "minimum / 10"}  # the others are their keys with spaces
+
+
+def percent(fraction: float | None, decimals: int = 2) -> str:
+    """Write `0.9312` as `93.12 %`, and a missing or non-finite value as `-`."""
+    if fraction is None or not math.isfinite(fraction):
+        return MISSING
+    return f"{100 * float(fraction):.{decimals}f} %"
+
+
+def number(value: float | None, decimals: int = 4) -> str:
+    """Write a loss or another number, and a missing value as `-`. The huge loss of a diverged training stays short."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return f"{value:.{decimals}f}" if abs(value) < 1e5 else f"{value:.2e}"
+
+
+def learning_rate(value: float | None) -> str:
+    """Write a learning rate with three digits: `0.4`, `0.0416`, `1e-05`."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def count(value: float) -> str:
+    """Write `6573120` as `6,573,120`."""
+    return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def rule_label(name: str) -> str:
+    """Return the label of a rule of the range test: `edge of divergence` for `edge_of_divergence`."""
+    return _RULE_LABELS.get(name, name.replace("_", " "))
+
+
+def escape(name: object) -> str:
+    """Put a name from outside on one line: control characters and line ends become visible escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(name))
+
+
+def display_width(text: str) -> float:
+    """Return the width on a terminal: two columns for wide East Asian characters, none for combining marks."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def truncate_middle(text: str, max_width: float, width: Callable[[str], float] = display_width) -> str:
+    """Replace the middle of a text that is too wide by `…`: names often differ at their end, where numbers stand."""
+    if width(text) <= max_width:
+        return text
+    truncated = "…"
+    for num_chars in range(1, len(text)):
+        num_last = num_chars * 2 // 5
+        candidate = f"{text[: num_chars - num_last]}…{text[len(text) - num_last :]}"
+        if width(candidate) > max_width:
+            break
+        truncated = candidate
+    return truncated
+
+
+def wrap_two_lines(text: str, max_width: float, width: Callable[[str], float] = display_width) -> list[str]:
+    """Return one line, or two, broken at the space that keeps the longer line shortest; long lines are truncated."""
+    if width(text) <= max_width or " " not in text:
+        return [truncate_middle(text, max_width, width)]
+    spaces = [i for i, c in enumerate(text) if c == " "]
+    best = min(spaces, key=lambda i: max(width(text[:i]), width(text[i + 1 :])))
+    return [truncate_middle(line, max_width, width) for line in (text[:best], text[best + 1 :])]
+
+
+def faithfulness_notes(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return one line per class with the faithfulness of its maps, to be placed under a figure."""
+    return [f"{name}: {_faithfulness_note(class_scores)}" for name, class_scores in scores.items()]
+
+
+def _faithfulness_note(scores: Mapping[str, Any]) -> str:
+    def with_random(key: str) -> str:
+        return f"{percent(scores[key], 0)} (random {percent(scores[key + '_random'], 0)}"
+
+    parts = [
+        f"deletion {with_random('deletion')}, lower is better)",
+        f"insertion {with_random('insertion')}, higher is better)",
+    ]
+    if scores["pointing"] is not None:
+        parts.append(f"pointing game {with_random('pointing')}, centre {percent(scores['pointing_centre'], 0)})")
+        parts.append(f"energy on object {with_random('energy_on_object')})")
+    return ", ".join(parts)
