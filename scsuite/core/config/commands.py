@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass
 
 from scsuite.core.config.fields import COMPUTE, DATA, LEARNING_RATE, OUTPUT, Config, option
 from scsuite.core.config.recipe import DEVICES, PRECISIONS
-from scsuite.core.config.training import MAX_PLOTTED_STEPS, check_order, check_peak
+from scsuite.core.config.training import MAX_PLOTTED_STEPS, PEAK_FRACTION, check_order, check_peak
 from scsuite.core.errors import UsageError, did_you_mean
 
 CAM_METHOD = "hirescam"  # scores best on `shapes`, at the network's `cam_layer`; README, "Which map can be trusted?"
@@ -53,10 +53,15 @@ class ZigzagConfig(Config):
                 hint="Lower one of them.",
             )  # fmt: skip
 
+    @property
+    def resolved_peak_epoch(self) -> float:
+        """The peak of one-cycle in epochs: `peak_epoch`, or 5/24 of the epochs."""
+        return self.epochs * PEAK_FRACTION if self.peak_epoch is None else self.peak_epoch
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Config):
-    """What evaluate and gradcam share: a trained network, with the data settings of its run unless an option is given."""
+    """What evaluate and gradcam share: a trained network, and the data of its run unless other data is given."""
 
     ckpt: str = option(MISSING, DATA, "Run directory or checkpoint file.", metavar="RUN|FILE")
     data: str | None = option(None, DATA, "Data to use instead of the run's.", metavar="SPEC")

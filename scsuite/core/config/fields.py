@@ -4,6 +4,7 @@ In: values from the command line, a YAML file, a checkpoint or Python. Out: a va
 `cli.options` turns the same fields into Typer options; nothing here imports typer, torch or numpy.
 """
 
+import math
 import operator
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", 
 
 
 class OptionSettings(TypedDict, total=False):
-    """What `option` takes besides default, group and help: bounds, choices, and how the command line shows the option."""
+    """What `option` takes besides default, group and help: bounds, choices, and the form on the command line."""
 
     gt: float
     ge: float
@@ -51,6 +52,33 @@ def is_finite_number(value: Any) -> TypeGuard[int | float]:
     """Return whether a value is a finite number. A bool, which is an int in Python, is not."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) <= sys.float_info.max  # False for NaN
+
+
+def parse_number(
+    value: Any, number_type: type[int] | type[float], flag: str, allow_auto: bool = False
+) -> int | float | None:
+    """Read a number as people write it; int() and float() would also take 1_0, and 1e-400 for 0.
+
+    None stands for `auto`. Raises UsageError for anything else.
+    """
+    if allow_auto and value in ("auto", None):
+        return None
+    text = value
+    if not isinstance(value, str):  # from a configuration file, where true and false are ints in Python
+        is_truncated = number_type is int and isinstance(value, float)
+        text = str(value) if isinstance(value, bool) or is_truncated else repr(value)
+    try:
+        if "_" in text or not text.isascii() or text != text.strip():
+            raise ValueError
+        number = number_type(text)
+        if number == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+            raise ValueError  # too small for a float: it would become another number
+    except ValueError:
+        expected = "a whole number" if number_type is int else "a number" + " or auto" * allow_auto
+        raise UsageError("option", flag, expected=expected, found=repr(value), hint="See --help.") from None
+    if number == 0 and math.copysign(1, number) < 0:
+        raise UsageError("option", flag, expected="a number without a sign at 0", found=repr(value), hint="See --help.")
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
