@@ -67,11 +67,11 @@ class RecipeConfig(ComputeConfig):
     label_smoothing: float = option(0.1, RECIPE, "Fraction of the target spread over all classes.", ge=0, lt=1)
     dropout: float = option(0.0, RECIPE, "Fraction of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
-        None, RECIPE, "Albumentations policy. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", is_path=True
+        None, RECIPE, "Albumentations policy file. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", is_path=True
     )
     augment_backend: str = option(
-        "auto", RECIPE, "Augment batches on the device, or single images in DataLoader workers; auto: batches if the"
-        " policy allows it.", choices=BACKENDS,
+        "auto", RECIPE, "Augment whole batches on the device, or single images in DataLoader workers; auto: batches if"
+        " the policy allows it.", choices=BACKENDS,
     )  # fmt: skip
     alternate_flips: bool = option(
         True, RECIPE, "Flip each image in every other epoch, instead of at random (default policy only)."
