@@ -21,7 +21,7 @@ NUM_ROWS_SHOWN = 5  # confused pairs and mistakes on the terminal
 
 @options(EvaluateConfig)
 def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
-    """Evaluate a trained network on the test images: accuracy, classes, confusion, calibration, mistakes."""
+    """Evaluate a trained network on the test images. Accuracy, classes, confusion, calibration, mistakes."""
     from scsuite.core.runs.environment import dataset_info, device_info
 
     start_time = time.perf_counter()

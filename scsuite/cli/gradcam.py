@@ -25,7 +25,7 @@ MAX_CLASSES_NAMED = 20  # in an error
 
 @options(GradcamConfig)
 def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
-    """Show where a trained network found its evidence: Grad-CAM maps for the predicted and the actual class."""
+    """Show where a trained network found its evidence. Grad-CAM maps for the predicted and the actual class."""
     from scsuite.core.cam import resolve_layers
     from scsuite.core.cam.inputs import CamInputs
     from scsuite.core.runs.environment import device_info

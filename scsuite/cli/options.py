@@ -107,14 +107,15 @@ def _make_option(item: Field[Any], hint: Any) -> inspect.Parameter:
     base_type = next((arg for arg in get_args(hint) if arg is not type(None)), hint)
     names = settings.get("names") or ((f"{flag}/--no{flag[1:]}",) if base_type is bool else (flag,))
     metavar = f"[{'|'.join(settings['choices'])}]" if "choices" in settings else settings.get("metavar")
-    extra: dict[str, Any] = {}
+    help_text, extra = settings["help"], dict[str, Any]()
     if base_type in (int, float):
         allow_auto = bool(settings.get("allow_auto"))
         extra["parser"] = _number_parser(base_type, flag, allow_auto)
         metavar = (metavar or ("N" if base_type is int else "X")) + "|auto" * allow_auto
-        extra |= {"show_default": "auto"} if allow_auto else {}
+        extra["show_default"] = not allow_auto
+        help_text += " [default: auto]" * allow_auto
     alias = typer.Option(
-        *names, help=settings["help"], envvar=settings.get("env"), metavar=metavar,
+        *names, help=help_text, envvar=settings.get("env"), metavar=metavar,
         rich_help_panel=settings["group"], **extra,
     )  # fmt: skip
     default = list(item.default) if takes_many else item.default

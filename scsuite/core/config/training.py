@@ -66,7 +66,7 @@ class TrainConfig(RecipeConfig):
         1.6666666666666667
     """
 
-    epochs: int = option(24, RECIPE, "Passes over the training images.", ge=1, le=100_000)
+    epochs: int = option(24, LEARNING_RATE, "Passes over the training images.", ge=1, le=100_000)
     peak_epoch: float | None = option(
         None, LEARNING_RATE, "The learning rate peaks at the end of this epoch; may be a fraction. (default: 5/24 of"
         " the epochs)", gt=0, metavar="EPOCH",
