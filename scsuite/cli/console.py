@@ -9,15 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich import progress
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.markup import escape as escape_markup
-
 from scsuite.cli.streams import ignore_closed_stream, print_json_line, redirect_to_devnull
 from scsuite.report.formatting import escape
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
+    from rich.console import Console, RenderableType
+
     from scsuite.cli.options import OutputOptions
     from scsuite.core.runs.rundir import RunDir
 
@@ -30,19 +27,23 @@ class Progress(Protocol):
     def __call__(self, task: str, done: int, total: int | None, detail: str = "") -> None: ...  # noqa: D102
 
 
-class _Console(Console):
-    """A console that falls silent if its reader goes away; rich's own ends the program with exit code 1."""
+def _make_console(output: "OutputOptions") -> "Console":
+    """Return a console that falls silent if its reader goes away; rich's own ends the program with exit code 1."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        redirect_to_devnull(self.file)
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            redirect_to_devnull(self.file)
+
+    return QuietConsole(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
 
 
 class Terminal:
     """Prints for people, and writes the same into the run's log; `warnings` holds the text of all warnings."""
 
     def __init__(self, output: "OutputOptions") -> None:
-        self.console = _Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
+        self.console = _make_console(output)
         self.json = output.json
         self.warnings: list[str] = []
         self._run: RunDir | None = None
@@ -60,8 +61,10 @@ class Terminal:
         """Whether there is a screen that can be redrawn."""
         return self.console.is_terminal and not self.console.quiet
 
-    def log_table(self, renderable: RenderableType) -> None:
+    def log_table(self, renderable: "RenderableType") -> None:
         """Show a table or a text with markup."""
+        from rich.console import Console
+
         plain = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
         plain.print(renderable)
         text = plain.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
@@ -77,6 +80,8 @@ class Terminal:
 
     def log_warning(self, text: str) -> None:
         """Show a warning."""
+        from rich.markup import escape as escape_markup
+
         self.warnings.append(text)
         markup = f"[yellow]warning:[/yellow] {escape_markup(escape(text))}"
         self._show(f"warning: {escape(text)}", lambda: self.console.print(markup, emoji=False, soft_wrap=True))
@@ -86,7 +91,7 @@ class Terminal:
         with ignore_closed_stream(self.console.file):
             self.console.print(escape(text), markup=False, emoji=False, soft_wrap=True)
 
-    def print_table(self, renderable: RenderableType) -> None:
+    def print_table(self, renderable: "RenderableType") -> None:
         """Print a table at once, without logging it."""
         with ignore_closed_stream(self.console.file):
             self.console.print(renderable)
@@ -107,11 +112,13 @@ class Terminal:
     @contextlib.contextmanager
     def progress_bar(self) -> Iterator[Progress]:
         """Yield a `Progress`: a bar per task on a terminal, a line now and then elsewhere."""
+        from rich import progress
+
         last_time = time.monotonic()
         task_ids: dict[str, progress.TaskID] = {}
         columns = (
-            progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[detail]}"), progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[detail]}", markup=False), progress.TimeRemainingColumn(),
         )  # fmt: skip
         with progress.Progress(*columns, console=self.console, transient=True, disable=not self.is_live) as bar:
 
@@ -119,7 +126,7 @@ class Terminal:
                 nonlocal last_time
                 if self.is_live:
                     if task not in task_ids:
-                        task_ids[task] = bar.add_task(escape_markup(task), total=total, detail="")
+                        task_ids[task] = bar.add_task(task, total=total, detail="")
                     bar.update(task_ids[task], completed=done, total=total, detail=detail)
                 elif time.monotonic() - last_time > PLAIN_PROGRESS_SECONDS:
                     last_time = time.monotonic()
@@ -129,10 +136,12 @@ class Terminal:
             yield show
 
     @contextlib.contextmanager
-    def live_table(self) -> Iterator[Callable[[RenderableType], None]]:
+    def live_table(self) -> "Iterator[Callable[[RenderableType], None]]":
         """Yield a `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
         if not self.is_live:
             yield lambda _renderable: None
             return
+        from rich.live import Live
+
         with Live(console=self.console, transient=True, refresh_per_second=4) as live:
             yield live.update

@@ -7,13 +7,13 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
 from scsuite.core.config import EvaluateConfig
-from scsuite.core.runs.results import EvaluateResult
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from scsuite.core.dataset import Split
     from scsuite.core.evaluation import Evaluation
+    from scsuite.core.runs.results import EvaluateResult
     from scsuite.core.runs.rundir import RunDir
 
 NUM_ROWS_SHOWN = 5  # confused pairs and mistakes on the terminal
@@ -23,6 +23,7 @@ NUM_ROWS_SHOWN = 5  # confused pairs and mistakes on the terminal
 def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     """Evaluate a trained network on the test images. Accuracy, classes, confusion, calibration, mistakes."""
     from scsuite.core.runs.environment import dataset_info, device_info
+    from scsuite.core.runs.results import EvaluateResult
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
@@ -51,7 +52,7 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
         write_result(run, terminal, result, start_time)
 
 
-def print_report(terminal: Terminal, result: EvaluateResult) -> None:
+def print_report(terminal: Terminal, result: "EvaluateResult") -> None:
     """Print the result as tables, the overall metrics last: that is what stays on the screen after 100 classes."""
     from scsuite.report import tables
 

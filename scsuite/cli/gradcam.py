@@ -11,7 +11,6 @@ from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
 from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError, did_you_mean
-from scsuite.core.runs.results import CommandResult, GradcamResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +28,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     from scsuite.core.cam import resolve_layers
     from scsuite.core.cam.inputs import CamInputs
     from scsuite.core.runs.environment import device_info
+    from scsuite.core.runs.results import GradcamResult
     from scsuite.report import figures, tables
 
     start_time = time.perf_counter()
@@ -74,6 +74,7 @@ def _list_layers(trained: "TrainedModel", terminal: Terminal, start_time: float)
 
     from scsuite.core.cam import cam_layer_shapes
     from scsuite.core.dataset import SIZE
+    from scsuite.core.runs.results import CommandResult
     from scsuite.report import tables
 
     shapes = cam_layer_shapes(trained.model, torch.zeros(1, 3, SIZE, SIZE))

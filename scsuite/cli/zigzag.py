@@ -11,7 +11,6 @@ from scsuite.cli.runs import create_run, log_figures, write_result
 from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
 from scsuite.core.errors import InputError, UsageError
-from scsuite.core.runs.results import ZigzagResult, read_run_schedule
 
 OUT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -32,6 +31,7 @@ class Curve:
 @options(ZigzagConfig)
 def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
     """Draw the learning-rate curve between a lower and an upper limit."""
+    from scsuite.core.runs.results import ZigzagResult
     from scsuite.report import figures, tables
 
     start_time = time.perf_counter()
@@ -88,6 +88,8 @@ def _curve_from_options(config: ZigzagConfig) -> Curve:
 
 def _curve_from_run(spec: str) -> Curve:
     """Return the planned cycle of a training run, and the learning rates of the steps in its steps.csv."""
+    from scsuite.core.runs.results import read_run_schedule
+
     cycle, lrs_done = read_run_schedule(Path(spec))
     if not lrs_done:
         raise InputError("run", spec, expected="at least one step", found="none", hint="Give a run that has trained.")
