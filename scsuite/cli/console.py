@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scsuite.cli.streams import ignore_closed_stream, print_json_line, redirect_to_devnull
+from scsuite.cli.streams import ignore_closed_stream, make_console, print_json_line
 from scsuite.report.formatting import escape
 
 if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from scsuite.cli.options import OutputOptions
     from scsuite.core.runs.rundir import RunDir
@@ -27,23 +27,11 @@ class Progress(Protocol):
     def __call__(self, task: str, done: int, total: int | None, detail: str = "") -> None: ...  # noqa: D102
 
 
-def _make_console(output: "OutputOptions") -> "Console":
-    """Return a console that falls silent if its reader goes away; rich's own ends the program with exit code 1."""
-    from rich.console import Console
-
-    class QuietConsole(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            redirect_to_devnull(self.file)
-
-    return QuietConsole(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
-
-
 class Terminal:
     """Prints for people, and writes the same into the run's log; `warnings` holds the text of all warnings."""
 
     def __init__(self, output: "OutputOptions") -> None:
-        self.console = _make_console(output)
+        self.console = make_console(output.json, output.quiet)
         self.json = output.json
         self.warnings: list[str] = []
         self._run: RunDir | None = None
@@ -117,9 +105,12 @@ class Terminal:
         last_time = time.monotonic()
         task_ids: dict[str, progress.TaskID] = {}
         columns = (
-            progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[detail]}", markup=False), progress.TimeRemainingColumn(),
-        )  # fmt: skip
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[detail]}", markup=False),
+            progress.TimeRemainingColumn(),
+        )
         with progress.Progress(*columns, console=self.console, transient=True, disable=not self.is_live) as bar:
 
             def show(task: str, done: int, total: int | None, detail: str = "") -> None:

@@ -9,9 +9,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from scsuite.core.errors import OutputError
+
+if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
+    from rich.console import Console
 
 
 def repair_streams() -> None:
@@ -49,6 +52,18 @@ def redirect_to_devnull(stream: IO[str]) -> None:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(devnull, stream.fileno())
     os.close(devnull)
+
+
+def make_console(to_stderr: bool, quiet: bool) -> "Console":
+    """Return a console that falls silent if its reader goes away; rich's own ends the program with exit code 1."""
+    from rich.console import Console
+
+    class QuietConsole(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            redirect_to_devnull(self.file)
+
+    return QuietConsole(stderr=to_stderr, quiet=quiet, highlight=False, soft_wrap=False)
 
 
 def print_json_line(result: Mapping[str, Any]) -> None:
