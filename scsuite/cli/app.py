@@ -1,50 +1,90 @@
-"""The program: registers the commands, and turns every way a command can end into an exit code and one line."""
+"""The program: registers the commands, runs one of them, and returns its exit code.
 
-import contextlib
-import difflib
-import errno
-import io
+In: the command line. Out: what the command prints and writes, and the exit code of the process.
+"""
+
 import os
-import re
-import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
+from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.lr_range import lr_range
-from scsuite.cli.console import redirect_to_devnull, ignore_closed_stream
+from scsuite.cli.signals import exit_on_signals
+from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
-from scsuite.core.distributed import claim_first_failure, require_single_process
-from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError
+from scsuite.core.config import GROUPS, OUTPUT
+from scsuite.core.distributed import require_single_process
+from scsuite.core.errors import ExitCode
 
-app = typer.Typer(name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False)
-app.command("zigzag")(zigzag)
-app.command("lr-range")(lr_range)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("gradcam", context_settings={"allow_extra_args": True})(gradcam)  # --images FILES
+HELP_COLUMN = 24  # characters for an option; the help of a longer one starts on the next line
 
-COMMANDS = ("zigzag", "lr-range", "train", "evaluate", "gradcam")
-
-# What torch, oneDNN, the thread library and the loader say where memory ends; each in an error type of its own.
-NO_ROOM = (
-    "out of memory", "allocate memory", "bad_alloc", "could not create a memory", "start new thread",
-    "failed to map segment",
+# rich_markup_mode=None: Typer's own layout needs more than 80 columns for options with long names.
+app = typer.Typer(
+    name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-# The usage errors of the parser under Typer: click's, or in newer versions Typer's own copy of it.
-_ParserError = typer.BadParameter.__mro__[2]
+
+class GroupedCommand(TyperCommand):
+    """A command whose --help lists the options by group, readable at 80 columns."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: D102
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
+                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, record[1]))
+        for group in GROUPS:
+            if rows[group]:
+                with formatter.section(typer.style(group, bold=True)):
+                    formatter.write_dl(rows[group], col_max=HELP_COLUMN)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _register(command: Callable[..., None], name: str, *examples: str, takes_files: bool = False) -> None:
+    lines = "\n".join(f"  {example}" for example in examples)
+    epilog = f"\b\nExamples:\n{lines}"  # \b: click keeps these lines as they are
+    app.command(name, cls=GroupedCommand, epilog=epilog, context_settings={"allow_extra_args": takes_files})(command)
+
+
+_register(
+    zigzag, "zigzag",
+    "scsuite zigzag --policy one-cycle --lr-min 0.04 --lr-max 0.4",
+    "scsuite zigzag --run runs/RUN --out schedule.svg",
+)  # fmt: skip
+_register(
+    lr_range, "lr-range",
+    "scsuite lr-range",
+    "scsuite lr-range --data photos.zip --steps 300 --repeats 3",
+)  # fmt: skip
+_register(
+    train, "train",
+    "scsuite train --data shapes --epochs 8",
+    "scsuite train --lr-from runs/RUN --seed 1",
+)  # fmt: skip
+_register(
+    evaluate, "evaluate",
+    "scsuite evaluate --ckpt runs/RUN",
+    "scsuite evaluate --ckpt runs/RUN --tta flip --json",
+)  # fmt: skip
+_register(
+    gradcam, "gradcam",
+    "scsuite gradcam --ckpt runs/RUN",
+    "scsuite gradcam --ckpt runs/RUN --images cat.jpg dog.png --save-overlays",
+    takes_files=True,
+)  # fmt: skip
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"scsuite {__version__}")
         raise typer.Exit
 
@@ -52,38 +92,39 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def scsuite(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001 - its callback does it all
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    version: Annotated[  # noqa: ARG001 - its callback does everything
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Super-convergence for small image classifiers: find the rates, draw the cycle, train, evaluate, explain."""
+    """Super-convergence for small image classifiers: find LR bounds, draw the schedule, train, evaluate, explain."""
     if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
         require_single_process(context.invoked_subcommand)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code. Errors are one line on stderr; a traceback only with --debug."""
-    # A thread that waits for the others gives its core up: else a loader's worker, or any other process, makes the
-    # network several times slower where cores are few. On two busy ones 162 images/s became 455. Read as torch loads.
+    """Run the program and return its exit code. An error is one line on stderr, with a traceback only if --debug."""
+    # A thread that waits for the others then yields its core: otherwise a DataLoader worker, or any other process,
+    # makes the network several times slower on few cores. On two busy ones 162 images/s became 455.
+    # torch reads both variables when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Of a rank that is gone torch's C++ part prints a stack trace; the error's line says it. Read as torch loads, too.
+    # torch's C++ part prints a stack trace when a rank is gone; the error line names the cause.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-    _mend_streams()
+    repair_streams()
     arguments = list(sys.argv[1:] if args is None else args)
-    debug, hook = "--debug" in arguments, sys.unraisablehook
+    debug, saved_hook = "--debug" in arguments, sys.unraisablehook
     if not debug:
-        sys.unraisablehook = lambda _unraisable: None  # a library's clean-up that fails after the error that we tell
+        sys.unraisablehook = lambda _unraisable: None  # failures of a library's clean-up, after the error that counts
     try:
         return _run(arguments, debug)
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook = saved_hook
 
 
 def _run(arguments: Sequence[str], debug: bool) -> int:
     try:
-        with _polite_signals(), warnings.catch_warnings():
+        with exit_on_signals(), warnings.catch_warnings():
             if not debug:
-                warnings.simplefilter("ignore")  # a library's warning is not for the user, nor before an error's line
+                warnings.simplefilter("ignore")  # warnings of libraries are not for users
             code = app(arguments, standalone_mode=False, prog_name="scsuite")
             sys.stdout.flush()
             return code if isinstance(code, int) else ExitCode.DONE
@@ -91,115 +132,5 @@ def _run(arguments: Sequence[str], debug: bool) -> int:
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             import traceback
 
-            _say(traceback.format_exc().rstrip())
-        return _explain(error, arguments)
-
-
-def _mend_streams() -> None:
-    """OutputOptions never fails for being closed (`>&-`) or for its letters, and no width at all is an unknown one."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:  # else the next file that is opened would be taken for it
-            os.open(os.devnull, os.O_RDWR)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if os.environ.get("COLUMNS", "1").strip("0") == "":
-        del os.environ["COLUMNS"]
-
-
-def _say(text: str) -> None:
-    """A line on stderr; where nothing can be written there, the exit code says it alone."""
-    with ignore_closed_stream(sys.stderr):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _explain(error: BaseException, arguments: Sequence[str]) -> int:
-    """Print an error's line, and return its exit code."""
-    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-        return error.code if isinstance(error.code, int) else ExitCode.BUG
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
-    if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's way of saying it, in --help
-        redirect_to_devnull(sys.stdout)
-        return ExitCode.DONE
-    if isinstance(error, _ParserError) and not str(error):
-        return ExitCode.USAGE  # no command at all: the help was printed
-    known = _as_ours(error, arguments)
-    bug = (
-        f"bug in scsuite {__version__}: {type(error).__name__}: {_one_line(error)}. "
-        "Run it again with --debug and report what it prints."
-    )
-    if claim_first_failure():  # else another rank has named the cause
-        _say(f"error: {known or bug}")
-    return known.exit_code if known else ExitCode.BUG
-
-
-def _as_ours(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:
-    if isinstance(error, ScsuiteError):
-        return error
-    if isinstance(error, _ParserError):
-        return _usage_error(error, arguments)
-    no_room = isinstance(error, RuntimeError | ImportError) and any(text in str(error).lower() for text in NO_ROOM)
-    if no_room or isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return OutputError(
-            "out of memory", "this machine", expected="room for the batch", found=_one_line(error)[:120],
-            hint="Try a smaller --bs or --width.",
-        )  # fmt: skip
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        return OutputError(
-            "a worker died", "loading images", expected="it to outlive the run", found=_one_line(error)[:120],
-            hint="Free some memory, or try --workers 0.",
-        )  # fmt: skip
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
-        return OutputError(
-            "cannot write", error.filename or "output", expected="room and permission", found=error.strerror,
-            hint="Free some space or choose another --runs-dir.",
-        )  # fmt: skip
-    return None
-
-
-def _usage_error(error: BaseException, arguments: Sequence[str]) -> UsageError:
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else " ".join(["scsuite", *arguments[:1]])
-    found = str(error.format_message() if hasattr(error, "format_message") else error)
-    near = getattr(error, "possibilities", None)
-    if found.startswith("No such command") and len(words := found.split("'")) > 1:
-        near = difflib.get_close_matches(words[1], COMMANDS, n=1)
-    hint = f"Did you mean {' or '.join(sorted(near))}?" if near else f"See {where} --help."
-    found = _one_line(re.split(r" Did you mean| \(Possible options", found)[0]).rstrip(".")
-    return UsageError(
-        "command line", where, expected="options as in --help", found=found,
-        hint=hint,
-    )  # fmt: skip
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
-@contextlib.contextmanager
-def _polite_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` puts its own over these.
-
-    One that is ignored (`nohup`) stays so.
-    """
-
-    def leave(signum: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    names = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
-    try:
-        before = {name: signal.signal(getattr(signal, name), leave) for name in names}
-    except ValueError:  # not the main thread: a test, or a program that uses us
-        before = {}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+            print_error(traceback.format_exc().rstrip())
+        return exit_code_for(error, arguments)

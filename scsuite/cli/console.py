@@ -1,167 +1,138 @@
-"""What a person sees while a command works: tables, lines and a live display; the same, plain, in the run's log.txt."""
+"""What a person sees while a command works: lines, tables, progress bars; the same as plain text in the run's log.txt.
+
+In: texts and rich tables. Out: stdout, or stderr if stdout is for JSON; and the log of the run once there is one.
+"""
 
 import contextlib
 import io
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scsuite.cli.streams import ignore_closed_stream, make_console, print_json_line
+from scsuite.report.formatting import escape
 
-from scsuite.core.errors import OutputError
-from scsuite.report import words
+if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
+    from rich.console import RenderableType
 
-if TYPE_CHECKING:
     from scsuite.cli.options import OutputOptions
     from scsuite.core.runs.rundir import RunDir
 
-PLAIN_PROGRESS_SECONDS = 30.0  # seconds between lines about something long, off a terminal
+PLAIN_PROGRESS_SECONDS = 30.0  # seconds between lines about something long if there is no terminal
 
 
-class _Console(Console):
-    """A console that falls silent when its reader goes away; rich's own ends the program, with exit code 1."""
+class Progress(Protocol):
+    """Reports that `done` of `total` (None: unknown) parts of a task are done."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        redirect_to_devnull(self.file)
+    def __call__(self, task: str, done: int, total: int | None, detail: str = "") -> None: ...  # noqa: D102
 
 
 class Terminal:
-    """Prints for people: on stdout, or on stderr where stdout is for JSON; and into the run's log once there is one."""
+    """Prints for people, and writes the same into the run's log; `warnings` holds the text of all warnings."""
 
     def __init__(self, output: "OutputOptions") -> None:
-        self.console = _Console(stderr=output.json, quiet=output.quiet, highlight=False, soft_wrap=False)
+        self.console = make_console(output.json, output.quiet)
         self.json = output.json
+        self.warnings: list[str] = []
         self._run: RunDir | None = None
-        self._waiting: list[tuple[str, Callable[[], None]]] = []
+        self._buffer: list[tuple[str, Callable[[], None]]] = []
 
     def attach_run(self, run: "RunDir") -> None:
-        """Print what waited for a run, and from now on all at once; and all of it into the run's log.txt too.
-
-        Until then nothing is printed: input may still be refused, and an error's line stands alone.
-        """
+        """Print and log what was buffered, and from now on at once: until now an error's line had to stand alone."""
         self._run = run
-        for text, show in self._waiting:
+        for text, show in self._buffer:
             self._show(text, show)
-        self._waiting.clear()
+        self._buffer.clear()
 
-    def log_table(self, renderable: RenderableType) -> None:
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a screen that can be redrawn."""
+        return self.console.is_terminal and not self.console.quiet
+
+    def log_table(self, renderable: "RenderableType") -> None:
         """Show a table or a text with markup."""
+        from rich.console import Console
+
         plain = Console(file=io.StringIO(), width=120, color_system=None, highlight=False)
         plain.print(renderable)
         text = plain.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
         self._show(text, lambda: self.console.print(renderable))
 
     def log_line(self, text: str) -> None:
-        """Show one line as it is."""
-        self._show(words.clean(text), lambda: self.print_line(text))
-
-    @property
-    def is_live(self) -> bool:
-        """Whether there is a screen to redraw on."""
-        return self.console.is_terminal and not self.console.quiet
+        """Show one line, without markup."""
+        self._show(escape(text), lambda: self.print_line(text))
 
     def log_progress(self, text: str) -> None:
-        """A line for the log, and for a screen that cannot be redrawn; a live one shows the same in a table."""
-        self._show(words.clean(text), lambda: None if self.is_live else self.print_line(text))
+        """Log a line, and print it unless a live table shows the same."""
+        self._show(escape(text), lambda: None if self.is_live else self.print_line(text))
 
     def log_warning(self, text: str) -> None:
         """Show a warning."""
-        shown = f"[yellow]warning:[/yellow] {escape(words.clean(text))}"
-        self._show(f"warning: {words.clean(text)}", lambda: self.console.print(shown, emoji=False, soft_wrap=True))
+        from rich.markup import escape as escape_markup
+
+        self.warnings.append(text)
+        markup = f"[yellow]warning:[/yellow] {escape_markup(escape(text))}"
+        self._show(f"warning: {escape(text)}", lambda: self.console.print(markup, emoji=False, soft_wrap=True))
 
     def print_line(self, text: str) -> None:
-        """Show one line at once, and log it nowhere."""
+        """Print one line at once, without logging it."""
         with ignore_closed_stream(self.console.file):
-            self.console.print(words.clean(text), markup=False, emoji=False, soft_wrap=True)
+            self.console.print(escape(text), markup=False, emoji=False, soft_wrap=True)
 
-    def print_table(self, renderable: RenderableType) -> None:
-        """Show a table at once, and log it nowhere."""
+    def print_table(self, renderable: "RenderableType") -> None:
+        """Print a table at once, without logging it."""
         with ignore_closed_stream(self.console.file):
             self.console.print(renderable)
 
     def _show(self, text: str, show: Callable[[], None]) -> None:
         if self._run is None:
-            self._waiting.append((text, show))
+            self._buffer.append((text, show))
             return
         self._run.log(text)
         with ignore_closed_stream(self.console.file):
             show()
 
     def print_json(self, result: Mapping[str, Any]) -> None:
-        """The JSON object of --json."""
+        """Print the JSON object of --json."""
         if self.json:
-            try:
-                print(json.dumps(result, ensure_ascii=True), flush=True)  # noqa: T201 - the machine's half of the contract
-            except BrokenPipeError:
-                redirect_to_devnull(sys.stdout)
-            except OSError as error:
-                redirect_to_devnull(sys.stdout)
-                raise OutputError(
-                    "cannot write", "stdout", expected="room for the result", found=error.strerror or error,
-                    hint="It is in the run directory too: result.json.",
-                ) from None  # fmt: skip
+            print_json_line(result)
 
     @contextlib.contextmanager
-    def progress_bar(self) -> Iterator[Callable[[str, int, int | None], None]]:
-        """A `progress(text, done, total)` for what takes long: a bar on a terminal, a line now and then elsewhere."""
-        if self.is_live:
-            bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                console=self.console, transient=True,
-            )  # fmt: skip
-            with bar:
-                tasks: dict[str, Any] = {}
+    def progress_bar(self) -> Iterator[Progress]:
+        """Yield a `Progress`: a bar per task on a terminal, a line now and then elsewhere."""
+        from rich import progress
 
-                def show(text: str, done: int, total: int | None) -> None:
-                    if text not in tasks:
-                        tasks[text] = bar.add_task(escape(text), total=total)
-                    bar.update(tasks[text], completed=done, total=total)
+        last_time = time.monotonic()
+        task_ids: dict[str, progress.TaskID] = {}
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[detail]}", markup=False),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=self.console, transient=True, disable=not self.is_live) as bar:
 
-                yield show
-            return
-        last = time.monotonic()
+            def show(task: str, done: int, total: int | None, detail: str = "") -> None:
+                nonlocal last_time
+                if self.is_live:
+                    if task not in task_ids:
+                        task_ids[task] = bar.add_task(task, total=total, detail="")
+                    bar.update(task_ids[task], completed=done, total=total, detail=detail)
+                elif time.monotonic() - last_time > PLAIN_PROGRESS_SECONDS:
+                    last_time = time.monotonic()
+                    text = f"{task}: {done:,}" + (f" of {total:,}" if total else "") + (detail and f", {detail}")
+                    self.log_line(text) if self._run else self.print_line(text)
 
-        def tell(text: str, done: int, total: int | None) -> None:
-            nonlocal last
-            if time.monotonic() - last > PLAIN_PROGRESS_SECONDS:
-                last = time.monotonic()
-                self.print_line(f"{text}: {done:,}" + (f" of {total:,}" if total else ""))
-
-        yield tell
+            yield show
 
     @contextlib.contextmanager
-    def live_table(self) -> Iterator[Callable[[RenderableType], None]]:
-        """A `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
+    def live_table(self) -> "Iterator[Callable[[RenderableType], None]]":
+        """Yield a `show(renderable)` that redraws in place on a terminal, and does nothing elsewhere."""
         if not self.is_live:
             yield lambda _renderable: None
             return
+        from rich.live import Live
+
         with Live(console=self.console, transient=True, refresh_per_second=4) as live:
             yield live.update
-
-
-@contextlib.contextmanager
-def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
-    """A reader that went away (`| head -1`) or a full disk does not end a run: what follows is printed nowhere.
-
-    The run's log.txt has it all.
-    """
-    try:
-        yield
-    except OSError:
-        redirect_to_devnull(stream)
-
-
-def redirect_to_devnull(stream: IO[str]) -> None:
-    """Let a stream lead nowhere, so that nothing more fails on it, at exit neither."""
-    import os
-
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(devnull, stream.fileno())
-    os.close(devnull)

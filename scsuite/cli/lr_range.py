@@ -19,7 +19,7 @@ from scsuite.core.distributed import World, distributed_world
 
 @options(LrRangeConfig)
 def lr_range(config: LrRangeConfig, output: OutputOptions) -> None:
-    """Find LRMIN and LRMAX: train for a few steps while the learning rate rises, and read the loss curve."""
+    """Find LRMIN and LRMAX. Trains for a few steps while the learning rate rises, and reads the loss curve."""
     start_time = time.perf_counter()
     with distributed_world() as world:
         _lr_range(config, output_for_rank(output, world), start_time, world)

@@ -25,7 +25,7 @@ ResumeOption = Annotated[
 
 @options(TrainConfig, resume=ResumeOption)
 def train(config: TrainConfig, output: OutputOptions, resume: str | None) -> None:
-    """Train with the One Cycle Policy: one cycle over all epochs, no annihilation."""
+    """Train with the One Cycle Policy. One cycle over all epochs, no annihilation."""
     from scsuite.core.device import tune_process
     from scsuite.core.runs.rundir import RunDir, find_unfinished_run
 

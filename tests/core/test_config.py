@@ -1,18 +1,18 @@
-"""Configurations: bounds, choices and pairs that belong together are checked when one is made; seeds are keyed."""
+"""Configurations: bounds, choices and pairs that belong together are checked when one is made."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
 
 from scsuite.core.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     EvaluateConfig,
     GradcamConfig,
     LrRangeConfig,
     RecipeConfig,
-    ComputeConfig,
     TrainConfig,
     ZigzagConfig,
 )
@@ -47,7 +47,7 @@ REFUSED: list[tuple[type[Config], str, Any, str]] = [
     (RecipeConfig, "label_smoothing", 1.0, "--label-smoothing"),
     (RecipeConfig, "dropout", 1.0, "--dropout"),
     (RecipeConfig, "val_split", -1, "--val-split"),
-    (RecipeConfig, "ghost_batch_size", -1, "--ghost-batch"),
+    (RecipeConfig, "ghost_batch_size", -1, "--ghost-batch-size"),
     (RecipeConfig, "optimizer", "adam", "--optimizer"),
     (RecipeConfig, "optimizer", ["sgd"], "--optimizer"),
     (LrRangeConfig, "lr_start", 0.0, "--lr-start"),
@@ -72,12 +72,12 @@ REFUSED: list[tuple[type[Config], str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "value", "flag"), REFUSED)
+@pytest.mark.parametrize(("config_class", "name", "value", "flag"), REFUSED)
 def test_a_value_out_of_its_range_is_a_usage_error_that_names_the_option(
-    kind: type[Config], name: str, value: object, flag: str
+    config_class: type[Config], name: str, value: object, flag: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        kind(**{name: value})
+        config_class(**{name: value})
     assert caught.value.where == flag
     assert "\n" not in str(caught.value)
 
@@ -99,12 +99,12 @@ ALLOWED: list[tuple[type[Config], str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), ALLOWED)
-def test_the_ends_of_a_range_are_allowed(kind: type[Config], name: str, value: object) -> None:
-    assert getattr(kind(**{name: value}), name) == value
+@pytest.mark.parametrize(("config_class", "name", "value"), ALLOWED)
+def test_the_ends_of_a_range_are_allowed(config_class: type[Config], name: str, value: object) -> None:
+    assert getattr(config_class(**{name: value}), name) == value
 
 
-def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_choice_is_answered_with_the_most_similar_one() -> None:
     with pytest.raises(UsageError, match=r"Did you mean gradcam\+\+\?"):
         GradcamConfig(ckpt="run", method="grad-cam++")
     with pytest.raises(UsageError, match=r"one of none, flip, flip-shift, found 'zzz'\. See --help"):
@@ -121,7 +121,7 @@ def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
         ({"epochs": 5, "peak_epoch": 5.0}, "--peak-epoch"),
     ],
 )
-def test_rates_and_peaks_that_contradict_each_other_are_refused(values: dict[str, Any], flag: str) -> None:
+def test_contradicting_lr_bounds_and_peaks_are_refused(values: dict[str, Any], flag: str) -> None:
     with pytest.raises(UsageError) as caught:
         TrainConfig(**values)
     assert caught.value.where == flag
@@ -130,18 +130,18 @@ def test_rates_and_peaks_that_contradict_each_other_are_refused(values: dict[str
 def test_the_defaults_are_the_assignments() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batch_size, config.width) == (24, 512, 1.0)
-    assert config.peak == pytest.approx(5.0)
+    assert config.resolved_peak_epoch == pytest.approx(5.0)
     assert config.lr_max is None  # found by the range test
     assert config.div_factor == 10
 
 
 @pytest.mark.parametrize(("epochs", "peak"), [(24, 5.0), (48, 10.0), (12, 2.5), (1, 5 / 24)])
-def test_the_default_peak_keeps_its_share_of_the_epochs(epochs: int, peak: float) -> None:
-    assert TrainConfig(epochs=epochs).peak == pytest.approx(peak)
+def test_the_default_peak_is_a_fixed_fraction_of_the_epochs(epochs: int, peak: float) -> None:
+    assert TrainConfig(epochs=epochs).resolved_peak_epoch == pytest.approx(peak)
 
 
 def test_a_given_peak_is_taken_as_it_is() -> None:
-    assert TrainConfig(epochs=8, peak_epoch=2.5).peak == 2.5
+    assert TrainConfig(epochs=8, peak_epoch=2.5).resolved_peak_epoch == 2.5
 
 
 def test_a_configuration_survives_its_dictionary_and_a_yaml_file() -> None:
@@ -153,7 +153,7 @@ def test_a_configuration_survives_its_dictionary_and_a_yaml_file() -> None:
     assert GradcamConfig.from_dict(yaml.safe_load(yaml.safe_dump(cam.to_dict()))) == cam
 
 
-def test_names_of_another_class_are_passed_over_but_their_values_are_still_checked() -> None:
+def test_unknown_names_are_ignored_and_known_values_are_checked() -> None:
     values = TrainConfig(seed=3).to_dict()
     assert ComputeConfig.from_dict(values) == ComputeConfig(seed=3)
     with pytest.raises(UsageError, match="--seed"):
@@ -164,3 +164,12 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = ComputeConfig()
     with pytest.raises(FrozenInstanceError):
         config.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("config_class", [LrRangeConfig, TrainConfig])
+def test_the_docstring_of_a_public_configuration_lists_every_field(config_class: type[Config]) -> None:
+    doc = config_class.__doc__ or ""
+    for item in fields(config_class):
+        assert f"        {item.name} (" in doc
+        assert item.metadata["help"] in doc
+    assert "All fields, by keyword" not in doc

@@ -1,0 +1,107 @@
+"""The options that every command has, which are not part of a configuration: where output goes, and --config.
+
+In: values from the command line and the file of --config. Out: `OutputOptions`, and defaults from the file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from scsuite.core.config import OUTPUT
+from scsuite.core.errors import UsageError
+from scsuite.core.files import read_yaml
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where a command's output goes, and which options were given explicitly, by a flag or by --config."""
+
+    runs_dir: Path
+    name: str | None
+    json: bool
+    quiet: bool
+    explicit_options: frozenset[str]
+
+
+def require_non_empty(flag: str, value: T) -> T:
+    """Return a value; raise UsageError for an empty text: a variable that a script left unset."""
+    if value == "":
+        raise UsageError("option", flag, expected="a value", found="an empty one", hint="Leave the option out.")
+    return value
+
+
+def _parse_runs_dir(value: Any) -> Path:
+    try:
+        return Path(require_non_empty("--runs-dir", value)).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            "option", "--runs-dir", expected="a home directory for ~", found=f"{value}: {error}",
+            hint="Give an absolute path.",
+        ) from None  # fmt: skip
+
+
+def _read_config(context: typer.Context, path: str | None) -> str | None:
+    """Use the values of a file as the options' defaults: defaults < file < flags."""
+    if path is None:
+        return None
+    require_non_empty("--config", path)
+    values = {name.replace("-", "_").rstrip("_"): value for name, value in read_yaml(path, "configuration").items()}
+    parameters: dict[str, str] = {}  # name or flag of an option -> name of its parameter
+    for parameter in context.command.params:
+        for name in (str(parameter.name), *parameter.opts):
+            parameters[name.strip("-_").replace("-", "_")] = str(parameter.name)
+    del parameters["config"]
+    if unknown := sorted(set(values) - set(parameters)):
+        raise UsageError(
+            "configuration", path, expected=f"options of {context.info_name}", found=", ".join(unknown),
+            hint="Fix or remove them.",
+        )  # fmt: skip
+    if repeated := [name for name in values if [parameters[other] for other in values].count(parameters[name]) > 1]:
+        raise UsageError(
+            "configuration", path, expected="each option once", found=" and ".join(repeated),
+            hint="Remove one of them.",
+        )  # fmt: skip
+    context.default_map = {parameters[name]: value for name, value in values.items() if value is not None}
+    return path
+
+
+RunsDirOption = Annotated[
+    Path,
+    typer.Option(
+        envvar="SCSUITE_RUNS", parser=_parse_runs_dir, metavar="DIR", help="Where run directories are made.",
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="End of the run directory's name. (default: the data's name)", rich_help_panel=OUTPUT
+    ),
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", callback=_read_config, is_eager=True, metavar="FILE.yaml",
+        help="Read options from a file; flags override it.", rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object on stdout, everything else on stderr.", rich_help_panel=OUTPUT),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.", rich_help_panel=OUTPUT)]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=OUTPUT)]
+
+COMMON_OPTIONS: Mapping[str, tuple[Any, Any]] = {  # name -> alias and default
+    "runs_dir": (RunsDirOption, Path("runs")),
+    "name": (NameOption, None),
+    "config": (ConfigOption, None),
+    "json": (JsonOption, False),
+    "quiet": (QuietOption, False),
+    "debug": (DebugOption, False),
+}

@@ -1,0 +1,97 @@
+"""From an exception to an exit code and one line on stderr.
+
+In: whatever ended a command. Out: the exit code of design.md; the line `error: WHAT: WHERE: expected X, found Y. HINT`.
+"""
+
+import errno
+import re
+import signal
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from scsuite import __version__
+from scsuite.cli.streams import ignore_closed_stream, redirect_to_devnull
+from scsuite.core.distributed import claim_first_failure
+from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError, did_you_mean, one_line
+
+# What torch, oneDNN, the thread library and the DataLoader say when memory runs out; each in its own error type.
+OUT_OF_MEMORY_MESSAGES = (
+    "out of memory", "allocate memory", "bad_alloc", "could not create a memory", "start new thread",
+    "failed to map segment",
+)  # fmt: skip
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+
+# The usage errors of the parser under Typer: click's, or in newer versions Typer's own copy of it.
+ParserError = typer.BadParameter.__mro__[2]
+
+
+def exit_code_for(error: BaseException, arguments: Sequence[str]) -> int:
+    """Print an error's line, and return its exit code."""
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        return error.code if isinstance(error.code, int) else ExitCode.BUG
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BrokenPipeError | SystemExit):  # rich raises SystemExit for a broken pipe
+        redirect_to_devnull(sys.stdout)
+        return ExitCode.DONE
+    if isinstance(error, ParserError) and not str(error):
+        return ExitCode.USAGE  # no command was given: the help was printed
+    known_error = as_scsuite_error(error, arguments)
+    bug = (
+        f"bug in scsuite {__version__}: {type(error).__name__}: {one_line(error, 500)}. "
+        "Run it again with --debug and report what it prints."
+    )
+    if claim_first_failure():  # else another rank has named the cause
+        print_error(f"error: {known_error or bug}")
+    return known_error.exit_code if known_error else ExitCode.BUG
+
+
+def print_error(text: str) -> None:
+    """Print a line on stderr; if nothing can be written there, the exit code has to be enough."""
+    with ignore_closed_stream(sys.stderr):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def as_scsuite_error(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:
+    """Return the error as one of ours; None for a bug."""
+    if isinstance(error, ScsuiteError):
+        return error
+    if isinstance(error, ParserError):
+        return _usage_error(error, arguments)
+    if _is_out_of_memory(error):
+        return OutputError(
+            "out of memory", "this machine", expected="memory for the batch", found=one_line(error),
+            hint="Try a smaller --bs or --width.",
+        )  # fmt: skip
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return OutputError(
+            "a worker died", "loading images", expected="a running DataLoader worker", found=one_line(error),
+            hint="Free some memory, or try --workers 0.",
+        )  # fmt: skip
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        return OutputError(
+            "cannot write", error.filename or "output", expected="free space and permission", found=error.strerror,
+            hint="Free some space or choose another --runs-dir.",
+        )  # fmt: skip
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError | ImportError):
+        return any(message in str(error).lower() for message in OUT_OF_MEMORY_MESSAGES)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+def _usage_error(error: BaseException, arguments: Sequence[str]) -> UsageError:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else " ".join(["scsuite", *arguments[:1]])
+    text = str(error.format_message() if hasattr(error, "format_message") else error)
+    hint = f"See {where} --help."
+    if similar := getattr(error, "possibilities", None):
+        hint = f"Did you mean {' or '.join(sorted(similar))}?"
+    elif context is not None and text.startswith("No such command") and len(quoted := text.split("'")) > 1:
+        hint = did_you_mean(quoted[1], getattr(context.command, "commands", ()), otherwise=hint)
+    text = one_line(re.split(r" Did you mean| \(Possible options", text)[0], 300).rstrip(".")
+    return UsageError("command line", where, expected="options as in --help", found=text, hint=hint)

@@ -1,0 +1,42 @@
+"""All options of the suite, each defined once: frozen dataclasses, checked when they are made."""
+
+from scsuite.core.config.commands import (
+    CAM_METHOD,
+    CAM_METHODS,
+    LR_POLICIES,
+    SELECTIONS,
+    TTA_MODES,
+    CheckpointConfig,
+    EvaluateConfig,
+    GradcamConfig,
+    ZigzagConfig,
+)
+from scsuite.core.config.fields import GROUPS, OUTPUT, Config, flag_name, is_finite_number, parse_number
+from scsuite.core.config.recipe import (
+    BACKENDS,
+    DATA_SOURCES,
+    MOMENTUM,
+    MOMENTUM_MAX,
+    MOMENTUM_MIN,
+    PRECISIONS,
+    RESULT_NEUTRAL_OPTIONS,
+    ComputeConfig,
+    DataConfig,
+    RecipeConfig,
+)
+from scsuite.core.config.training import (
+    EMA_FRACTION,
+    MAX_PLOTTED_STEPS,
+    MIN_RANGE_TEST_STEPS,
+    PEAK_FRACTION,
+    LrRangeConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "EMA_FRACTION", "GROUPS", "LR_POLICIES",
+    "MAX_PLOTTED_STEPS", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
+    "PEAK_FRACTION", "PRECISIONS", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
+    "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
+    "TrainConfig", "ZigzagConfig", "flag_name", "is_finite_number", "parse_number",
+]  # fmt: skip
