@@ -88,7 +88,7 @@ def _load_cifar10(folder: Path | None, data_dir: str | None, report: Progress) -
     if place is None:
         hint = "Say with --data-dir where CIFAR-10 is or goes."
         raise InputError("data", "cifar10", expected="a home folder to keep it in", found="none", hint=hint)
-    return cache.load(folder, cifar10.source(), lambda: cifar10.load(place, report))
+    return cache.load(folder, cifar10.cache_key(), lambda: cifar10.load(place, report))
 
 
 def _load_shapes(folder: Path | None, report: Progress) -> tuple[Decoded, str]:
