@@ -131,7 +131,7 @@ def _links() -> Iterator[Case]:
     yield file_case("D36", "a sparse file of the newer kind", "a.tar", tar(sparse), ("a sparse file",))
     for mode in (0o4755, 0o2755):
         suid = member("train/a/s.png", picture(99), mode=mode)
-        yield file_case("D36", f"mode {mode:o}", "a.tar", tar(suid), ("another's rights",))
+        yield file_case("D36", f"mode {mode:o}", "a.tar", tar(suid), ("a setuid or setgid file",))
     shared = header(b"train/a/", kind=b"5", mode=0o2775)  # as folders of a group are
     yield file_case("D36", "a folder of mode 2775 is nothing bad", "a.tar", tar(shared), ("test",), 0)
 
@@ -441,16 +441,18 @@ def _damage() -> Iterator[Case]:
     for name, data in inner.items():
         yield file_case("D39", name, "a.zip", _only("inner.tar", data), ("none, and 1 other files (inner.tar",))
     yield file_case(
-        "D39", "a member given twice, tar", "a.tar", tar(member("train/a/0.png", picture(99))), ("given twice",)
+        "D39", "a repeated member, tar", "a.tar", tar(member("train/a/0.png", picture(99))), ("a repeated member",)
     )
     yield file_case(
         "D39",
-        "a member given twice under another spelling",
+        "a repeated member under another spelling",
         "a.tar",
         tar(member("./train//a/./0.png", picture(99))),
-        ("given twice",),
+        ("a repeated member",),
     )
-    yield file_case("D39", "a member given twice, zip", "a.zip", _zip(("train/a/0.png", picture(99))), ("given twice",))
+    yield file_case(
+        "D39", "a repeated member, zip", "a.zip", _zip(("train/a/0.png", picture(99))), ("a repeated member",)
+    )
     clash = ("letter case",)
     yield file_case(
         "D39", "names that differ in case only, tar", "a.tar", tar(member("train/a/0.PNG", picture(99))), clash

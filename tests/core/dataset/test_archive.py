@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scsuite.core.dataset import archive
+from scsuite.core.dataset import archive, archive_limits
 from scsuite.core.errors import InputError
 from scsuite.core.files import FILE_BYTES_MAX
 from tests.core.dataset.helpers import write_tar, write_zip
@@ -112,7 +112,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 def test_a_member_given_twice_is_refused(tmp_path: Path) -> None:
     first = write_tar(tmp_path / "a.tar", {"a.png": b"1", "./a.png": b"2"})
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="a repeated member"):
         members(first)
 
 
@@ -169,12 +169,12 @@ def test_a_long_name_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path)
 
 def test_the_caps_count_what_is_really_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = {f"{i}.png": bytes(10_000) for i in range(10)}
-    monkeypatch.setattr(archive, "TOTAL_BYTES_MAX", 50_000)
+    monkeypatch.setattr(archive_limits, "MAX_TOTAL_BYTES", 50_000)
     for path in (write_tar(tmp_path / "a.tar.gz", tree, "w:gz"), write_zip(tmp_path / "a.zip", tree)):
         with pytest.raises(InputError, match="than"):
             members(path)
     monkeypatch.undo()
-    monkeypatch.setattr(archive, "MEMBERS_MAX", 9)
+    monkeypatch.setattr(archive_limits, "MAX_MEMBERS", 9)
     for path in (tmp_path / "a.tar.gz", tmp_path / "a.zip"):
         with pytest.raises(InputError, match="more than 9 members"):
             members(path)
@@ -215,6 +215,8 @@ PAX_BODIES = [
     b"8 path a",
     b"path=a",
     b"=" * 600,
+    b"5 =a\n",
+    b"1000011 a=" + b"7" * 1_000_000 + b"\n",  # tarfile searches digits in quadratic time
 ]
 
 
@@ -237,6 +239,58 @@ def test_a_negative_size_in_an_extended_header_is_refused(tmp_path: Path) -> Non
     (tmp_path / "a.tar").write_bytes(header + tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
     with pytest.raises(InputError, match="in one member"):
         members(tmp_path / "a.tar")
+
+
+def header_block(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+END = bytes(1024)
+MEMBER = header_block("a.png", 3) + b"one" + bytes(509)
+REFUSED_TARS = {
+    "no end mark": (MEMBER, "ends too early"),
+    "a header cut off": (MEMBER + header_block("b.png")[:100], "ends too early"),
+    "contents cut off": (MEMBER + header_block("b.png", 9) + b"123", "ends too early"),
+    "a long name without its member": (MEMBER + header_block("x", 512, tarfile.GNUTYPE_LONGNAME), "ends too early"),
+    "a long name and the end": (MEMBER + header_block("x", 512, b"L") + b"a" * 512 + END, "damaged"),
+    "garbage for a header": (MEMBER + b"x" * 512 + END, "a damaged header"),
+    "a wrong checksum": (MEMBER + MEMBER.replace(b"a.png", b"b.png") + END, "a damaged header"),
+    "nine headers in a row": (header_block("x", 0, b"x") * 9 + MEMBER + END, "9 headers in a row"),
+    "a GNU sparse file": (header_block("a.png", 0, b"S") + END, "a sparse file"),
+    "a pax sparse file": (
+        header_block("x", 22, b"x") + b"22 GNU.sparse.major=1\n" + bytes(490) + MEMBER + END,
+        "sparse",
+    ),
+    "a global sparse file": (
+        header_block("x", 22, b"g") + b"22 GNU.sparse.minor=0\n" + bytes(490) + MEMBER + END,
+        "sparse",
+    ),
+    "a NUL in a long name": (header_block("x", 9, b"L") + b"../x\0.png" + bytes(503) + MEMBER + END, "leads out"),
+    "2**62 bytes": (MEMBER + header_block("a.txt", 2**62) + END, "GB in all"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_TARS)
+def test_a_tar_that_tarfile_would_cut_short_or_read_without_limit_is_refused(tmp_path: Path, name: str) -> None:
+    data, words = REFUSED_TARS[name]
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(InputError, match=words):
+        members(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        MEMBER + bytes(512),  # half of an end mark
+        MEMBER + END + b"garbage" * 1000,  # nobody reads behind the end
+        header_block("x", 16, b"g") + b"16 comment=hash\n" + bytes(496) + MEMBER + END,  # as `git archive` writes it
+    ],
+)
+def test_a_tar_with_an_end_mark_is_complete(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    assert members(tmp_path / "a.tar") == {"a.png": b"one"}
 
 
 def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
