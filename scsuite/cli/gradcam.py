@@ -177,7 +177,7 @@ def _own_pictures(config: GradcamConfig, trained: Trained) -> Chosen:
     import numpy as np
 
     from scsuite.core.dataset import Split
-    from scsuite.core.dataset.decode import read_image_32
+    from scsuite.core.dataset.image_file import read_image_32
 
     images_NHWC = np.stack([read_image_32(path) for path in config.images])
     seen = trained.evaluate(Split(images_NHWC, np.zeros(len(images_NHWC), np.int64), config.images))
@@ -256,7 +256,7 @@ def _originals(chosen: Chosen, maps: Maps) -> Shown:
     import torch
 
     from scsuite.core.cam import laid_over
-    from scsuite.core.dataset.decode import read_image_resized
+    from scsuite.core.dataset.image_file import read_image_resized
 
     pictures = [read_image_resized(path, SHOWN) for path in chosen.files]
     laid = {

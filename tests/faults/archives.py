@@ -248,7 +248,7 @@ def _bombs() -> Iterator[Case]:
         lambda: gzip.compress(header(b"train/a/x.png", 64 * MB + 1)),
         ("over 64 MB",),
     )
-    yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a whole picture",))
+    yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a complete image",))
     yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("PNG, JPEG, BMP or WebP images",))
     yield file_case("D38", "zip entries that overlap", "a.zip", _overlapping, ("overlap",))
     yield file_case("D38", "zip entries of the same place", "a.zip", _same_place, ())
@@ -474,7 +474,7 @@ def _damage() -> Iterator[Case]:
         ("CIFAR-10's own files", "--data cifar10"),
     )
     yield Case(
-        "D40", "a pickle of code among pictures, called one", lambda box: _pickled(box, False), 3, ("a whole picture",)
+        "D40", "a pickle of code among pictures, called one", lambda box: _pickled(box, False), 3, ("a complete image",)
     )
 
 

@@ -305,7 +305,7 @@ def _painted(number: int, kind: str, size: tuple[int, int] = (32, 32), mode: str
 
 
 def _picture_loader(_good: Path) -> Loader:
-    from scsuite.core.dataset.decode import read_image_32
+    from scsuite.core.dataset.image_file import read_image_32
 
     def load(folder: Path) -> None:
         read_image_32(folder / "a.png")

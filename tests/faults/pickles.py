@@ -269,7 +269,7 @@ def mirror_cases(port: int) -> Iterator[Case]:
         return "" if names in ([], [f".{ARCHIVE}.lock"]) else f"it left {names}"
 
     for what, words in {
-        "404": ("404",), "500": ("500",), "html": ("md5",), "cut": ("broke off",), "redirect": ("mirror",),
+        "404": ("404",), "500": ("500",), "html": ("md5",), "cut": ("stopped after",), "redirect": ("mirror",),
         "huge": ("bytes",), "length": ("mirror",), "nonsense": ("mirror",),
     }.items():  # fmt: skip
         before = functools.partial(_mirror, f"http://127.0.0.1:{port}/{what}")

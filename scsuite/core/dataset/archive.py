@@ -16,6 +16,7 @@ from scsuite.core.dataset import archive_limits
 from scsuite.core.dataset.archive_limits import HINT_REPACK, HINT_SMALLER, Member, archive_error
 from scsuite.core.dataset.archive_tar import read_tar_members
 from scsuite.core.dataset.archive_zip import read_zip_members
+from scsuite.core.errors import one_line
 
 _ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
     LookupError,
@@ -80,5 +81,4 @@ def _wrap_archive_errors(where: str) -> Iterator[None]:
     try:
         yield
     except _ARCHIVE_ERRORS as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise archive_error(where, f"a damaged archive ({reason})", HINT_REPACK) from None
+        raise archive_error(where, f"a damaged archive ({one_line(error)})", HINT_REPACK) from None

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 
 from scsuite.core.dataset import archive
-from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
-from scsuite.core.dataset.cache import Source
+from scsuite.core.dataset.cache import CacheKey
+from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split
 from scsuite.core.dataset.unpickle import unpickle
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
@@ -52,12 +52,12 @@ _OFFLINE_HINT = (
 )
 
 
-def cache_key() -> Source:
+def cache_key() -> CacheKey:
     """Return the cache's key of these images: their md5s, so it does not matter where they were read."""
-    return Source("cifar10", "cifar10", hashlib.sha256(repr(sorted(FILE_MD5S.items())).encode()).hexdigest())
+    return CacheKey("cifar10", "cifar10", hashlib.sha256(repr(sorted(FILE_MD5S.items())).encode()).hexdigest())
 
 
-def load(data_dir: Path, progress: Progress) -> Decoded:
+def load(data_dir: Path, progress: Progress) -> RawDataset:
     """Read the images from `data_dir`; download them into it where it has none.
 
     Raises InputError for a file that is missing or not CIFAR-10's and when the download fails; OutputError when the
@@ -123,7 +123,7 @@ def _missing_files_error(where: Path, missing: list[str]) -> InputError:
     return InputError("CIFAR-10", where, expected=expected, found=found, hint=_HINT_REMOVE_ARCHIVE)
 
 
-def _read_batches(files: Iterable[tuple[str, bytes]], where: Path, progress: Progress) -> Decoded:
+def _read_batches(files: Iterable[tuple[str, bytes]], where: Path, progress: Progress) -> RawDataset:
     """Check each file's md5 and read it. Raises InputError for a wrong md5, before anything of the file is read."""
     batches: dict[str, Split] = {}
     class_names: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ def _read_batches(files: Iterable[tuple[str, bytes]], where: Path, progress: Pro
             batches[name] = read_batch(data, where / name)
         progress("Decoding images", count, len(FILE_MD5S))
     train_batches = [batches[name] for name in sorted(batches) if name != "test_batch"]
-    return Decoded(class_names, _concatenate(train_batches), batches["test_batch"])
+    return RawDataset(class_names, _concatenate(train_batches), batches["test_batch"])
 
 
 def _concatenate(batches: list[Split]) -> Split:

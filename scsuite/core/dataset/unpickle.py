@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_OPERATIONS = 50_000  # a batch of 10,000 images has about 30,200
+from scsuite.core.errors import one_line
+
+MAX_OPERATIONS = 50_000  # a batch of 10,000 images has about 30,100
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
 
@@ -33,12 +35,12 @@ class BatchUnpickler(pickle.Unpickler):
             return self._make_dtype
         if (module, name) == ("numpy", "ndarray"):
             return None  # an argument of _reconstruct, which needs no type here
-        raise pickle.UnpicklingError(f"a pickle that refers to {module}.{name}"[:120])
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
     def _make_array(self, *_: object) -> NDArray[np.uint8]:
         """Return an empty array; numpy's `__setstate__` then sets shape and data, and checks that they agree."""
         if self._has_array:  # many arrays can share one string, so they could need far more memory than the file
-            raise pickle.UnpicklingError("a pickle of several arrays")
+            raise pickle.UnpicklingError("several arrays")
         self._has_array = True
         return np.empty(0, np.uint8)
 
@@ -54,13 +56,12 @@ def unpickle(data: bytes) -> object:
         _check_operations(data)
         return BatchUnpickler(data).load()
     except Exception as error:  # unpickling damaged bytes can raise nearly anything
-        text = " ".join(str(error).split())[:120]
-        raise ValueError(text if isinstance(error, pickle.UnpicklingError) else f"a damaged pickle ({text})") from None
+        raise ValueError(f"a damaged or foreign pickle ({one_line(error)})") from None
 
 
 def _check_operations(data: bytes) -> None:
     """Refuse a pickle that claims much more memory or nesting than a batch has: the C unpickler allocates first."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
-        memo_index = argument if operation.name in ("PUT", "LONG_BINPUT") else 0
-        if max(count, memo_index or 0) >= MAX_OPERATIONS:
-            raise pickle.UnpicklingError(f"a pickle of more than {MAX_OPERATIONS:,} operations")
+        memo_index = int(argument or 0) if operation.name in ("PUT", "LONG_BINPUT") else 0
+        if max(count, memo_index) >= MAX_OPERATIONS:
+            raise pickle.UnpicklingError(f"more than {MAX_OPERATIONS:,} operations")

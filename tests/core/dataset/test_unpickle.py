@@ -107,7 +107,7 @@ def test_no_payload_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_the_refused_name_is_in_the_message() -> None:
-    with pytest.raises(ValueError, match=rf"a pickle that refers to {os.system.__module__}\.system"):
+    with pytest.raises(ValueError, match=rf"it refers to {os.system.__module__}\.system"):
         unpickle(pickle.dumps(Payload(os.system, "true")))
 
 
@@ -120,23 +120,23 @@ DEEP_KEY = b"\x80\x02})" + b"\x85" * MAX_OPERATIONS + b"K\x01s."  # its hash wou
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (ARRAY.replace(SHAPE, b"\x8a\x06" + (10**12).to_bytes(6, "little") + SHAPE[2:]), "does not match array size"),
+        (ARRAY.replace(SHAPE, b"\x8a\x06" + (10**12).to_bytes(6, "little") + SHAPE[2:]), "match array size"),
         (b"\x80\x02](" + ARRAY[2:-1] * 2 + b"e.", "several arrays"),
         (b"\x80\x02K\x07r\xff\xff\xff\x7f.", "operations"),  # a memo of 2**31 entries
         (DEEP_KEY, "operations"),
         (b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b".", "operations"),
-        (b"\x80\x02T\xff\xff\xff\x7fabc.", "damaged"),  # a string of 2 GB with three bytes
-        (b"\x80\x02T\xff\xff\xff\xffabc.", "damaged"),  # of -1 bytes
-        (b"\x80\x04\x8e" + b"\xff" * 8 + b"abc.", "damaged"),  # of 2**64 - 1 bytes
+        (b"\x80\x02T\xff\xff\xff\x7fabc.", "damaged or foreign"),  # a string of 2 GB with three bytes
+        (b"\x80\x02T\xff\xff\xff\xffabc.", "damaged or foreign"),  # of -1 bytes
+        (b"\x80\x04\x8e" + b"\xff" * 8 + b"abc.", "damaged or foreign"),  # of 2**64 - 1 bytes
         (pickle.dumps(np.zeros((2, 3072), np.int8), protocol=4), "an array of type i1, not uint8"),
         (pickle.dumps(np.zeros((2, 3072), np.float32), protocol=4), "an array of type f4, not uint8"),
         (pickle.dumps(np.array([[object()]], dtype=object), protocol=4), "an array of type O8, not uint8"),
-        (b"", "damaged"),
+        (b"", "damaged or foreign"),
         (b".", "."),
         (b"\x80\x02h\x05.", "."),  # nothing in the memo
         (b"\x80\x02}(U\x01au.", "."),  # a key without a value
-        (b"\xff\xfe garbage", "damaged"),
-        (b"I12x\n.", "damaged"),
+        (b"\xff\xfe garbage", "damaged or foreign"),
+        (b"I12x\n.", "damaged or foreign"),
     ],
 )
 def test_huge_claims_foreign_arrays_and_damage_are_refused(data: bytes, words: str) -> None:
