@@ -370,7 +370,7 @@ def test_pictures_that_are_none_are_refused_by_name(
     trained: Answer, refuse: Callable[..., None], tmp_path: Path
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    for name, words in (("text.png", ("picture",)), ("missing.png", ("No such file",))):
+    for name, words in (("text.png", ("image",)), ("missing.png", ("No such file",))):
         refuse(("gradcam", "--ckpt", trained.run_dir, "--images", tmp_path / name), 3, name, *words)
 
 

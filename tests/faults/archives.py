@@ -131,7 +131,7 @@ def _links() -> Iterator[Case]:
     yield file_case("D36", "a sparse file of the newer kind", "a.tar", tar(sparse), ("a sparse file",))
     for mode in (0o4755, 0o2755):
         suid = member("train/a/s.png", picture(99), mode=mode)
-        yield file_case("D36", f"mode {mode:o}", "a.tar", tar(suid), ("another's rights",))
+        yield file_case("D36", f"mode {mode:o}", "a.tar", tar(suid), ("a setuid or setgid file",))
     shared = header(b"train/a/", kind=b"5", mode=0o2775)  # as folders of a group are
     yield file_case("D36", "a folder of mode 2775 is nothing bad", "a.tar", tar(shared), ("test",), 0)
 
@@ -248,7 +248,7 @@ def _bombs() -> Iterator[Case]:
         lambda: gzip.compress(header(b"train/a/x.png", 64 * MB + 1)),
         ("over 64 MB",),
     )
-    yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a whole picture",))
+    yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a complete image",))
     yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("PNG, JPEG, BMP or WebP images",))
     yield file_case("D38", "zip entries that overlap", "a.zip", _overlapping, ("overlap",))
     yield file_case("D38", "zip entries of the same place", "a.zip", _same_place, ())
@@ -441,16 +441,18 @@ def _damage() -> Iterator[Case]:
     for name, data in inner.items():
         yield file_case("D39", name, "a.zip", _only("inner.tar", data), ("none, and 1 other files (inner.tar",))
     yield file_case(
-        "D39", "a member given twice, tar", "a.tar", tar(member("train/a/0.png", picture(99))), ("given twice",)
+        "D39", "a repeated member, tar", "a.tar", tar(member("train/a/0.png", picture(99))), ("a repeated member",)
     )
     yield file_case(
         "D39",
-        "a member given twice under another spelling",
+        "a repeated member under another spelling",
         "a.tar",
         tar(member("./train//a/./0.png", picture(99))),
-        ("given twice",),
+        ("a repeated member",),
     )
-    yield file_case("D39", "a member given twice, zip", "a.zip", _zip(("train/a/0.png", picture(99))), ("given twice",))
+    yield file_case(
+        "D39", "a repeated member, zip", "a.zip", _zip(("train/a/0.png", picture(99))), ("a repeated member",)
+    )
     clash = ("letter case",)
     yield file_case(
         "D39", "names that differ in case only, tar", "a.tar", tar(member("train/a/0.PNG", picture(99))), clash
@@ -472,7 +474,7 @@ def _damage() -> Iterator[Case]:
         ("CIFAR-10's own files", "--data cifar10"),
     )
     yield Case(
-        "D40", "a pickle of code among pictures, called one", lambda box: _pickled(box, False), 3, ("a whole picture",)
+        "D40", "a pickle of code among pictures, called one", lambda box: _pickled(box, False), 3, ("a complete image",)
     )
 
 

@@ -207,7 +207,7 @@ def mutate_pickle(random: Random, seeds: list[Input]) -> Input:
     batch = pickle.loads(data)
     key = random.choice(list(batch))
     kinds = (random.choice(VALUES), [batch[key]] * 2, batch[random.choice(list(batch))])
-    batch[random.choice((key, b"labels", "fine_labels", 3))] = random.choice(kinds)
+    batch[random.choice((key, "labels", "fine_labels", 3))] = random.choice(kinds)
     return {name: pickle.dumps(batch, protocol=random.choice((0, 1, 2, 3, 4, 5)))}
 
 
@@ -287,9 +287,9 @@ def _pickle_loader(_good: Path) -> Loader:
         (read_class_names if b"label_names" in data else read_batch)(data, folder / "data_batch_1")
 
     images = np.arange(2 * 3072, dtype=np.int64).astype(np.uint8).reshape(2, 3072)
-    batch = {b"data": images, b"labels": [3, 7], b"batch_label": b"batch 1", b"filenames": [b"a.png", b"b.png"]}
-    names = {b"label_names": [b"n%d" % i for i in range(10)], b"num_vis": 3072}
-    seeds = [{"data_batch_1": pickle.dumps(value, protocol=p)} for value in (batch, batch, names) for p in (2, 4)]
+    batch = {"data": images, "labels": [3, 7], "batch_label": "batch 1", "filenames": ["a.png", "b.png"]}
+    names = {"label_names": [f"n{i}" for i in range(10)], "num_vis": 3072}
+    seeds = [{"data_batch_1": pickle.dumps(value, protocol=4)} for value in (batch, batch, names)]
     return Loader("CIFAR pickle", seeds, mutate_pickle, load, FULL_BRIEF)
 
 
@@ -305,7 +305,7 @@ def _painted(number: int, kind: str, size: tuple[int, int] = (32, 32), mode: str
 
 
 def _picture_loader(_good: Path) -> Loader:
-    from scsuite.core.dataset.decode import read_image_32
+    from scsuite.core.dataset.image_file import read_image_32
 
     def load(folder: Path) -> None:
         read_image_32(folder / "a.png")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tests.core.dataset.helpers import write_folder, write_tar
-from tests.core.dataset.test_pickled import NAMES, REAL_META, payloads, python2_batch
+from tests.core.dataset.test_unpickle import NAMES, REAL_META, payloads, python2_batch
 from tests.faults.box import Box
 from tests.faults.case import Case, Row, check_cases, thinned
 from tests.faults.inputs import FAST
@@ -75,29 +75,28 @@ def case(row: str, name: str, files: Files, *words: str, code: int = 3, trusted:
 
 
 def batch(**changes: Any) -> bytes:
-    """A sound batch but for these fields; None takes one out."""
+    """A valid batch except for these fields; None removes one."""
     fields = {"data": np.zeros((ROWS, 3072), np.uint8), "labels": list(range(ROWS)), **changes}
-    return pickle.dumps({key: value for key, value in fields.items() if value is not None}, protocol=2)
+    return pickle.dumps({key: value for key, value in fields.items() if value is not None}, protocol=4)
 
 
 def hostile() -> dict[str, bytes]:
     """Pickles that want something run, or more memory or stack than there is."""
-    array = pickle.dumps(np.zeros((1, 3072), np.uint8), protocol=2)
+    array = pickle.dumps(np.zeros((1, 3072), np.uint8), protocol=4)
     shape = b"K\x01M\x00\x0c\x86"  # (1, 3072)
     assert shape in array
-    text = b"X" + (2**20).to_bytes(4, "little") + b"a" * 2**20  # 1 MB, encoded two thousand times
     return {
         **payloads(Path("canary")),
         "a shape of 10**12": array.replace(shape, b"\x8a\x06" + (10**12).to_bytes(6, "little") + shape[2:]),
         "an array of objects": pickle.dumps({"data": np.array([[object()]], dtype=object)}, protocol=0),
         "a million lists in each other": b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b".",
         "a million tuples in each other": b"\x80\x02}U\x04data)" + b"\x85" * 10**6 + b"s.",
-        "a million levels as labels": b"\x80\x02}(U\x04data" + array[2:-1] + b"U\x06labels])" + b"\x85" * 10**6
+        "40,000 levels as labels": b"\x80\x02}(U\x04data" + array[2:-1] + b"U\x06labels])" + b"\x85" * 40_000
         + b"au.",
+        "a memo of 2**31 entries": b"\x80\x02}r\xff\xff\xff\x7f.",
         "a million marks": b"\x80\x02" + b"(" * 10**6 + b".",
         "a list in itself": b"\x80\x02}U\x04data]q\x01h\x01as.",
-        "one text encoded again and again": b"\x80\x02](c_codecs\nencode\nq\x01" + text + b"q\x02U\x06latin1q\x03"
-        + b"h\x01h\x02h\x03\x86R" * 2000 + b"e.",
+        "one text for a thousand arrays": b"\x80\x02](" + array[2:-1] * 1000 + b"e.",
     }  # fmt: skip
 
 
@@ -110,7 +109,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "cut by a byte": (whole[:-1], "batch"),
         "an HTML page": (b"\n<!DOCTYPE html><html>404</html>", "HTML"),
         "gzip": (gzip.compress(whole), "batch"),
-        "a number": (pickle.dumps(5), "something else"),
+        "a number": (pickle.dumps(5), "without fields"),
         "zeros": (bytes(10_000), "batch"),
         "text": (b"data_batch_1\n", "batch"),
     }
@@ -125,8 +124,8 @@ def fields() -> dict[str, tuple[bytes, str]]:
             for kind in ("int8", "uint16", "int64", "float32", "bool")
         },
         "data 3071 wide": (batch(data=np.zeros((ROWS, 3071), np.uint8)), f"({ROWS}, 3071)"),
-        "data of one dimension": (batch(data=np.zeros(ROWS * 3072, np.uint8)), "two dimensions"),
-        "data of three dimensions": (batch(data=np.zeros((ROWS, 3, 1024), np.uint8)), "two dimensions"),
+        "data of one dimension": (batch(data=np.zeros(ROWS * 3072, np.uint8)), f"({ROWS * 3072},)"),
+        "data of three dimensions": (batch(data=np.zeros((ROWS, 3, 1024), np.uint8)), f"({ROWS}, 3, 1024)"),
         "data a list": (batch(data=[1, 2]), "data"),
         "data a text": (batch(data="x" * 3072), "data"),
         "no data": (batch(data=None), "data"),
@@ -135,7 +134,7 @@ def fields() -> dict[str, tuple[bytes, str]]:
         "a label less": (batch(labels=labels[:-1]), f"{ROWS - 1} labels for {ROWS} images"),
         "a label more": (batch(labels=[*labels, 0]), f"{ROWS + 1} labels for {ROWS} images"),
         **{
-            f"the label {value!r}": (batch(labels=[value, *labels[1:]]), "BINFLOAT" if value == 1.5 else "label")
+            f"the label {value!r}": (batch(labels=[value, *labels[1:]]), "label")
             for value in (10, -1, 2**70, 1.5, "3", None, True, [0], b"\x01")
         },
         "labels a text": (batch(labels="0123456789"), "labels"),
@@ -239,7 +238,7 @@ def archive_cases() -> Iterator[Case]:
     for row, name, files, data, code, words in (
         ("B0", "nothing wrong", good, whole, 0, ()),
         ("B17", "with another batch in it", good, tar({**good, "test_batch": b"x"}), 3, ("test_batch", "md5")),
-        ("B18", "with os.system in it", evil, tar(evil), 3, ("data_batch_1", "names")),
+        ("B18", "with os.system in it", evil, tar(evil), 3, ("data_batch_1", "refers to")),
         ("B19", "cut in half", good, whole[: len(whole) // 2], 3, (ARCHIVE,)),
         ("B19", "that is HTML", good, b"<html>404</html>", 3, (ARCHIVE,)),
         ("B19", "that is empty", good, b"", 3, (ARCHIVE,)),
@@ -270,7 +269,7 @@ def mirror_cases(port: int) -> Iterator[Case]:
         return "" if names in ([], [f".{ARCHIVE}.lock"]) else f"it left {names}"
 
     for what, words in {
-        "404": ("404",), "500": ("500",), "html": ("md5",), "cut": ("broke off",), "redirect": ("mirror",),
+        "404": ("404",), "500": ("500",), "html": ("md5",), "cut": ("stopped after",), "redirect": ("mirror",),
         "huge": ("bytes",), "length": ("mirror",), "nonsense": ("mirror",),
     }.items():  # fmt: skip
         before = functools.partial(_mirror, f"http://127.0.0.1:{port}/{what}")

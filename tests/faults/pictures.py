@@ -55,17 +55,17 @@ def _broken() -> Iterator[Case]:
     flipped[len(png) // 2] ^= 1
     spoilt = {
         "an empty file": (".png", b"", "an empty file"),
-        "text": (".png", b"hello", "none, or one cut in its header"),
-        "half a PNG": (".png", png[: len(png) // 2], "broken"),
-        "a PNG without its end": (".png", png[:-12], "broken"),
-        "a PNG without its last byte": (".png", png[:-1], "broken"),
-        "a flipped bit in a PNG": (".png", bytes(flipped), "broken"),
+        "text": (".png", b"hello", "no image, or a truncated header"),
+        "half a PNG": (".png", png[: len(png) // 2], "corrupt"),
+        "a PNG without its end": (".png", png[:-12], "corrupt"),
+        "a PNG without its last byte": (".png", png[:-1], "corrupt"),
+        "a flipped bit in a PNG": (".png", bytes(flipped), "corrupt"),
         "half a JPEG": (".jpg", jpeg[: len(jpeg) // 2], "found"),
-        "a JPEG without its end": (".jpg", jpeg[:-2], "broken"),
+        "a JPEG without its end": (".jpg", jpeg[:-2], "corrupt"),
         "half a WebP": (".webp", webp[: len(webp) // 2], "found"),
-        "half a BMP": (".bmp", bmp[: len(bmp) // 2], "broken"),
+        "half a BMP": (".bmp", bmp[: len(bmp) // 2], "corrupt"),
         "a header of a JPEG": (".jpg", jpeg[:20], "found"),
-        "zeros": (".jpg", bytes(5000), "none"),
+        "zeros": (".jpg", bytes(5000), "no image"),
     }
     for name, (suffix, data, word) in spoilt.items():
         yield _folder("C23", name, {HERE + suffix: data}, (f"9{suffix}", word))
@@ -182,14 +182,14 @@ def _bombs() -> Iterator[Case]:
     row = _chunk(b"IDAT", zlib.compress(bytes(33 * 32)))
     for kind, data in ((b"iCCP", b"x\0\0" + huge), (b"zTXt", b"x\0\0" + huge), (b"iTXt", b"x\0\1\0\0\0" + huge)):
         yield _folder(
-            "C28", f"10 MB in {kind.decode()}", {HERE + ".png": _png(32, 32, _chunk(kind, data), row)}, ("broken",)
+            "C28", f"10 MB in {kind.decode()}", {HERE + ".png": _png(32, 32, _chunk(kind, data), row)}, ("corrupt",)
         )
     text = _chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(MB - 9))) * 2000
-    yield _folder("C28", "2,000 texts of 1 MB", {HERE + ".png": _png(32, 32, text, row)}, ("broken",))
+    yield _folder("C28", "2,000 texts of 1 MB", {HERE + ".png": _png(32, 32, text, row)}, ("corrupt",))
     yield _folder(
         "C28", "a BMP of 30,000 x 30,000", {HERE + ".bmp": _bmp(30_000, 30_000)}, ("more than 16,777,216 pixels",)
     )
-    yield Case("C28", "ten files of 64 MB", lambda box: _large(box, 64 * MB), 3, ("none, or one cut",))
+    yield Case("C28", "ten files of 64 MB", lambda box: _large(box, 64 * MB), 3, ("no image, or a truncated",))
     yield Case("C28", "a file of 65 MB", lambda box: _large(box, 65 * MB), 3, ("at most 64 MB",))
     full = _chunk(b"IDAT", zlib.compress(bytes(4096 * (4096 * 4 + 1)), 1))
     largest = {f"train/a/{i}9.png": _png(4096, 4096, full, grey=False) for i in range(3)}
@@ -226,14 +226,14 @@ def _layouts() -> Iterator[Case]:
     good = classes()
     one = {name: data for name, data in good.items() if "/a/" in name}
     yield _bare("C30", "nothing", {}, ("found none",))
-    yield _bare("C30", "no class folders", {f"{i}.png": picture(i) for i in range(4)}, ("beside the class folders",))
+    yield _bare("C30", "no class folders", {f"{i}.png": picture(i) for i in range(4)}, ("next to the class folders",))
     yield _bare("C30", "one class", one, ("at least 2 classes", "only a"))
     yield _bare("C30", "an empty class", {**good, "train/c/note.txt": b""}, ("none in c",))
     yield _bare("C30", "a picture in the root", {**good, "x.png": picture(60)}, ("final",), 0)
     yield _bare("C30", "a picture beside the classes", {**good, "train/x.png": picture(60)}, ("train/x.png",))
     yield _bare("C30", "a class that only training has", {**good, "train/c/0.png": picture(60)}, ("c only in train/",))
     yield _bare("C30", "a class that only the test has", {**good, "test/c/0.png": picture(60)}, ("c only in test/",))
-    yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("test alone",))
+    yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("only test",))
     many = {f"{c:04}/{i}.png": picture(c % 256) for c in range(1001) for i in (0, 1)}
     few = ("--limit-train", 8, "--limit-test", 8)
     yield Case("C30", "1001 classes", lambda box: train_on(write_tree(box.inputs, many), *few), 0, ("1001 classes",))

@@ -40,7 +40,7 @@ def _png(image: Image.Image, **options: Any) -> bytes:
 
 
 def _read(box: Box, data: bytes) -> NDArray[np.uint8]:
-    from scsuite.core.dataset.decode import read_image_32
+    from scsuite.core.dataset.image_file import read_image_32
 
     (box.inputs / "a.png").write_bytes(data)
     return read_image_32(box.inputs / "a.png")

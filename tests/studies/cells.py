@@ -200,7 +200,7 @@ def data_of(name: str, archive: str) -> tuple[Any, Any]:
         train, held_out = data.train, Split(images_NHWC, labels_N, files, masks_NHW)
     else:
         train, held_out = split_holdout(data.train, setting.num_held_out)
-    return replace(data, train=train, test=held_out.take(range(NUM_WATCHED))), held_out
+    return replace(data, train=train, test=held_out.select(range(NUM_WATCHED))), held_out
 
 
 def run_cell(cell: Cell, archive: str) -> list[Step] | list[Training]:

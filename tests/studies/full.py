@@ -113,7 +113,7 @@ def data_of(archive: str, size: Size) -> tuple[Any, Any]:
 
     data = load_dataset(archive, limit_train=size.limit_train, limit_test=10)
     train, held_out = split_holdout(data.train, size.num_held_out)
-    return replace(data, train=train, test=held_out.take(range(10))), held_out
+    return replace(data, train=train, test=held_out.select(range(10))), held_out
 
 
 def find_rates(archive: str, size: Size) -> tuple[float, float]:

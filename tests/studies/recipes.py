@@ -154,7 +154,7 @@ def train(work: tuple[Design, Recipe, str]) -> Trained:
     model.LOGIT_SCALE = recipe.logit_scale  # in this process alone: checkpoints are refused with another
     data = load_dataset(archive, limit_train=design.num_train + design.num_held_out, limit_test=10)
     train, held_out = split_holdout(data.train, design.num_held_out)
-    data = replace(data, train=train, test=held_out.take(range(10)))
+    data = replace(data, train=train, test=held_out.select(range(10)))
     config = TrainConfig(
         seed=SEED, batch_size=BATCH, width=design.width, epochs=design.epochs, ema=0, workers=0, device="cpu",
         gradient_centralization=False, **DEFAULTS_BEFORE,  # they came later

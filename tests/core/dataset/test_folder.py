@@ -1,4 +1,4 @@
-"""A folder and an archive of the same pictures give the same images; odd files are named, never waited for."""
+"""A folder and an archive of the same files give the same images; unusual files are named and never block."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ import pytest
 
 from scsuite.core.dataset import Dataset, load_dataset
 from scsuite.core.errors import InputError
-from tests.core.dataset.helpers import class_tree, picture, write_folder, write_tar, write_zip
+from tests.core.dataset.helpers import class_tree, image_bytes, write_folder, write_tar, write_zip
 
 TREE = class_tree({"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 2})
 
@@ -37,7 +37,7 @@ def test_every_container_gives_the_same_images_in_the_same_order(tmp_path: Path)
     assert first.class_names == ("cat", "dog")
     assert first.train.labels_N.tolist() == [0, 0, 0, 1, 1]
     assert first.test.labels_N.tolist() == [0, 1, 1]
-    # class_tree's colours: (number of the folder, index, 7)
+    # class_tree's colors: (number of the folder, index, 7)
     assert first.train.images_NHWC[:, 0, 0].tolist() == [[0, 0, 7], [0, 1, 7], [0, 2, 7], [1, 0, 7], [1, 1, 7]]
     assert first.train.files[0] == "train/cat/000.png"
     assert first.notes == ()
@@ -45,11 +45,11 @@ def test_every_container_gives_the_same_images_in_the_same_order(tmp_path: Path)
 
 def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
     extra = {
-        "train/cat/LOUD.JPG": picture((250, 0, 0), kind="JPEG"),
-        "train/cat/.hidden.png": b"not a picture",
-        "train/cat/._000.png": b"not a picture",
+        "train/cat/LOUD.JPG": image_bytes((250, 0, 0), file_format="JPEG"),
+        "train/cat/.hidden.png": b"not an image",
+        "train/cat/._000.png": b"not an image",
         "train/.DS_Store": b"x",
-        "__MACOSX/train/cat/000.png": b"not a picture",
+        "__MACOSX/train/cat/000.png": b"not an image",
         "train/Thumbs.db": b"x",
         ".git/config": b"x",
         "README.txt": b"hello",
@@ -65,8 +65,8 @@ def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
         )
 
 
-def test_resized_and_shared_images_are_counted(tmp_path: Path) -> None:
-    tree = TREE | {"train/cat/big.png": picture(size=50), "test/cat/same.png": TREE["train/cat/000.png"]}
+def test_resized_and_overlapping_images_are_counted(tmp_path: Path) -> None:
+    tree = TREE | {"train/cat/big.png": image_bytes(size=50), "test/cat/same.png": TREE["train/cat/000.png"]}
     notes = load(write_folder(tmp_path / "folder", tree)).notes
     assert notes == (
         "1 of 10 images were resized to 32 x 32",
@@ -74,32 +74,32 @@ def test_resized_and_shared_images_are_counted(tmp_path: Path) -> None:
     )
 
 
-def test_a_part_is_held_out_where_there_are_no_test_images(tmp_path: Path) -> None:
+def test_test_images_are_split_off_where_there_are_none(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "folder", class_tree({"cat": 10, "dog": 20}))
     data = load(path)
     assert [int((data.test.labels_N == label).sum()) for label in (0, 1)] == [2, 4]  # 0.2 of each class
     assert sorted(data.train.files + data.test.files) == sorted(class_tree({"cat": 10, "dog": 20}))
     assert data.notes == ("6 of 30 images, 0.2 of each class, were held out as test images",)
-    half = load(path, test_split=0.5)
-    assert len(half.test) == 15
-    assert half.fingerprint != data.fingerprint
+    other_fraction = load(path, test_split=0.5)
+    assert len(other_fraction.test) == 15
+    assert other_fraction.fingerprint != data.fingerprint
     assert load(path).test.files == data.test.files
 
 
-def test_a_broken_picture_is_named_with_up_to_nine_others(tmp_path: Path) -> None:
-    tree = TREE | {f"train/cat/broken{i:02d}.jpg": b"\xff\xd8\xff" for i in range(15)}
+def test_a_corrupt_image_is_named_with_up_to_nine_others(tmp_path: Path) -> None:
+    tree = TREE | {f"train/cat/corrupt{i:02d}.jpg": b"\xff\xd8\xff" for i in range(15)}
     for path in (write_folder(tmp_path / "folder", tree), write_zip(tmp_path / "a.zip", tree)):
         with pytest.raises(InputError, match="Replace or remove them") as caught:
             load(path)
-        assert str(caught.value).count("train/cat/broken") == 10
-        assert f"{path}: train/cat/broken00.jpg" in str(caught.value)
+        assert str(caught.value).count("train/cat/corrupt") == 10
+        assert f"{path}: train/cat/corrupt00.jpg" in str(caught.value)
     tree = TREE | {"train/dog/half.png": TREE["train/dog/000.png"][:40]}
-    with pytest.raises(InputError, match=r"picture: .*: train/dog/half\.png: expected a whole picture"):
+    with pytest.raises(InputError, match=r"image: .*: train/dog/half\.png: expected a complete image"):
         load(write_folder(tmp_path / "one", tree))
 
 
 def in_time(action: Callable[[], object], seconds: float = 5) -> BaseException | None:
-    """The error that `action` raises; fails the test when it hangs."""
+    """Return the error that `action` raises; fail the test when it hangs."""
     caught: list[BaseException] = []
 
     def run() -> None:
@@ -111,12 +111,12 @@ def in_time(action: Callable[[], object], seconds: float = 5) -> BaseException |
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    assert not thread.is_alive(), "it hangs"
+    assert not thread.is_alive(), "it blocks"
     return caught[0] if caught else None
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_pipes_and_sockets_are_refused_and_never_waited_for(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_sockets_are_refused_without_blocking(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "f", TREE)
     os.mkfifo(root / "train" / "cat" / "a.png")
     error = in_time(lambda: load(root))
@@ -130,9 +130,9 @@ def test_pipes_and_sockets_are_refused_and_never_waited_for(tmp_path: Path) -> N
         assert isinstance(in_time(lambda: load(root)), InputError)
 
 
-def test_links_that_lead_out_loop_or_name_folders_are_refused(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_loops_and_links_to_folders_are_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
-    secret.write_bytes(picture())
+    secret.write_bytes(image_bytes())
     cases = {
         "out": (secret, "a link out of it"),
         "up": (Path("../../../secret.png"), "a link out of it"),
@@ -147,7 +147,7 @@ def test_links_that_lead_out_loop_or_name_folders_are_refused(tmp_path: Path) ->
             load(root)
 
 
-def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path) -> None:
+def test_links_within_and_to_the_folder_are_followed(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "real", TREE)
     (root / "train" / "cat" / "link.png").symlink_to("../dog/000.png")
     (tmp_path / "alias").symlink_to(root)
@@ -156,26 +156,26 @@ def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path) 
     assert np.array_equal(images["train/cat/link.png"], images["train/dog/000.png"])
 
 
-def test_names_that_no_terminal_likes_stay_on_one_line(tmp_path: Path) -> None:
+def test_names_with_control_characters_stay_on_one_line(tmp_path: Path) -> None:
     name = "train/cat/\x1b[31mred\nline.png"
     with pytest.raises(InputError) as caught:
-        load(write_folder(tmp_path / "f", TREE | {name: b"broken"}))
+        load(write_folder(tmp_path / "f", TREE | {name: b"corrupt"}))
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
     raw = os.fsdecode(b"train/cat/\xff\xfe.png")  # not UTF-8
-    data = load(write_folder(tmp_path / "g", TREE | {raw: picture()}))
+    data = load(write_folder(tmp_path / "g", TREE | {raw: image_bytes()}))
     assert raw in data.train.files
     assert load(tmp_path / "g").train.files == data.train.files  # through the cache too
 
 
-def test_a_member_of_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("train/cat/l.png")
     info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with pytest.raises(InputError, match="a symbolic link"):
         load(write_tar(tmp_path / "a.tar", TREE, "w", info))
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int | None]] = []
-    load(write_folder(tmp_path / "f", TREE), progress=lambda *what: told.append(what))
-    assert told == [("Decoding images", 8, 8)]
+def test_progress_is_reported(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int | None]] = []
+    load(write_folder(tmp_path / "f", TREE), progress=lambda *call: calls.append(call))
+    assert calls == [("Decoding images", 8, 8)]

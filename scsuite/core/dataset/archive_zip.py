@@ -1,0 +1,92 @@
+"""Read a .zip with `zipfile`: member by member, in memory, never extracted.
+
+In: an open archive. Out: name and contents of its members, in the order of its directory.
+
+`zipfile` parses the directory and makes an object of each member, so the directory's size is checked before.
+"""
+
+import stat
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import BinaryIO
+
+from scsuite.core.dataset import archive_limits
+from scsuite.core.dataset.archive_limits import (
+    HINT_REPACK,
+    HINT_SMALLER,
+    SETUID_BITS,
+    Member,
+    archive_error,
+    check_name,
+    check_size,
+    check_total,
+)
+
+_MAX_DIRECTORY_BYTES = 48 * 2**20  # 300,000 members of 46 bytes and a name of 110; zipfile holds all in memory
+_UNIX = 3  # value of create_system with which a member has a file mode
+
+
+def read_zip_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield each member's name and, where `wanted(name)`, its contents."""
+    _check_directory(file, where)
+    num_bytes = num_compressed = 0
+    with zipfile.ZipFile(file) as archive:
+        _check_no_overlap(archive.infolist(), where)
+        for info in archive.infolist():
+            name = check_name(info.orig_filename, where, info.is_dir())
+            _check_member(info, where, name)
+            if info.is_dir() or not wanted(name):
+                yield name, None
+                continue
+            check_size(info.file_size, where, name)
+            with archive.open(info) as member:
+                data = member.read(info.file_size + 1)  # past its end, where zipfile verifies the checksum
+            num_bytes += len(data)
+            num_compressed += info.compress_size
+            check_total(num_bytes, num_compressed, f"{where}: {name}")
+            if len(data) != info.file_size:
+                raise archive_error(f"{where}: {name}", "a wrong size in its header", HINT_REPACK)
+            yield name, data
+
+
+def _check_member(info: zipfile.ZipInfo, where: str, name: str) -> None:
+    mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise archive_error(f"{where}: {name}", "a symbolic link" if stat.S_ISLNK(mode) else "a special file")
+    if mode & SETUID_BITS and not info.is_dir():
+        raise archive_error(f"{where}: {name}", f"a setuid or setgid file (mode {stat.S_IMODE(mode):o})")
+    if info.flag_bits & 0x41:  # bits 0 and 6: encrypted, strongly encrypted
+        raise archive_error(f"{where}: {name}", "an encrypted member", "Pack the images without a password.")
+    # zipfile decompresses the other methods in one call, however large the result is.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise archive_error(f"{where}: {name}", f"compression method {info.compress_type}", "Store or deflate it.")
+
+
+def _check_no_overlap(infos: list[zipfile.ZipInfo], where: str) -> None:
+    """Refuse members that share bytes: 10 MB could give petabytes (https://www.bamsoftware.com/hacks/zipbomb/)."""
+    for info, following in pairwise(sorted(infos, key=lambda info: info.header_offset)):
+        if info.header_offset + 30 + info.compress_size > following.header_offset:
+            raise archive_error(f"{where}: {following.orig_filename[:200]}", "a member that overlaps another")
+
+
+def _check_directory(file: BinaryIO, where: str) -> None:
+    """Refuse a directory of millions of members before zipfile makes an object of each."""
+    num_bytes = file.seek(0, 2)
+    file.seek(max(0, num_bytes - 2**16 - 256))  # the end record, its longest comment, and zip64's two records
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 22:
+        raise archive_error(where, "one that ends too early", HINT_REPACK)
+    (size,) = struct.unpack_from("<L", tail, end + 12)
+    # With zip64, a locator stands in front of the end record, and in front of the locator the record with the size.
+    if tail[max(0, end - 20) : end].startswith(b"PK\x06\x07") and end >= 76:
+        end -= 76
+        (size,) = struct.unpack_from("<Q", tail, end + 40)
+    if size <= _MAX_DIRECTORY_BYTES:
+        file.seek(max(0, num_bytes - len(tail) + end - size))
+        if file.read(size).count(b"PK\x01\x02") <= archive_limits.MAX_MEMBERS:
+            file.seek(0)
+            return
+    raise archive_error(where, f"more than {archive_limits.MAX_MEMBERS:,} members", HINT_SMALLER)
