@@ -35,7 +35,7 @@ _MODULES = {
     "triangular": "core.schedule",
 }
 
-__all__ = [  # noqa: F822 - `figures` is a module, imported below when first used
+__all__ = [
     "LrRangeConfig",
     "OneCycle",
     "TrainConfig",

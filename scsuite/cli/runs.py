@@ -61,11 +61,12 @@ def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "Trained
 
     from scsuite.core.device import resolve_device, tune_process
     from scsuite.core.evaluation.evaluate import TrainedModel
-    from scsuite.core.runs.rundir import load_checkpoint, resolve_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint_file
+    from scsuite.core.runs.rundir import resolve_checkpoint
 
     tune_process()
     path = resolve_checkpoint(config.ckpt)
-    model, metadata = load_checkpoint(path)
+    model, metadata = load_checkpoint_file(path)
     precision = metadata["precision"]
     try:
         device = resolve_device(config.device, config.precision or precision)

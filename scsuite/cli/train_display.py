@@ -4,6 +4,7 @@ In: a run directory, a `Trainer` and the terminal. Out: lines, tables and figure
 """
 
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 NUM_PREVIEW_IMAGES = 64
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
 ETA_STEP = 20  # after so many steps the speed is known well enough for an estimate
+ETA_WINDOW = 50  # steps
 
 
 def draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
@@ -79,10 +81,14 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
         def on_step(step: "StepResult") -> None:
             if step.step == ETA_STEP:
                 speed = f"{step.num_images / step.seconds:,.0f} images/s"
-                terminal.log_progress(f"time left {tables.eta(trainer)} ({speed})")
+                terminal.log_progress(f"time left {format_eta(trainer)} ({speed})")
             if terminal.is_live:
                 rows = trainer.epochs[first_epoch:][-max(1, terminal.console.height - RESERVED_SCREEN_LINES) :]
-                show(Group(tables.epochs(rows, trainer.eval_split), "", tables.progress(trainer, step)))
+                position = tables.progress(
+                    step, trainer.state.totals, num_steps=trainer.cycle.num_steps,
+                    steps_per_epoch=trainer.cycle.steps_per_epoch, time_left=format_eta(trainer),
+                )  # fmt: skip
+                show(Group(tables.epochs(rows, trainer.eval_split), "", position))
 
         def on_epoch(result: "EpochResult") -> None:
             terminal.log_progress(tables.epoch_line(result, trainer.config.epochs, trainer.eval_split))
@@ -124,3 +130,15 @@ def write_outputs(
     terminal.log_line(f"weights   {result.checkpoint}")
     result = replace(result, warnings=tuple(warnings), figures=tuple(map(str, paths)))
     write_result(run, terminal, result, start_time)
+
+
+def format_eta(trainer: "Trainer") -> str:
+    """Return the time that the remaining steps take at the median speed of the last 50 steps, without evaluations."""
+    speeds = trainer.state.images_per_second[-ETA_WINDOW:]
+    if not speeds:
+        return "..."
+    steps_left = trainer.cycle.num_steps - trainer.state.step
+    images_left = steps_left * len(trainer.setup.train) / trainer.cycle.steps_per_epoch
+    minutes, seconds = divmod(round(images_left / median(speeds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 RENDEZVOUS_SECONDS = 10.0  # seconds for torchrun's own answer, which is there before its processes are
-COLLECTIVE_SECONDS = 25.0  # seconds that an answer may take; torchrun gives a rank that hangs 30 more, so all ends in a minute
+COLLECTIVE_SECONDS = (
+    25.0  # seconds that an answer may take; torchrun gives a rank that hangs 30 more, so all ends in a minute
+)
 STARTUP_SECONDS = 300.0  # seconds from the first rank to the last at a start: a cold disk gives torch late
 POLL_SECONDS = 0.02  # seconds between two looks at the store
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -170,7 +172,9 @@ def distributed_world() -> Iterator[World]:
     try:
         with world._translate_peer_errors():
             _store().add("here", 1)
-            _wait_until(lambda: _store().add("here", 0) >= size, STARTUP_SECONDS)  # a signal ends this, not what follows
+            _wait_until(
+                lambda: _store().add("here", 0) >= size, STARTUP_SECONDS
+            )  # a signal ends this, not what follows
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 store=_store(), rank=rank, world_size=size, timeout=timedelta(seconds=COLLECTIVE_SECONDS),

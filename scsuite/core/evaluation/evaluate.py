@@ -21,7 +21,7 @@ from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
-from scsuite.core.model.network import ResNet3
+from scsuite.core.model.network import ResNet3, evaluation_mode
 
 EVAL_BATCH_SIZE = 1000  # images; without gradients a batch needs less memory than in training
 
@@ -38,7 +38,7 @@ def evaluate(
     on_batch: Callable[[], None] | None = None,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
-    """Evaluate a network on all images of a split, without gradients; the model's training mode is restored.
+    """Evaluate a network on all images of a split, without gradients; the training mode of all its modules is restored.
 
     The ranks of a world take turns by complete batches of a single process, so that all get its logits, bit for bit.
 
@@ -66,24 +66,19 @@ def evaluate(
         >>> evaluate(model, data.test, **{key: metadata[key] for key in keys}).accuracy
     """
     device = device or Device(next(model.parameters()).device, torch.float32)
-    was_training = model.training
-    model.eval()
     logits_NK = torch.zeros(len(split), len(class_names))
-    try:
-        with torch.inference_mode():
-            for first in range(0, len(split), EVAL_BATCH_SIZE * world.size):
-                if on_batch is not None:
-                    on_batch()
-                start = first + EVAL_BATCH_SIZE * world.rank
-                if start >= len(split):
-                    break  # the last turn was another rank's
-                shard = slice(start, start + EVAL_BATCH_SIZE)
-                images_NCHW = device.move(normalise(split.images_NHWC[shard], mean, std))
-                with device.autocast():
-                    views = [model(view).float() for view in _tta_views(images_NCHW, tta)]
-                logits_NK[shard] = torch.stack(views).mean(dim=0).cpu()
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.inference_mode():
+        for first in range(0, len(split), EVAL_BATCH_SIZE * world.size):
+            if on_batch is not None:
+                on_batch()
+            start = first + EVAL_BATCH_SIZE * world.rank
+            if start >= len(split):
+                break  # the last turn was another rank's
+            shard = slice(start, start + EVAL_BATCH_SIZE)
+            images_NCHW = device.move(normalise(split.images_NHWC[shard], mean, std))
+            with device.autocast():
+                views = [model(view).float() for view in _tta_views(images_NCHW, tta)]
+            logits_NK[shard] = torch.stack(views).mean(dim=0).cpu()
     world.all_reduce_sum(logits_NK)  # each row is one rank's, and 0 on the others
     return compute_metrics(logits_NK, torch.from_numpy(split.labels_N), tuple(class_names))
 

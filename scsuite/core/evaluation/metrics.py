@@ -238,4 +238,4 @@ def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
 def chance_accuracy_bound(num_classes: int, num_images: int) -> float:
     """Return the upper 98 % bound of chance accuracy: p + 2 * sqrt(p (1 - p) / n), p = 1 / num_classes."""
     chance = 1 / num_classes
-    return chance + 2 * (chance * (1 - chance) / num_images) ** 0.5
+    return chance + 2 * float(np.sqrt(chance * (1 - chance) / num_images))

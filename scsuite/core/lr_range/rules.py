@@ -153,7 +153,9 @@ def first_turn(smooth_loss_L: Float1D, noise: float) -> tuple[int, int | None]:
     for step in range(NUM_WARMUP_STEPS, len(smooth_loss_L)):
         if smooth_loss_L[step] < smooth_loss_L[lowest]:
             lowest = step
-        elif smooth_loss_L[step] - smooth_loss_L[lowest] > max(TURN_FRACTION * (start - smooth_loss_L[lowest]), 4 * noise):
+        elif smooth_loss_L[step] - smooth_loss_L[lowest] > max(
+            TURN_FRACTION * (start - smooth_loss_L[lowest]), 4 * noise
+        ):
             return lowest, step
     return lowest, None
 
@@ -224,7 +226,10 @@ def reference_lr_max(config: RecipeConfig, num_steps: int) -> float:
 
     The study's rows with it, and without gradient centralization, want half of this: which of the two does is untold.
     """
-    size, length = config.batch_size / REFERENCE_BATCH_SIZE / config.width, max(num_steps, SHORT_TRAINING_STEPS) / REFERENCE_STEPS
+    size, length = (
+        config.batch_size / REFERENCE_BATCH_SIZE / config.width,
+        max(num_steps, SHORT_TRAINING_STEPS) / REFERENCE_STEPS,
+    )
     short = min(1.0, num_steps / SHORT_TRAINING_STEPS)
     return REFERENCE_LR_MAX[config.optimizer] * math.sqrt(size * short) / math.pow(length, 1 / 4)
 
