@@ -14,6 +14,7 @@ from scsuite.core.evaluation.metrics import (
     Z_95,
     ConfusedPair,
     Evaluation,
+    chance_accuracy_bound,
     compute_calibration,
     compute_metrics,
     wilson_interval,
@@ -230,3 +231,9 @@ def test_wilsons_interval_has_a_width_without_mistakes_and_stays_in_bounds() -> 
     assert wilson_interval(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
     assert wilson_interval(20, 20)[1] <= 1
     assert wilson_interval(0, 0) == (0, 1)  # an empty sample
+
+
+def test_guesses_exceed_the_bound_of_chance_accuracy_about_2_times_in_100() -> None:
+    assert chance_accuracy_bound(10, 2000) == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 2000) ** 0.5)
+    num_correct = np.random.default_rng(0).binomial(2000, 0.1, 100_000)
+    assert (num_correct / 2000 > chance_accuracy_bound(10, 2000)).mean() == pytest.approx(0.023, abs=0.005)
