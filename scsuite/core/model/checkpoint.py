@@ -217,24 +217,24 @@ def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
     return model.eval()
 
 
-def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
     """Raise InputError unless the tensors have the expected names, shapes and dtypes, and only possible values."""
-    if differences := _differences(expected, found):
+    if differences := _differences(expected, actual):
         raise _checkpoint_error(path, what, "; ".join(text[:200] for text in differences[:5]))
-    for name, tensor in found.items():
+    for name, tensor in actual.items():
         if num_invalid := int((~tensor.isfinite()).sum()):
             raise _checkpoint_error(path, "finite weights", f"{num_invalid} of {tensor.numel()} not finite in {name}")
         if NON_NEGATIVE_TENSORS.intersection(name.split(".")) and (num_invalid := int((tensor < 0).sum())):
             raise _checkpoint_error(path, "values of 0 or more", f"{num_invalid} of {tensor.numel()} below 0 in {name}")
 
 
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{name} is missing" for name in expected if name not in found]
-    extra = [f"{name} is not part of it" for name in found if name not in expected]
+def _differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in actual]
+    extra = [f"{name} is not part of it" for name in actual if name not in expected]
     different = [
-        f"{name} is {found[name].dtype} {tuple(found[name].shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
+        f"{name} is {actual[name].dtype} {tuple(actual[name].shape)}, not {tensor.dtype} {tuple(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in found and (found[name].shape != tensor.shape or found[name].dtype != tensor.dtype)
+        if name in actual and (actual[name].shape != tensor.shape or actual[name].dtype != tensor.dtype)
     ]
     return [text.replace("torch.", "") for text in missing + extra + different]
 

@@ -1,4 +1,4 @@
-"""Heatmaps against formulas written out with loops, a closed form, another package, and what must be given back."""
+"""Heatmaps against formulas written with loops, a closed form and another package; the model is left unchanged."""
 
 import copy
 import gc
@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scsuite.core.cam import grad_cam, laid_over, map_shapes, maps
-from scsuite.core.config import GradcamConfig
+from scsuite.core.cam import cam_layer_shapes, grad_cam, maps, paste_map
+from scsuite.core.config import CAM_METHODS, GradcamConfig
 from scsuite.core.errors import UsageError
-from scsuite.core.model import ResNet3, build_model
+from scsuite.core.model.network import ResNet3, build_model
 
 Map = NDArray[np.float64]
-CAM_METHODS = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"]
 LAYERS = ["layer3", "layer2", "layer1.res", "prep"]
 NUM_CLASSES = 4
 
@@ -29,7 +28,7 @@ def images(num_images: int = 6, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def model() -> ResNet3:
-    """With statistics and scales as after some training, so that gradients are neither tiny nor all of one sign."""
+    """Statistics and scales as after some training, so that gradients are neither tiny nor all of one sign."""
     network = build_model(NUM_CLASSES, width=0.08, seed=3)
     network.train()(images(32, seed=9))
     with torch.no_grad():
@@ -37,11 +36,11 @@ def model() -> ResNet3:
     return network.eval()
 
 
-TARGETS = [0, 1, 2, 3, 0, 2]
+CLASSES = [0, 1, 2, 3, 0, 2]
 
 
-def activations_and_gradients(model: ResNet3, image: Tensor, target: int, layer: str) -> tuple[Map, Map]:
-    """One image's, by splitting the network at the layer by hand and differentiating its second half."""
+def activations_and_gradients(model: ResNet3, image: Tensor, class_index: int, layer: str) -> tuple[Map, Map]:
+    """Those of one image: split the network at the layer, and differentiate its second half."""
     stages: list[tuple[str, Callable[[Tensor], Tensor]]] = [
         ("prep", model.prep),
         ("layer1.x", model.layer1.x),
@@ -49,30 +48,27 @@ def activations_and_gradients(model: ResNet3, image: Tensor, target: int, layer:
         ("layer2", model.layer2),
         ("layer3", model.layer3),
     ]
-    out, kept = image[None], {}
+    features, outputs = image[None], {}
     for name, stage in stages:
-        if name == "layer1.res":
-            res = stage(out)
-            kept[name], out = res, out + res
-        else:
-            kept[name] = out = stage(out)
-    activations = kept[layer].detach().requires_grad_()
-    out = activations
-    passed = False
+        outputs[name] = stage(features)
+        features = features + outputs[name] if name == "layer1.res" else outputs[name]
+    activations = outputs[layer].detach().requires_grad_()
+    features = activations
+    after_layer = False
     for name, stage in stages:
-        if passed:
-            out = out + stage(out) if name == "layer1.res" else stage(out)
+        if after_layer:
+            features = features + stage(features) if name == "layer1.res" else stage(features)
         elif name == layer:
-            passed = True
+            after_layer = True
             if layer == "layer1.res":
-                out = kept["layer1.x"].detach() + activations
-    score = (out.amax(dim=(2, 3)) @ model.fc.weight.T / 8)[0, target]
+                features = outputs["layer1.x"].detach() + activations
+    score = (features.amax(dim=(2, 3)) @ model.fc.weight.T / 8)[0, class_index]
     (gradients,) = torch.autograd.grad(score, activations)
     return activations.detach()[0].double().numpy(), gradients[0].double().numpy()
 
 
 def formula(method: str, a: Map, g: Map) -> Map:
-    """The papers' sums, one channel and one pixel at a time."""
+    """The sums of the papers, one channel and one pixel at a time."""
     channels, height, width = a.shape
     pixels = [(i, j) for i in range(height) for j in range(width)]
     out = np.zeros((height, width))
@@ -85,8 +81,8 @@ def formula(method: str, a: Map, g: Map) -> Map:
         elif method == "gradcam++":
             total, weight = sum(a[c, i, j] for i, j in pixels), 0.0
             for i, j in pixels:
-                below = 2 * g[c, i, j] ** 2 + total * g[c, i, j] ** 3 + 1e-6
-                weight += g[c, i, j] ** 2 / below * max(g[c, i, j], 0)
+                denominator = 2 * g[c, i, j] ** 2 + total * g[c, i, j] ** 3 + 1e-6
+                weight += g[c, i, j] ** 2 / denominator * max(g[c, i, j], 0)
         for i, j in pixels:
             if method == "hirescam":
                 weight = g[c, i, j]
@@ -97,32 +93,32 @@ def formula(method: str, a: Map, g: Map) -> Map:
 
 
 def bilinear(small: Map, size: int = 32) -> Map:
-    """Each pixel's centre between the centres of the small map's; beyond the outermost ones, these."""
+    """Interpolate between the centers of the small map's pixels; outside of them the nearest value is used."""
     num = len(small)
     weights = np.zeros((size, num))
     for pixel in range(size):
-        centre = min(max((pixel + 0.5) * num / size - 0.5, 0), num - 1)
-        low = min(math.floor(centre), num - 1)
-        weights[pixel, low] += 1 - (centre - low)
-        weights[pixel, min(low + 1, num - 1)] += centre - low
+        center = min(max((pixel + 0.5) * num / size - 0.5, 0), num - 1)
+        low = min(math.floor(center), num - 1)
+        weights[pixel, low] += 1 - (center - low)
+        weights[pixel, min(low + 1, num - 1)] += center - low
     return np.asarray(weights @ small @ weights.T)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", CAM_METHODS)
-def test_each_map_is_its_papers_formula_written_out(model: ResNet3, method: str, layer: str) -> None:
+def test_each_map_is_the_formula_of_its_paper(model: ResNet3, method: str, layer: str) -> None:
     num = 2 if layer == "prep" else 6  # loops over 32 x 32 pixels are slow
-    ours = grad_cam(model, images()[:num], TARGETS[:num], method=method, layer=layer).numpy()
-    evidence = 0.0
-    for image, target, heatmap in zip(images(), TARGETS, ours, strict=False):
-        a, g = activations_and_gradients(model, image, target, layer)
+    ours = grad_cam(model, images()[:num], CLASSES[:num], method=method, layer=layer).numpy()
+    max_evidence = 0.0
+    for image, class_index, heatmap in zip(images(), CLASSES, ours, strict=False):
+        a, g = activations_and_gradients(model, image, class_index, layer)
         expected = bilinear(formula(method, a, g))
-        evidence = max(evidence, float(expected.max()))
+        max_evidence = max(max_evidence, float(expected.max()))
         assert np.abs(heatmap - expected).max() <= 1e-3 * expected.max() + 1e-8
-    assert evidence > 1e-5  # not a comparison of zeros
+    assert max_evidence > 1e-5  # not a comparison of zeros
 
 
-RIVALS = {
+PACKAGE_NAMES = {
     "gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "hirescam": "HiResCAM", "layercam": "LayerCAM",
     "xgradcam": "XGradCAM",
 }  # fmt: skip
@@ -130,34 +126,34 @@ RIVALS = {
 
 @pytest.mark.parametrize("layer", ["layer3", "layer2", "layer1", "layer1.res", "prep"])
 @pytest.mark.parametrize("method", CAM_METHODS)
-def test_each_map_is_that_of_the_grad_cam_package(model: ResNet3, method: str, layer: str) -> None:
+def test_each_map_is_equal_to_the_grad_cam_packages(model: ResNet3, method: str, layer: str) -> None:
     import cv2
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     model = copy.deepcopy(model)
     with torch.no_grad():
-        model.fc.weight *= 10  # else the maps of the first layers are all below 1e-3
-    module, shown, targets = model.get_submodule(layer), images(16), (TARGETS * 3)[:16]
-    with getattr(pytorch_grad_cam, RIVALS[method])(model, [module]) as rival:
-        rival(shown, [ClassifierOutputTarget(k) for k in targets])
-        found = rival.activations_and_grads
-        # Before it scales each image's map to [0, 1], as it does first of all; enlarged as it enlarges them.
-        given = (shown, module, targets, found.activations[0].numpy(), found.gradients[0].numpy())
-        small_NHW = rival.get_cam_image(*given, eigen_smooth=False)
-    theirs = np.stack([cv2.resize(small_HW, (32, 32)) for small_HW in np.maximum(small_NHW, 0)])
-    ours = grad_cam(model, shown, targets, method=method, layer=layer).numpy()
-    strong_N = theirs.max(axis=(1, 2)) > 1e-3
+        model.fc.weight *= 10  # otherwise all maps of the first layers are below 1e-3
+    module, images_NCHW, classes = model.get_submodule(layer), images(16), (CLASSES * 3)[:16]
+    with getattr(pytorch_grad_cam, PACKAGE_NAMES[method])(model, [module]) as cam:
+        cam(images_NCHW, [ClassifierOutputTarget(k) for k in classes])
+        recorded = cam.activations_and_grads
+        # The maps before the package scales them to [0, 1], enlarged as the package enlarges them.
+        arguments = (images_NCHW, module, classes, recorded.activations[0].numpy(), recorded.gradients[0].numpy())
+        small_NHW = cam.get_cam_image(*arguments, eigen_smooth=False)
+    expected_NHW = np.stack([cv2.resize(small_HW, (32, 32)) for small_HW in np.maximum(small_NHW, 0)])
+    ours = grad_cam(model, images_NCHW, classes, method=method, layer=layer).numpy()
+    strong_N = expected_NHW.max(axis=(1, 2)) > 1e-3
     assert strong_N.sum() >= 4
-    np.testing.assert_allclose(ours[strong_N], theirs[strong_N], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours[strong_N], expected_NHW[strong_N], atol=1e-5, rtol=0)
 
 
 def test_the_methods_differ(model: ResNet3) -> None:
-    maps = [grad_cam(model, images(), TARGETS, method=method, layer="layer2") for method in CAM_METHODS]
+    maps = [grad_cam(model, images(), CLASSES, method=method, layer="layer2") for method in CAM_METHODS]
     assert all(not torch.allclose(a, b, rtol=1e-3) for i, a in enumerate(maps) for b in maps[:i])
 
 
-def averaging() -> nn.Sequential:
+def averaging_network() -> nn.Sequential:
     """A network whose logits are a linear function of channel averages."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -168,21 +164,21 @@ def averaging() -> nn.Sequential:
 
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "xgradcam"])
 def test_over_an_average_and_a_linear_head_the_map_is_the_class_activation_map(method: str) -> None:
-    # Zhou et al., https://arxiv.org/abs/1512.04150: sum_c w_kc A_c; its gradient carries 1 / (8 * 8).
-    network = averaging()
-    targets = [4, 0, 2]
+    # Zhou et al., https://arxiv.org/abs/1512.04150: sum_c w_kc A_c; its gradient has the factor 1 / (8 * 8).
+    network = averaging_network()
+    classes = [4, 0, 2]
     with torch.no_grad():
         activations = network[:2](images(3))
-        weights = next(network[4].parameters())[targets]
+        weights = next(network[4].parameters())[classes]
         expected = torch.einsum("nc,nchw->nhw", weights, activations).clamp(min=0).numpy() / 64
-    ours = grad_cam(network, images(3), targets, method=method, layer="1").numpy()
+    ours = grad_cam(network, images(3), classes, method=method, layer="1").numpy()
     for heatmap, small in zip(ours, expected, strict=True):
         np.testing.assert_allclose(heatmap, bilinear(small), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
 def test_maps_have_the_images_size_are_finite_and_not_negative(model: ResNet3, method: str) -> None:
-    heatmaps = grad_cam(model, images(), TARGETS, method=method)
+    heatmaps = grad_cam(model, images(), CLASSES, method=method)
     assert (heatmaps.shape, heatmaps.dtype, heatmaps.device.type) == ((6, 32, 32), torch.float32, "cpu")
     assert torch.isfinite(heatmaps).all()
     assert heatmaps.min() >= 0
@@ -193,13 +189,13 @@ def test_maps_have_the_images_size_are_finite_and_not_negative(model: ResNet3, m
 def test_a_class_with_only_negative_evidence_has_a_map_of_zeros(method: str) -> None:
     network = build_model(NUM_CLASSES, width=0.05, seed=0).eval()
     with torch.no_grad():
-        network.fc.weight[1] = -0.5  # layer3 ends in sums of ReLUs, so whatever lights up speaks against class 1
+        network.fc.weight[1] = -0.5  # layer3 ends in sums of ReLUs, so every activation is evidence against class 1
     assert torch.equal(grad_cam(network, images(), [1] * 6, method=method, layer="layer3"), torch.zeros(6, 32, 32))
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
 def test_dead_activations_give_zeros_not_nan(method: str) -> None:
-    network = averaging()
+    network = averaging_network()
     with torch.no_grad():
         weight, bias = network[0].parameters()
         weight.zero_()
@@ -208,55 +204,57 @@ def test_dead_activations_give_zeros_not_nan(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
-def test_the_split_into_batches_changes_no_map(model: ResNet3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = grad_cam(model, images(), TARGETS, method=method)
+def test_the_batch_size_changes_no_map(model: ResNet3, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = grad_cam(model, images(), CLASSES, method=method)
     monkeypatch.setattr(maps, "CAM_BATCH", 4)
-    torch.testing.assert_close(grad_cam(model, images(), TARGETS, method=method), whole, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(grad_cam(model, images(), CLASSES, method=method), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
-def test_nothing_leaks_between_the_images_of_a_batch(model: ResNet3, method: str) -> None:
-    whole = grad_cam(model, images(), TARGETS, method=method)
-    alone = [grad_cam(model, images()[i : i + 1], TARGETS[i : i + 1], method=method) for i in range(6)]
-    torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-4, atol=1e-6)
+def test_the_images_of_a_batch_do_not_influence_each_other(model: ResNet3, method: str) -> None:
+    expected = grad_cam(model, images(), CLASSES, method=method)
+    single = [grad_cam(model, images()[i : i + 1], CLASSES[i : i + 1], method=method) for i in range(6)]
+    torch.testing.assert_close(torch.cat(single), expected, rtol=1e-4, atol=1e-6)
     others = images()
     others[3:] = 7 * images(3, seed=1)
-    assert torch.equal(grad_cam(model, others, [0, 1, 2, 1, 1, 1], method=method)[:3], whole[:3])
+    assert torch.equal(grad_cam(model, others, [0, 1, 2, 1, 1, 1], method=method)[:3], expected[:3])
 
 
 def bytes_alive() -> int:
-    """Of all tensors' memory, each piece once."""
+    """The memory of all tensors, each storage once."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    tensors = [item for item in gc.get_objects() if issubclass(type(item), Tensor)]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def test_memory_holds_one_batch_however_many_images_there_are(model: ResNet3, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: list[int] = []
+def test_memory_is_that_of_one_batch_for_any_number_of_images(model: ResNet3, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_bytes: list[int] = []
     monkeypatch.setattr(maps, "CAM_BATCH", 4)
-    handle = model.prep.register_forward_pre_hook(lambda _module, _args: alive.append(bytes_alive()))
-    shown, before = images(40), bytes_alive()
-    kept = grad_cam(model, shown, [0] * 40)
+    handle = model.prep.register_forward_pre_hook(lambda _module, _args: num_bytes.append(bytes_alive()))
+    images_NCHW, before = images(40), bytes_alive()
+    heatmaps_NHW = grad_cam(model, images_NCHW, [0] * 40)
     handle.remove()
-    # What one batch leaves to the next is its finished maps, 4 bytes a pixel; in the end there is the answer alone.
-    assert np.diff(alive[1:]).tolist() == [4 * 32 * 32 * 4] * 8
-    assert bytes_alive() - before == pytest.approx(kept.nbytes, abs=1000)
+    # Only the maps of a batch, 4 bytes a pixel, remain for the next one; at the end, only the result does.
+    assert np.diff(num_bytes[1:]).tolist() == [4 * 32 * 32 * 4] * 8
+    assert bytes_alive() - before == pytest.approx(heatmaps_NHW.nbytes, abs=1000)
 
 
-def test_layers_averaged_count_by_their_shape_not_by_their_scale(model: ResNet3) -> None:
-    def heat(layer: str) -> Tensor:
-        return grad_cam(model, images(), TARGETS, layer=layer, method="layercam")
+def test_averaged_layers_count_by_their_shape_not_by_their_scale(model: ResNet3) -> None:
+    def heatmaps(layer: str) -> Tensor:
+        return grad_cam(model, images(), CLASSES, layer=layer, method="layercam")
 
-    one, other = heat("layer2"), heat("layer3")
-    peaks = [heat.amax(dim=(1, 2), keepdim=True) for heat in (one, other)]
-    assert all((peak > 0).all() for peak in peaks)
-    expected = (one / peaks[0] + other / peaks[1]) / 2 * (peaks[0] + peaks[1]) / 2
-    torch.testing.assert_close(heat("layer2,layer3"), expected)
+    layer2, layer3 = heatmaps("layer2"), heatmaps("layer3")
+    max2, max3 = (layer.amax(dim=(1, 2), keepdim=True) for layer in (layer2, layer3))
+    assert (max2 > 0).all()
+    assert (max3 > 0).all()
+    expected = (layer2 / max2 + layer3 / max3) / 2 * (max2 + max3) / 2
+    torch.testing.assert_close(heatmaps("layer2,layer3"), expected)
+    assert torch.equal(heatmaps("layer2,layer2"), layer2)
 
 
 def test_the_layers_with_a_map_are_listed_in_order_with_their_shapes(model: ResNet3) -> None:
     before = state(model)
-    shapes = map_shapes(model, images(1))
+    shapes = cam_layer_shapes(model, images(1))
     assert [name for name in shapes if "." not in name] == ["prep", "layer1", "layer2", "layer3"]
     assert shapes["layer1.res"] == (10, 16, 16)  # width 0.08 of 128 channels, after one pooling
     assert not any(name.startswith(("pool", "fc")) for name in shapes)
@@ -266,32 +264,32 @@ def test_the_layers_with_a_map_are_listed_in_order_with_their_shapes(model: ResN
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(64, 128, 0, 32), (128, 64, 32, 0), (64, 64, 0, 0)])
-def test_a_map_lies_on_the_centre_square_that_it_was_made_of(height: int, width: int, top: int, left: int) -> None:
-    whole = laid_over(torch.ones(32, 32), height, width)
+def test_a_map_is_pasted_on_the_center_square_of_its_image(height: int, width: int, top: int, left: int) -> None:
+    pasted = paste_map(torch.ones(32, 32), height, width)
     expected = torch.zeros(height, width)
     expected[top : top + 64, left : left + 64] = 1
-    assert torch.equal(whole, expected)
+    assert torch.equal(pasted, expected)
     marked = torch.zeros(32, 32)
     marked[8, 24] = 1
-    row, column = divmod(int(laid_over(marked, height, width).argmax()), width)
+    row, column = divmod(int(paste_map(marked, height, width).argmax()), width)
     assert (row - top, column - left) in [(i, j) for i in (16, 17) for j in (48, 49)]
 
 
-def test_the_defaults_are_those_of_the_command_and_the_network_and_targets_may_be_a_tensor(model: ResNet3) -> None:
-    expected = grad_cam(model, images(), TARGETS, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
-    assert torch.equal(grad_cam(model, images(), torch.tensor(TARGETS)), expected)
+def test_the_defaults_are_those_of_command_and_network_and_classes_may_be_a_tensor(model: ResNet3) -> None:
+    expected = grad_cam(model, images(), CLASSES, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
+    assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES)), expected)
 
 
 def test_the_class_matters(model: ResNet3) -> None:
-    one, other = (grad_cam(model, images(), [k] * 6) for k in (0, 1))
-    assert not torch.allclose(one, other, rtol=1e-2)
+    class_0, class_1 = (grad_cam(model, images(), [k] * 6) for k in (0, 1))
+    assert not torch.allclose(class_0, class_1, rtol=1e-2)
 
 
 def state(model: nn.Module) -> dict[str, Any]:
     return {
         "modes": [module.training for module in model.modules()],
         "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "asked for": [p.requires_grad for p in model.parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
         "tensors": [tensor.tolist() for tensor in model.state_dict().values()],
         "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
         "random": torch.get_rng_state().tolist(),
@@ -299,8 +297,8 @@ def state(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def used() -> ResNet3:
-    """In mixed modes, with gradients, a frozen part and a hook of someone else's."""
+def used_network() -> ResNet3:
+    """In mixed modes, with gradients, frozen weights and a hook of the caller."""
     network = build_model(NUM_CLASSES, width=0.05, dropout=0.3, seed=1).train()
     network.layer2.eval()
     network.prep.requires_grad_(False)
@@ -310,7 +308,7 @@ def used() -> ResNet3:
 
 
 @pytest.mark.parametrize(
-    ("targets", "more"),
+    ("classes", "arguments"),
     [
         ([0, 1], {}),
         ([0, 1], {"layer": "prep"}),
@@ -319,21 +317,21 @@ def used() -> ResNet3:
         ([0, 1], {"method": "nonsense"}),
     ],
 )
-def test_everything_borrowed_is_given_back_also_after_an_error(targets: list[int], more: dict[str, str]) -> None:
-    network, shown = used(), images(2)
+def test_the_model_is_left_unchanged_also_after_an_error(classes: list[int], arguments: dict[str, str]) -> None:
+    network, images_NCHW = used_network(), images(2)
     before = state(network)
-    if more in ({}, {"layer": "prep"}) and max(targets) < NUM_CLASSES:
-        grad_cam(network, shown, targets, **more)
+    if arguments in ({}, {"layer": "prep"}) and max(classes) < NUM_CLASSES:
+        grad_cam(network, images_NCHW, classes, **arguments)
     else:
         with pytest.raises(UsageError):
-            grad_cam(network, shown, targets, **more)
+            grad_cam(network, images_NCHW, classes, **arguments)
     assert state(network) == before
-    assert not shown.requires_grad
-    assert torch.equal(shown, images(2))
+    assert not images_NCHW.requires_grad
+    assert torch.equal(images_NCHW, images(2))
 
 
-def test_an_error_inside_the_network_gives_everything_back_too() -> None:
-    network = used()
+def test_the_model_is_left_unchanged_after_an_error_of_its_own() -> None:
+    network = used_network()
     handle = network.fc.register_forward_pre_hook(lambda _module, _args: 1 / 0)
     before = state(network)
     with pytest.raises(ZeroDivisionError):
@@ -342,16 +340,16 @@ def test_an_error_inside_the_network_gives_everything_back_too() -> None:
     handle.remove()
 
 
-def test_it_works_where_the_caller_wants_no_gradients_and_on_a_frozen_network(model: ResNet3) -> None:
-    expected = grad_cam(model, images(), TARGETS)
+def test_it_works_without_gradient_mode_and_on_a_frozen_network(model: ResNet3) -> None:
+    expected = grad_cam(model, images(), CLASSES)
     frozen = build_model(NUM_CLASSES, width=0.08)
     frozen.load_state_dict(model.state_dict())
     with torch.no_grad():
-        assert torch.equal(grad_cam(frozen.requires_grad_(False), images(), TARGETS), expected)
+        assert torch.equal(grad_cam(frozen.requires_grad_(False), images(), CLASSES), expected)
 
 
 @pytest.mark.parametrize(
-    ("more", "flag", "hint"),
+    ("arguments", "flag", "hint"),
     [
         ({"method": "grad-cam"}, "--method", "Did you mean gradcam?"),
         ({"method": "xyz"}, "--method", "Choose one of these."),
@@ -362,25 +360,25 @@ def test_it_works_where_the_caller_wants_no_gradients_and_on_a_frozen_network(mo
         ({"layer": "Layer3"}, "--layer", "Did you mean layer3?"),
         ({"layer": "fc"}, "--layer", "Choose a convolution or a block of them."),
         ({"layer": "pool"}, "--layer", "Choose a convolution or a block of them."),
-        ({"layer": "pool.0"}, "--layer", "Choose a convolution or a block of them."),  # one pixel shows no place
+        ({"layer": "pool.0"}, "--layer", "Choose a convolution or a block of them."),  # one pixel has no position
     ],
 )
-def test_unknown_methods_and_layers_are_usage_errors_with_a_way_on(
-    model: ResNet3, more: dict[str, str], flag: str, hint: str
+def test_unknown_methods_and_layers_are_usage_errors_with_a_hint(
+    model: ResNet3, arguments: dict[str, str], flag: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        grad_cam(model, images(2), [0, 1], **more)
+        grad_cam(model, images(2), [0, 1], **arguments)
     assert caught.value.where == flag
     assert caught.value.hint.startswith(hint)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("targets", "found"), [([0, 4], "found 4"), ([-1, 0], "found -1"), ([-7, 99], "found -7")])
+@pytest.mark.parametrize(("classes", "found"), [([0, 4], "found 4"), ([-1, 0], "found -1"), ([-7, 99], "found -7")])
 def test_a_class_that_the_network_does_not_have_is_a_usage_error(
-    model: ResNet3, targets: list[int], found: str
+    model: ResNet3, classes: list[int], found: str
 ) -> None:
     with pytest.raises(UsageError, match=f"expected a class from 0 to 3, {found}"):
-        grad_cam(model, images(2), targets)
+        grad_cam(model, images(2), classes)
 
 
 def test_every_image_needs_a_class(model: ResNet3) -> None:
@@ -388,6 +386,6 @@ def test_every_image_needs_a_class(model: ResNet3) -> None:
         grad_cam(model, images(3), [0, 1])
 
 
-def test_a_network_without_a_default_layer_asks_for_one() -> None:
+def test_a_network_without_a_default_layer_needs_one() -> None:
     with pytest.raises(UsageError, match="--layer"):
-        grad_cam(averaging(), images(1), [0])
+        grad_cam(averaging_network(), images(1), [0])
