@@ -104,14 +104,16 @@ def figure_style() -> Iterator[None]:
 def new_figure(
     *, width: float = WIDTH, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Iterator[Figure]:
-    """Give an empty figure of `width` x `height` inches, to be drawn inside the block."""
+    """Give an empty figure of `width` x `height` inches, to be drawn inside the block.
+
+    After the block its layout is final: to draw or save the figure again, also without this style, changes nothing.
+    """
     with figure_style():
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
-        for axes in figure.findobj(Axes):
-            # matplotlib makes ticks when it draws, by then in the style of the user; all copy the first one.
-            axes.xaxis.get_major_ticks(1)
-            axes.yaxis.get_major_ticks(1)
+        if layout is not None:
+            figure.draw_without_rendering()  # makes the ticks and applies the layout
+            figure.set_layout_engine(None)
 
 
 @contextmanager
