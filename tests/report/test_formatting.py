@@ -58,3 +58,16 @@ def test_wrapping_breaks_where_the_longer_line_is_shortest() -> None:
     assert formatting.wrap_two_lines("predicted automobile 0.62", 20) == ["predicted", "automobile 0.62"]
     assert formatting.wrap_two_lines("predicted dog 0.62", 20) == ["predicted dog 0.62"]
     assert formatting.wrap_two_lines("unbreakablelongname", 8) == ["unbre…me"]
+
+
+def test_faithfulness_notes_have_a_line_per_class() -> None:
+    scores = {
+        "deletion": 0.123, "deletion_random": 0.158, "insertion": 0.655, "insertion_random": 0.147, "pointing": 0.833,
+        "pointing_random": 0.292, "pointing_centre": 0.305, "energy_on_object": 0.515, "energy_on_object_random": 0.112,
+    }  # fmt: skip
+    without_masks = {**scores, "pointing": None}
+    assert formatting.faithfulness_notes({"predicted": scores, "actual": without_masks}) == [
+        "predicted: deletion 12 % (random 16 %, lower is better), insertion 66 % (random 15 %, higher is better), "
+        "pointing game 83 % (random 29 %, centre 30 %), energy on object 52 % (random 11 %)",
+        "actual: deletion 12 % (random 16 %, lower is better), insertion 66 % (random 15 %, higher is better)",
+    ]

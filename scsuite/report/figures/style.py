@@ -129,12 +129,13 @@ def pixel_figure(*, width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, SVG or PDF, by the suffix of `path`. Equal figures give equal files.
 
     The figure is rendered before the file is opened, so an error leaves no partial file. Raises UsageError for another
     suffix, OutputError when the file cannot be written.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(

@@ -19,18 +19,10 @@ from scsuite.core.lr_range.range_test import RangeTest
 from scsuite.core.lr_range.rules import LrSweep
 from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory
 from scsuite.report import figures
-from scsuite.report.figures import style
 
 NAN = float("nan")
 ONE_CYCLE = [0.04 + 0.36 * (s / 9 if s < 10 else (39 - s) / 30) for s in range(40)]
 LRS = [0.001, 0.01, 0.1, 1.0, 10.0]
-
-
-def laid_out(figure: Figure) -> Figure:
-    """Place all text as for a file, so that extents can be measured."""
-    with style.figure_style():
-        figure.draw_without_rendering()
-    return figure
 
 
 def texts(figure: Figure) -> list[str]:

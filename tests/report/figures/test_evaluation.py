@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scsuite.report import figures
-from tests.report.figures.examples import NAN, laid_out, make_evaluation, overlap, texts
+from tests.report.figures.examples import NAN, make_evaluation, overlap, texts
 
 LONG_NAME = "an extraordinarily long class name"
 
@@ -34,7 +34,7 @@ def test_colors_are_fractions_of_the_actual_class_or_none_without_images() -> No
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 300])
 def test_class_names_do_not_overlap_and_many_classes_have_no_counts(num_classes: int) -> None:
     names = [f"{LONG_NAME} {k}" for k in range(num_classes)]
-    figure = laid_out(figures.confusion(make_evaluation(np.eye(num_classes, dtype=np.int64), names)))
+    figure = figures.confusion(make_evaluation(np.eye(num_classes, dtype=np.int64), names))
     axes = figure.axes[0]
     assert not overlap(axes.get_yticklabels(), 1)
     # A cell with a count also has a percentage.
@@ -59,7 +59,7 @@ def test_class_accuracies_are_drawn_worst_first_with_their_intervals() -> None:
 def test_the_worst_hundred_classes_have_names_that_do_not_overlap(num_classes: int) -> None:
     names = [f"{LONG_NAME} {k}" for k in range(num_classes)]
     counts_KK = np.ones((num_classes, num_classes), np.int64) + np.diag(np.arange(num_classes))
-    figure = laid_out(figures.class_accuracy(make_evaluation(counts_KK, names)))
+    figure = figures.class_accuracy(make_evaluation(counts_KK, names))
     labels = figure.axes[0].get_yticklabels()
     assert len(labels) == min(num_classes, 100)
     assert not overlap(labels, 1)

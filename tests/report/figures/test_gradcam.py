@@ -14,12 +14,12 @@ from PIL import Image
 from scsuite.report import figures
 from scsuite.report.figures import save_figure, style
 from scsuite.report.figures.gradcam import blend_heatmap
-from tests.report.figures.examples import NAN, laid_out, make_cam_data, random_images, texts, tiles
+from tests.report.figures.examples import NAN, make_cam_data, random_images, texts, tiles
 
 
 def _draw(maps: dict[str, Any], images: Any = None) -> tuple[Figure, list[NDArray[np.uint8]]]:
     """Return the figure and its tiles: image, one per map, the difference of predicted and actual."""
-    figure = laid_out(figures.gradcam(make_cam_data(maps, images)))
+    figure = figures.gradcam(make_cam_data(maps, images))
     return figure, [np.asarray(tile.get_array()) for tile in tiles(figure)][:-1]  # the last is the color bar
 
 
@@ -71,7 +71,7 @@ def test_a_single_map_has_no_difference() -> None:
 def test_notes_are_complete_below_the_figure_and_within_its_width() -> None:
     note = "predicted: " + ", ".join(f"score {i} 12 % (random 13 %)" for i in range(12))
     maps = {"predicted": np.ones((1, 32, 32), np.float32)}
-    figure = laid_out(figures.gradcam(make_cam_data(maps, captions=[{}], notes=[note, "actual: none"])))
+    figure = figures.gradcam(make_cam_data(maps, captions=[{}], notes=[note, "actual: none"]))
     width, height = figure.get_size_inches() * style.DPI
     lines = [text for text in figure.axes[0].texts if "score" in text.get_text() or "actual" in text.get_text()]
     assert " ".join(line.get_text() for line in lines) == f"{note} actual: none"
@@ -93,7 +93,7 @@ def test_images_of_different_sizes_keep_their_proportions() -> None:
 def test_captions_of_twenty_five_images_with_two_maps_fit_their_tiles() -> None:
     maps = {name: np.ones((25, 32, 32), np.float32) for name in ("predicted", "actual")}
     captions = [{"image": "#1", "predicted": "predicted automobile 0.62", "actual": "actual airplane 0.31"}] * 25
-    figure = laid_out(figures.gradcam(make_cam_data(maps, random_images(25), captions=captions)))
+    figure = figures.gradcam(make_cam_data(maps, random_images(25), captions=captions))
     images = tiles(figure)[:-1]
     width = images[0].get_extent()[1] - images[0].get_extent()[0]
     lines = [t for t in figure.axes[0].texts if not t.get_text().startswith("each image")]  # that of the color bar

@@ -8,7 +8,7 @@ from PIL import Image
 
 from scsuite.report import figures
 from scsuite.report.figures import save_figure
-from tests.report.figures.examples import laid_out, make_mistakes, overlap, random_images, texts, tiles
+from tests.report.figures.examples import make_mistakes, overlap, random_images, texts, tiles
 
 
 def test_images_are_enlarged_by_whole_pixels_without_blur(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_mistake_has_actual_and_predicted_class_and_its_probability() -> None:
 
 
 def test_a_long_name_is_truncated_and_its_probability_is_not() -> None:
-    figure = laid_out(figures.misclassified(*make_mistakes(25, predicted="W" * 60), 25))
+    figure = figures.misclassified(*make_mistakes(25, predicted="W" * 60), 25)
     lines = figure.axes[0].texts[1:]  # after the title
     left, right, *_ = tiles(figure)[0].get_extent()
     assert sum(text.get_text().endswith("W 0.93") for text in lines) == 25
@@ -51,7 +51,7 @@ def test_a_long_name_is_truncated_and_its_probability_is_not() -> None:
 @pytest.mark.parametrize("num_images", [25, 26])
 def test_names_that_differ_in_their_middle_are_complete_on_two_lines(num_images: int) -> None:
     mistakes = make_mistakes(num_images, "color 10 of the wheel", "color 11 of the wheel")
-    figure = laid_out(figures.misclassified(*mistakes, num_images))
+    figure = figures.misclassified(*mistakes, num_images)
     lines = figure.axes[0].texts[1:5]
     expected = "true color 10 of the wheel predicted color 11 of the wheel 0.93"
     assert " ".join(text.get_text() for text in lines) == expected

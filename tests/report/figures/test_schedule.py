@@ -8,12 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from scsuite.report import figures
-from tests.report.figures.examples import ONE_CYCLE, laid_out, texts
+from tests.report.figures.examples import ONE_CYCLE, texts
 
 
 def _schedule(lrs: list[float], **changes: Any) -> Figure:
     options = {"lr_min": 0.04, "lr_max": 0.4, "steps_per_epoch": 2, "title": "$t$", **changes}
-    return laid_out(figures.schedule(lrs, **options))
+    return figures.schedule(lrs, **options)
 
 
 def test_every_step_is_drawn_between_the_named_limits() -> None:
@@ -29,7 +29,7 @@ def test_an_epoch_ends_with_its_last_step() -> None:
     (top,) = axes.child_axes
     assert top.get_xlabel() == "epoch"
     axes.set_xlim(-1, 39)  # from before the first to the last of 40 steps, 2 per epoch
-    laid_out(figure)
+    figure.draw_without_rendering()
     assert top.get_xlim() == pytest.approx((0, 20))
 
 

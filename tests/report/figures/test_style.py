@@ -11,8 +11,8 @@ from matplotlib.text import Text
 
 from scsuite.core.errors import OutputError, UsageError
 from scsuite.report import figures
-from scsuite.report.figures import save_figure, style
-from tests.report.figures.examples import EXAMPLES, laid_out, make_evaluation, random_images
+from scsuite.report.figures import save_figure
+from tests.report.figures.examples import EXAMPLES, make_evaluation, random_images
 
 
 def test_every_figure_function_has_an_example() -> None:
@@ -122,14 +122,14 @@ def test_names_from_outside_are_neither_formulas_nor_control_characters() -> Non
         figures.confusion(make_evaluation(np.eye(2, dtype=np.int64), [hostile, "b"])),
         figures.image_grid(random_images(1), [hostile], hostile),
     ):
-        named = [t for t in laid_out(figure).findobj(Text) if isinstance(t, Text) and "frac{" in t.get_text()]
+        named = [t for t in figure.findobj(Text) if isinstance(t, Text) and "frac{" in t.get_text()]
         assert len(named) >= 2
         assert all(not text.get_parse_math() and "\\n" in text.get_text() for text in named)
 
 
 def test_a_title_too_long_for_the_figure_is_truncated_in_its_middle() -> None:
     title = f"40 of 40 steps: {'W' * 200}-end"
-    figure = laid_out(figures.schedule([0.1, 0.2], lr_min=0.1, lr_max=0.2, steps_per_epoch=1, title=title))
+    figure = figures.schedule([0.1, 0.2], lr_min=0.1, lr_max=0.2, steps_per_epoch=1, title=title)
     (text,) = [text for text in figure.texts if text.get_text().startswith("40 of 40 steps: ")]
     assert text.get_text().endswith("-end")
     assert text.get_window_extent().x1 <= figure.bbox.x1
