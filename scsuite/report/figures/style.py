@@ -106,7 +106,7 @@ def new_figure(
 ) -> Iterator[Figure]:
     """Give an empty figure of `width` x `height` inches, to be drawn inside the block.
 
-    After the block its layout is final: to draw or save the figure again, also without this style, changes nothing.
+    The layout is final after the block, so that a figure that is saved twice gives equal files.
     """
     with figure_style():
         figure = Figure(figsize=(width, height), layout=layout)
