@@ -1,53 +1,73 @@
+"""Numbers stay short, and names from outside stay on one line."""
+
 import pytest
 
-from scsuite.report import words
+from scsuite.report import formatting
 
 
 @pytest.mark.parametrize(
-    ("fraction", "written"),
+    ("fraction", "text"),
     [(0.93125, "93.12 %"), (1.0, "100.00 %"), (0.0, "0.00 %"), (None, "-"), (float("nan"), "-")],
 )
-def test_percent_has_two_decimals_and_a_dash_for_nothing(fraction: float | None, written: str) -> None:
-    assert words.percent(fraction) == written
+def test_percent_has_two_decimals_and_a_dash_for_a_missing_value(fraction: float | None, text: str) -> None:
+    assert formatting.percent(fraction) == text
 
 
 def test_numbers_stay_short_even_when_a_loss_has_diverged() -> None:
-    assert [words.number(x) for x in (1.5, 1e30, float("inf"), float("nan"), None)] == [
-        "1.5000",
-        "1.00e+30",
-        "inf",
-        "-",
-        "-",
-    ]
+    values = (1.5, 1e30, float("inf"), float("nan"), None)
+    assert [formatting.number(value) for value in values] == ["1.5000", "1.00e+30", "inf", "-", "-"]
 
 
-def test_control_characters_are_shown_and_never_obeyed() -> None:
-    assert words.clean("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
-    assert words.clean("Straße 猫") == "Straße 猫"
+def test_learning_rates_have_three_digits() -> None:
+    assert [formatting.learning_rate(lr) for lr in (0.4, 0.04163, 1e-5, None)] == ["0.4", "0.0416", "1e-05", "-"]
+
+
+def test_rules_of_the_range_test_have_readable_labels() -> None:
+    names = ("steepest", "minimum_over_10", "accuracy_plateau", "edge_of_divergence")
+    labels = ["steepest", "minimum / 10", "accuracy plateau", "edge of divergence"]
+    assert [formatting.rule_label(name) for name in names] == labels
+
+
+def test_control_characters_become_visible_escapes() -> None:
+    assert formatting.escape("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
+    assert formatting.escape("Straße 猫") == "Straße 猫"
 
 
 def test_a_name_that_python_read_from_undecodable_bytes_can_be_written() -> None:
-    name = words.clean(b"caf\xe9".decode("utf-8", "surrogateescape"))
+    name = formatting.escape(b"caf\xe9".decode("utf-8", "surrogateescape"))
     assert name.encode("utf-8") == rb"caf\udce9"
 
 
-@pytest.mark.parametrize("room", [4, 7, 11])
-def test_shortening_keeps_both_ends_within_the_room(room: int) -> None:
-    short = words.shorten("golden retriever 12", room)
-    assert words.columns(short) == room
-    assert short[0] == "g" and short[-1] == "2" and "…" in short
+@pytest.mark.parametrize("max_width", [4, 7, 11])
+def test_truncation_keeps_both_ends_within_the_width(max_width: int) -> None:
+    truncated = formatting.truncate_middle("golden retriever 12", max_width)
+    assert formatting.display_width(truncated) == max_width
+    assert truncated[0] == "g" and truncated[-1] == "2" and "…" in truncated
 
 
-def test_shortening_leaves_alone_what_fits() -> None:
-    assert words.shorten("cat", 3) == "cat"
+def test_truncation_changes_nothing_that_fits() -> None:
+    assert formatting.truncate_middle("cat", 3) == "cat"
 
 
-def test_wide_letters_count_twice_and_combining_marks_not_at_all() -> None:
-    assert words.columns("猫a") == 3
-    assert words.columns("e\u0301") == 1
+def test_wide_characters_count_twice_and_combining_marks_not_at_all() -> None:
+    assert formatting.display_width("猫a") == 3
+    assert formatting.display_width("e\u0301") == 1
 
 
 def test_wrapping_breaks_where_the_longer_line_is_shortest() -> None:
-    assert words.wrap("predicted automobile 0.62", 20) == ["predicted", "automobile 0.62"]
-    assert words.wrap("predicted dog 0.62", 20) == ["predicted dog 0.62"]
-    assert words.wrap("unbreakablelongname", 8) == ["unbre…me"]
+    assert formatting.wrap_two_lines("predicted automobile 0.62", 20) == ["predicted", "automobile 0.62"]
+    assert formatting.wrap_two_lines("predicted dog 0.62", 20) == ["predicted dog 0.62"]
+    assert formatting.wrap_two_lines("unbreakablelongname", 8) == ["unbre…me"]
+
+
+def test_faithfulness_notes_have_a_line_per_class() -> None:
+    scores = {
+        "deletion": 0.123, "deletion_random": 0.158, "insertion": 0.655, "insertion_random": 0.147, "pointing": 0.833,
+        "pointing_random": 0.292, "pointing_centre": 0.305, "energy_on_object": 0.515, "energy_on_object_random": 0.112,
+    }  # fmt: skip
+    without_masks = {**scores, "pointing": None}
+    assert formatting.faithfulness_notes({"predicted": scores, "actual": without_masks}) == [
+        "predicted: deletion 12 % (random 16 %, lower is better), insertion 66 % (random 15 %, higher is better), "
+        "pointing game 83 % (random 29 %, centre 30 %), energy on object 52 % (random 11 %)",
+        "actual: deletion 12 % (random 16 %, lower is better), insertion 66 % (random 15 %, higher is better)",
+    ]

@@ -104,14 +104,16 @@ def figure_style() -> Iterator[None]:
 def new_figure(
     *, width: float = WIDTH, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Iterator[Figure]:
-    """Give an empty figure of `width` x `height` inches, to be drawn inside the block."""
+    """Give an empty figure of `width` x `height` inches, to be drawn inside the block.
+
+    The layout is final after the block, so that a figure that is saved twice gives equal files.
+    """
     with figure_style():
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
-        for axes in figure.findobj(Axes):
-            # matplotlib makes ticks when it draws, by then in the style of the user; all copy the first one.
-            axes.xaxis.get_major_ticks(1)
-            axes.yaxis.get_major_ticks(1)
+        if layout is not None:
+            figure.draw_without_rendering()  # makes the ticks and applies the layout
+            figure.set_layout_engine(None)
 
 
 @contextmanager
@@ -127,12 +129,13 @@ def pixel_figure(*, width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, SVG or PDF, by the suffix of `path`. Equal figures give equal files.
 
     The figure is rendered before the file is opened, so an error leaves no partial file. Raises UsageError for another
     suffix, OutputError when the file cannot be written.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(
