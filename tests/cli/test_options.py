@@ -63,6 +63,13 @@ def test_the_list_of_commands_has_complete_sentences(capsys: pytest.CaptureFixtu
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Usage: scsuite ")
+    assert captured.err == ""
+
+
 def test_a_broken_stderr_does_not_cost_the_json(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
