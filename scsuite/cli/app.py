@@ -42,7 +42,8 @@ class GroupedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, record[1]))
+                text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
+                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
         for group in GROUPS:
             if rows[group]:
                 with formatter.section(typer.style(group, bold=True)):
