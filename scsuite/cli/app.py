@@ -29,7 +29,7 @@ HELP_COLUMN = 24  # characters for an option; the help of a longer one starts on
 
 # rich_markup_mode=None: Typer's own layout needs more than 80 columns for options with long names.
 app = typer.Typer(
-    name="scsuite", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="scsuite", pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -42,7 +42,8 @@ class GroupedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, record[1]))
+                text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
+                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
         for group in GROUPS:
             if rows[group]:
                 with formatter.section(typer.style(group, bold=True)):
@@ -89,7 +90,7 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def scsuite(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback does everything
@@ -97,6 +98,9 @@ def scsuite(
     ] = False,
 ) -> None:
     """Super-convergence for small image classifiers: find LR bounds, draw the schedule, train, evaluate, explain."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(ExitCode.USAGE)
     if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
         require_single_process(context.invoked_subcommand)
 

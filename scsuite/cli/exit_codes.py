@@ -36,8 +36,6 @@ def exit_code_for(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, BrokenPipeError | SystemExit):  # rich raises SystemExit for a broken pipe
         redirect_to_devnull(sys.stdout)
         return ExitCode.DONE
-    if isinstance(error, ParserError) and not str(error):
-        return ExitCode.USAGE  # no command was given: the help was printed
     known_error = as_scsuite_error(error, arguments)
     bug = (
         f"bug in scsuite {__version__}: {type(error).__name__}: {one_line(error, 500)}. "

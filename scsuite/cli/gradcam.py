@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scsuite.core.cam.inputs import CamInputs
+    from scsuite.core.cam import CamInputs
     from scsuite.core.evaluation.evaluate import TrainedModel
 
 MAX_CLASSES_NAMED = 20  # in an error
@@ -25,8 +25,7 @@ MAX_CLASSES_NAMED = 20  # in an error
 @options(GradcamConfig)
 def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     """Show where a trained network found its evidence. Grad-CAM maps for the predicted and the actual class."""
-    from scsuite.core.cam import resolve_layers
-    from scsuite.core.cam.inputs import CamInputs
+    from scsuite.core.cam import CamInputs, resolve_layers
     from scsuite.core.runs.environment import device_info
     from scsuite.core.runs.results import GradcamResult
     from scsuite.report import figures, tables
@@ -106,8 +105,7 @@ def _map_names(config: GradcamConfig, class_names: tuple[str, ...]) -> tuple[str
 
 
 def _test_images(config: GradcamConfig, trained: "TrainedModel", terminal: Terminal) -> "CamInputs":
-    from scsuite.core.cam import check_indices, select_images
-    from scsuite.core.cam.inputs import CamInputs
+    from scsuite.core.cam import CamInputs, check_indices, select_images
 
     test = load_test_data(config, trained, terminal).test
     check_indices(config.indices, len(test))

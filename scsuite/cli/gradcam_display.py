@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scsuite.core.cam.inputs import CamInputs
+    from scsuite.core.cam import CamInputs
     from scsuite.core.evaluation.evaluate import TrainedModel
     from scsuite.core.runs.rundir import RunDir
     from scsuite.report.figures import CamFigureData

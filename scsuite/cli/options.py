@@ -118,9 +118,10 @@ def _make_option(item: Field[Any], hint: Any) -> inspect.Parameter:
         *names, help=help_text, envvar=settings.get("env"), metavar=metavar,
         rich_help_panel=settings["group"], **extra,
     )  # fmt: skip
-    default = list(item.default) if takes_many else item.default
-    annotation = Annotated[list[str] if takes_many else hint, alias]
-    return _parameter(item.name, annotation, inspect.Parameter.empty if default is MISSING else default)
+    default: Any = inspect.Parameter.empty if item.default is MISSING else item.default
+    if takes_many:
+        return _parameter(item.name, Annotated[list[str], alias], list(default))
+    return _parameter(item.name, Annotated[hint, alias], default)
 
 
 def _number_parser(

@@ -1,6 +1,6 @@
-"""What went wrong, in one line, and the exit code that says so.
+"""Errors whose text is one line, and their exit codes.
 
-In: the five parts of a message. Out: an exception whose text is that line; `cli.app.main` prints it and exits.
+In: the five parts of a message. Out: an exception whose text is that line; `cli.exit_codes` prints it.
 """
 
 import difflib
@@ -32,9 +32,9 @@ class ExitCode(IntEnum):
 
 
 class ScsuiteError(Exception):
-    """A failure that its reader can act on: `WHAT: WHERE: expected X, found Y. What to do.`
+    """A failure that a user can act on: `WHAT: WHERE: expected X, found Y. What to do.`
 
-    Raise one of the subclasses below: each stands for one exit code.
+    Only the subclasses below are raised: each has its exit code.
     """
 
     exit_code = ExitCode.BUG
@@ -42,43 +42,45 @@ class ScsuiteError(Exception):
     def __init__(self, what: str, where: object, *, expected: str, found: object, hint: str) -> None:
         self.what, self.where, self.expected, self.found, self.hint = what, where, expected, found, hint
         message = f"{what}: {where}: expected {expected}, found {found}. {hint}"
-        # Names of files and values of options come from outside: a message stays one line, free of terminal controls.
+        # File names and option values come from outside: escape line breaks and terminal controls in them.
         super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep every part when a loader's worker process hands the error to its parent."""
+        """Keep every part when a DataLoader worker passes the error to its parent."""
         return _rebuild, (type(self), self.what, str(self.where), self.expected, str(self.found), self.hint)
 
 
-def _rebuild(kind: type[ScsuiteError], what: str, where: str, expected: str, found: str, hint: str) -> ScsuiteError:
-    return kind(what, where, expected=expected, found=found, hint=hint)
+def _rebuild(
+    error_type: type[ScsuiteError], what: str, where: str, expected: str, found: str, hint: str
+) -> ScsuiteError:
+    return error_type(what, where, expected=expected, found=found, hint=hint)
 
 
 class UsageError(ScsuiteError):
-    """An option or a value that makes no sense; found before anything is opened for writing."""
+    """An option or value that is not valid; raised before anything is opened for writing."""
 
     exit_code = ExitCode.USAGE
 
 
 class InputError(ScsuiteError):
-    """Bad or missing data, checkpoint, configuration or augmentation file."""
+    """An invalid or missing data set, checkpoint, configuration or augmentation file."""
 
     exit_code = ExitCode.INPUT
 
 
 class OutputError(ScsuiteError):
-    """Nowhere to write, or a resource (disk, memory) that ran out."""
+    """Output that cannot be written, or a resource (disk, memory) that ran out."""
 
     exit_code = ExitCode.OUTPUT
 
 
 class DivergedError(ScsuiteError):
-    """Loss or gradients are no longer finite; the weights were not touched by them."""
+    """Loss or gradients are no longer finite; the weights were not updated with them."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class InUseError(ScsuiteError):
-    """Another live process works in this run directory."""
+    """Another running process uses this run directory."""
 
     exit_code = ExitCode.IN_USE

@@ -9,9 +9,9 @@ from scsuite.core.cam.faithfulness import (
     score_faithfulness,
 )
 from scsuite.core.cam.maps import cam_layer_shapes, grad_cam, paste_map, resolve_layers
-from scsuite.core.cam.select import check_indices, select_images
+from scsuite.core.cam.select import CamInputs, check_indices, select_images
 
 __all__ = [
-    "DeletionInsertion", "Faithfulness", "Pointing", "cam_layer_shapes", "check_indices", "deletion_insertion",
-    "grad_cam", "paste_map", "pointing", "resolve_layers", "score_faithfulness", "select_images",
+    "CamInputs", "DeletionInsertion", "Faithfulness", "Pointing", "cam_layer_shapes", "check_indices",
+    "deletion_insertion", "grad_cam", "paste_map", "pointing", "resolve_layers", "score_faithfulness", "select_images",
 ]  # fmt: skip
