@@ -59,7 +59,7 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
         terminal.log_table(tables.range_test(test))
         log_figures(terminal, path)
         result = LrRangeResult(
-            warnings=(*warnings, *test.warnings),
+            warnings=(*terminal.warnings, *test.warnings),
             figures=(str(path),),
             lr_min=test.lr_min,
             lr_max=test.lr_max,

@@ -52,16 +52,16 @@ def _start_new(config: TrainConfig, session: Session) -> None:
     terminal, world = session.terminal, session.world
     # Everything that can be refused is refused before data is downloaded or decoded.
     bounds = None if config.lr_from is None else read_lr_bounds(config.lr_from)
-    session.warnings.extend(validate_policy(config.augment))
+    warnings = list(validate_policy(config.augment))
     check_backend(config.augment_backend, config.augment)
     device = resolve_device(config.device, config.precision, world)
     data = load_data(config, terminal, world)
     check_range_test(data, range_test_config(config, len(data.train)), world)
     if bounds is not None:
-        session.warnings.extend(condition_warnings(bounds, config, data))
+        warnings += condition_warnings(bounds, config, data)
         terminal.log_line(f"LR        from {config.lr_from}")
         config = replace(config, lr_min=bounds.lr_min, lr_max=bounds.lr_max, lr_from=None)
-    for warning in session.warnings:
+    for warning in warnings:
         terminal.log_warning(warning)
     check_ranks_agree(world, config, data)
     environment = {**device_info(device, world), "data": dataset_info(data)}

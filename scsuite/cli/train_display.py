@@ -102,9 +102,7 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
         stop.exit()
 
 
-def write_outputs(
-    terminal: Terminal, run: "RunDir", trainer: "Trainer", start_time: float, warnings: list[str]
-) -> None:
+def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_time: float) -> None:
     """Write weights, figures and result of a finished training, and print them."""
     from scsuite.core.evaluation.metrics import chance_accuracy_bound
     from scsuite.core.training.loop import finish_run
@@ -124,11 +122,11 @@ def write_outputs(
     terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")
     num_classes, num_images = len(trainer.data.class_names), len(trainer.setup.val or trainer.data.test)
     if best.accuracy <= chance_accuracy_bound(num_classes, num_images):
-        warnings = [*warnings, f"{trainer.eval_split} accuracy never exceeded chance ({percent(1 / num_classes, 0)})"]
-        terminal.log_warning(warnings[-1])
+        chance = percent(1 / num_classes, 0)
+        terminal.log_warning(f"{trainer.eval_split} accuracy never exceeded chance ({chance})")
     log_figures(terminal, *paths)
     terminal.log_line(f"weights   {result.checkpoint}")
-    result = replace(result, warnings=tuple(warnings), figures=tuple(map(str, paths)))
+    result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))
     write_result(run, terminal, result, start_time)
 
 

@@ -3,7 +3,7 @@
 In: a configuration, data, and a checkpoint to resume from if there is one. Out: a finished run directory.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """What all stages of this process's training share; `warnings` end up in result.json."""
+    """What all stages of this process's training share."""
 
     terminal: Terminal
     output: OutputOptions
     world: World
     start_time: float
-    warnings: list[str] = field(default_factory=list)
 
 
 def run_main(
@@ -58,12 +57,11 @@ def run_main(
         terminal.attach_run(run)  # only now: until here an error's line stands alone
         for problem in truncate_rows(run.path, trainer.state.step, trainer.num_epochs_done):
             terminal.log_warning(problem)
-            session.warnings.append(problem)
         load_history(trainer, run.path)
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, run, trainer)
     show_training(terminal, run, trainer, stop)
-    write_outputs(terminal, run, trainer, session.start_time, session.warnings)
+    write_outputs(terminal, run, trainer, session.start_time)
 
 
 def run_worker(
@@ -108,7 +106,6 @@ def _find_bounds(
         write_history(run.path / "history.csv", test)
         path = run.figure_path("lr-range")
         figures.save_figure(figures.lr_range(test), path)
-        session.warnings.extend(test.warnings)
         for warning in test.warnings:
             terminal.log_warning(warning)
         log_figures(terminal, path)
