@@ -254,9 +254,7 @@ def main() -> None:
     deadline = time.time() + 60 * options.minutes
     size = Size(options.num_held_out, options.width, options.epochs, options.limit_train)
     options.out.mkdir(parents=True, exist_ok=True)
-    note_environment(
-        options.out, sorted({name for name, _ in wanted}), **device_info(resolve_device("auto", "auto"))
-    )
+    note_environment(options.out, sorted({name for name, _ in wanted}), **device_info(resolve_device("auto", "auto")))
     rows = read_rows(options.out)
     known = {(row["variant"], row["seed"]) for row in rows}
     pairs = [(float(row["lr_min"]), float(row["lr_max"])) for row in rows if row["variant"] == DEFAULTS]
