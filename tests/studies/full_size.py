@@ -1,6 +1,7 @@
 """The recipe at full size, on an accelerator: variants of the defaults, compared with them on held-out images.
 
-    python -m tests.studies.full_size [VARIANT ... | --factorial] [--data ARCHIVE] [--out FOLDER] [--seeds N] [--minutes M]
+    python -m tests.studies.full_size [VARIANT ... | --factorial] [--data ARCHIVE] [--out FOLDER] [--seeds N]
+                                      [--minutes M]
 
 All training images except 10,000, width 1, batch 512, 24 epochs, LR bounds from one range test. Seed by seed, so that a
 study that `--minutes` stops has complete seeds. `--factorial` trains all combinations of five changes instead, once

@@ -184,8 +184,8 @@ def train(work: tuple[Design, Recipe, str]) -> RecipeResult:
 def compute_effects(design: Design, rows: Sequence[RecipeResult]) -> tuple[Values, Values, Values]:
     """Return effects_CA, their errors_CA and the means_A of all rows, in points.
 
-    The effect of a factor is the mean at its high level minus that at its low level. Interactions follow: the mean where
-    both factors are at the same level minus the mean where they are not.
+    The effect of a factor is the mean at its high level minus that at its low level. Interactions follow: the mean
+    where both factors are at the same level minus the mean where they are not.
     """
     levels = design.levels
     signs_RC = np.array([[2 * (getattr(row, name) == levels[name][1]) - 1 for name in levels] for row in rows])

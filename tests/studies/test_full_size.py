@@ -1,4 +1,4 @@
-"""The study at full size: its variants and its device. Run: pytest tests/studies/test_full.py."""
+"""The study at full size: its variants, designs and tables."""
 
 import io
 import math
@@ -7,19 +7,19 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from tests.studies.full import (
+from tests.studies.full_size import (
     BASE,
     COLUMNS,
     DEFAULTS,
     FACTORS,
     OUT,
     VARIANTS,
+    compute_gain,
     effects_table,
-    factorial,
-    gains,
+    factorial_design,
+    gains_table,
     read_rows,
-    table,
-    variant_of,
+    variant_options,
 )
 
 ROWS = [
@@ -28,69 +28,69 @@ ROWS = [
     {"variant": DEFAULTS, "seed": "3", "last": "0.10"},
     {"variant": "better", "seed": "2", "last": "0.82"},
     {"variant": "better", "seed": "1", "last": "0.91"},
-    {"variant": "alone", "seed": "1", "last": "0.88"},
-    {"variant": "elsewhere", "seed": "4", "last": "0.88"},
+    {"variant": "one seed", "seed": "1", "last": "0.88"},
+    {"variant": "no shared seed", "seed": "4", "last": "0.88"},
 ]
 
 
-def test_a_gain_is_the_mean_over_the_seeds_that_both_have() -> None:
+def test_a_gain_is_the_mean_over_the_shared_seeds() -> None:
     # Differences of 1 and 2 points: a mean of 1.5, a deviation of 0.5 * sqrt(2), an error of 0.5.
-    num, *figures = gains(ROWS, "better", "last")
-    assert num == 2
-    assert figures == pytest.approx([1.5, 0.5])
-    num, gain, error = gains(ROWS, "alone", "last")
-    assert num == 1
+    num_seeds, *gain_and_error = compute_gain(ROWS, "better", "last")
+    assert num_seeds == 2
+    assert gain_and_error == pytest.approx([1.5, 0.5])
+    num_seeds, gain, error = compute_gain(ROWS, "one seed", "last")
+    assert num_seeds == 1
     assert gain == pytest.approx(-2.0)
     assert math.isnan(error)
-    num, gain, _ = gains(ROWS, "elsewhere", "last")
-    assert num == 0
+    num_seeds, gain, _ = compute_gain(ROWS, "no shared seed", "last")
+    assert num_seeds == 0
     assert math.isnan(gain)
 
 
-def test_several_variants_at_once_are_each_of_them() -> None:
-    several = variant_of("whitened, LRMIN 0.024, alternating flips, no decay of batch norm")
-    assert several == {"whitening_init": True, "lr_min": 0.024, "alternate_flips": True, "bn_weight_decay": False}
+def test_joined_variants_have_the_options_of_each() -> None:
+    options = variant_options("whitened, LRMIN 0.024, alternating flips, no decay of batch norm")
+    assert options == {"whitening_init": True, "lr_min": 0.024, "alternate_flips": True, "bn_weight_decay": False}
     with pytest.raises(KeyError, match="warmer"):
-        variant_of("whitened, warmer")
+        variant_options("whitened, warmer")
 
 
-def test_the_factorial_has_every_combination_of_its_factors_once_and_each_its_own_seed() -> None:
-    combinations = {frozenset(name.split(", ")) for name, _ in factorial()}
-    assert len(factorial()) == len(combinations) == 2 ** len(FACTORS)
+def test_the_factorial_design_has_every_combination_once_each_with_its_own_seed() -> None:
+    combinations = {frozenset(name.split(", ")) for name, _ in factorial_design()}
+    assert len(factorial_design()) == len(combinations) == 2 ** len(FACTORS)
     assert all("whitened" in parts and parts - {"whitened"} <= set(FACTORS) for parts in combinations)
-    assert sorted(seed for _, seed in factorial()) == list(range(1, 33))
+    assert sorted(seed for _, seed in factorial_design()) == list(range(1, 33))
 
 
-def test_the_effects_of_a_factorial_are_those_that_its_rows_were_made_with() -> None:
-    gains_of = dict(zip(FACTORS, (0.01, 0.0, -0.02, 0.003, 0.0), strict=True))
+def test_effects_equal_the_gains_the_made_up_rows() -> None:
+    gains = dict(zip(FACTORS, (0.01, 0.0, -0.02, 0.003, 0.0), strict=True))
     rows = [
         {"variant": name, "seed": str(seed)}
-        | dict.fromkeys(COLUMNS, str(0.9 + sum(gain for part, gain in gains_of.items() if part in name)))
-        for name, seed in factorial()
+        | dict.fromkeys(COLUMNS, str(0.9 + sum(gain for part, gain in gains.items() if part in name)))
+        for name, seed in factorial_design()
     ]
-    stray = {"variant": DEFAULTS, "seed": "1", **dict.fromkeys(COLUMNS, "0.1")}
-    lines = shown(effects_table([stray, *rows])).splitlines()
-    for name, gain in gains_of.items():
+    other = {"variant": DEFAULTS, "seed": "1", **dict.fromkeys(COLUMNS, "0.1")}
+    lines = to_text(effects_table([other, *rows])).splitlines()
+    for name, gain in gains.items():
         (line,) = [line for line in lines if f" {name} " in line]
-        # Or -0.00 where there is none.
+        # A gain of zero can be printed as -0.00.
         assert line.replace("-0.00", "+0.00").count(f"{100 * gain:+.2f} ± 0.00") == len(COLUMNS)
     assert "n = 32 of 32" in lines[0]
     assert lines[-2].count("89.65 %") == len(COLUMNS)  # 90, and half of 1, -2 and 0.3
-    assert "±" not in shown(effects_table(rows[:6]))
-    assert BASE not in shown(table([stray, *rows]))  # no seed of it is one of the defaults'
+    assert "±" not in to_text(effects_table(rows[:6]))
+    assert BASE not in to_text(gains_table([other, *rows]))  # its rows belong to the design
 
 
-def shown(table: Table) -> str:
+def to_text(table: Table) -> str:
     console = Console(width=150, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 
 
-def test_the_kept_rows_are_those_of_known_variants_and_make_a_table() -> None:
+def test_the_committed_rows_have_known_variants_and_make_a_table() -> None:
     rows = read_rows(OUT)
-    earlier = "whitened, by the first images"
-    assert {row["variant"] for row in rows} <= {*VARIANTS, earlier}
-    (whitened,) = [line for line in shown(table(rows)).splitlines() if " whitened  " in line]
-    # 90.66 less 90.67 and 91.05 less 90.78 of the last weights, 90.86 less 90.78 and 91.17 less 90.98 averaged.
+    removed = "whitened, by the first images"
+    assert {row["variant"] for row in rows} <= {*VARIANTS, removed}
+    (whitened,) = [line for line in to_text(gains_table(rows)).splitlines() if " whitened  " in line]
+    # 90.66 - 90.67 and 91.05 - 90.78 with the last weights, 90.86 - 90.78 and 91.17 - 90.98 with EMA.
     assert "+0.13 ± 0.14" in whitened
     assert "+0.13 ± 0.05" in whitened
