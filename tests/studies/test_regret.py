@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from scsuite.core import device
-from scsuite.core.dataset import load_dataset
+from scsuite.core.dataset import load_dataset, shapes
+from tests.core import tiny
 from tests.studies import __main__ as program
 from tests.studies import trainings as module
 from tests.studies.regret import (
@@ -349,19 +350,29 @@ def test_no_setting_is_both_for_design_and_for_test() -> None:
 
 
 def use_small_setting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    small = replace(SETTINGS[name], num_train=100, num_held_out=20, epochs=1)
+    small = replace(SETTINGS[name], num_train=100, num_held_out=20, epochs=1, batch_size=8, width=0.05)
     monkeypatch.setitem(SETTINGS, name, small)
     monkeypatch.setattr(module, "load_images", module.load_images.__wrapped__)
 
 
 def test_a_training_is_in_fp32_where_auto_would_use_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     use_small_setting(monkeypatch, NAME)
+    monkeypatch.setattr(module, "load_images", lambda *_: (tiny.dataset(100), tiny.split(20)))
     monkeypatch.setattr(device, "_bf16_is_faster", lambda _device: True)
     assert device.resolve_device("cpu", "auto").precision == "bf16"
     row = module.run_training(Cell(NAME, 0, 0.01, 0.1), "")
     assert (row.precision, row.lr_min, row.lr_max, row.diverged) == ("fp32", 0.01, 0.1, False)
     assert 0 <= row.accuracy <= 1
     assert 0 <= row.accuracy_no_ema <= 1
+
+
+def test_a_range_test_gives_a_row_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_setting(monkeypatch, NAME)
+    monkeypatch.setattr(module, "load_images", lambda *_: (tiny.dataset(100), tiny.split(20)))
+    rows = module.run_sweep(Cell(NAME, 3), "")
+    assert [(row.setting, row.seed, row.step) for row in rows] == [(NAME, 3, step) for step in range(len(rows))]
+    assert rows[0].lr == 1e-3
+    assert rows[0].loss == pytest.approx(np.log(3), abs=0.3)
 
 
 def test_generated_held_out_images_are_not_in_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +387,8 @@ def test_generated_held_out_images_are_not_in_the_dataset(monkeypatch: pytest.Mo
 
 def test_held_out_images_are_training_images_that_no_cell_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
     use_small_setting(monkeypatch, "shapes-512")
+    monkeypatch.setattr(shapes, "NUM_TRAIN", 300)
+    monkeypatch.setattr(shapes, "NUM_TEST", 20)
     data, held_out = module.load_images("shapes-512", "")
     assert (len(data.train), len(held_out)) == (100, 20)
     assert not set(data.train.files) & set(held_out.files)

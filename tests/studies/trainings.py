@@ -237,8 +237,9 @@ def run_training(cell: Cell, archive: str) -> Training:
     assert cell.lr_max is not None
     setting, (data, held_out) = SETTINGS[cell.setting], load_images(cell.setting, archive)
     start_time = time.perf_counter()
-    bounds = {"lr_min": cell.lr_min, "lr_max": cell.lr_max}
-    trainer = Trainer(data, TrainConfig(epochs=setting.epochs, **bounds, **_recipe(setting, cell.seed)))
+    recipe = _recipe(setting, cell.seed)
+    config = TrainConfig(epochs=setting.epochs, lr_min=cell.lr_min, lr_max=cell.lr_max, **recipe)
+    trainer = Trainer(data, config)
     accuracy = accuracy_no_ema = 1 / len(data.class_names)
     diverged = True
     with contextlib.suppress(DivergedError):
