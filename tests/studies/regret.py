@@ -1,20 +1,21 @@
-"""How much accuracy a rule's learning rate costs: the regret study behind `lr-range`.
+"""How much accuracy the learning rate of a rule costs: the regret study behind `lr-range`.
 
-In: the cells' rows (`tests.studies.cells`). Out: for each setting and rule the regret, the best mean accuracy of the
-grid minus the mean accuracy at the rule's rate, with a bootstrap interval over the seeds. S seeds, R rates of the grid.
+In: the rows of the cells (`tests.studies.trainings`). Out: the regret of each setting and rule, which is the best mean
+accuracy of the grid minus the mean accuracy at the rule's LRMAX, with a bootstrap interval over the seeds.
+S seeds, R learning rates of the grid, C cells of a seed, B resamples.
 
-A rule's rate differs from seed to seed, as its range test does. All of a seed's grid has one LRMIN, that of its range
-test or the setting's own, so that nothing but LRMAX differs. On the settings that the rule is judged on, the found pair
-is trained at; a rival's rate is not, its accuracy is read off the same seed's grid, linear in log rate, a little low
-where the course bends. The found LRMAX is read off too: the rivals are held against that, like against like, but where
-it is a rate of the grid it has nothing to lose by it. On the settings that the rule was made on it is all there is.
+A rule has a different LRMAX for each seed, because each seed has its own range test. The grid of a seed has one LRMIN,
+that of its range test or of the setting, so that only LRMAX differs. On the settings that the rule is tested on, our
+LR bounds are trained; LRMAX of a baseline is not, its accuracy is interpolated on the grid of the same seed, linearly
+in log LR, which is a little low where the curve bends. Our LRMAX is interpolated too, for a fair comparison with the
+baselines, except that interpolation costs nothing at an LR of the grid. On the design settings there is nothing else.
 
-Where the rule is judged, only the first seeds have the whole grid: rates that these show to be none of the best are not
-trained under the others, which leaves time for more seeds of those that matter (one step of a race, as of Maron and
-Moore, https://proceedings.neurips.cc/paper/1993/hash/02a32ad2669e6fe298e607fe7cc0e1a0-Abstract.html). A rule with a
-rate outside of these has the first seeds alone. The best of the grid's means is too high by its own luck, the more so
-the fewer the seeds, and more in each resample: every regret, and more so its interval, lies too high, and regrets of
-other numbers of seeds are not comparable. What a rule is behind the found pair, of the same seeds, is free of that.
+On the test settings only the first seeds have the full grid. LRs that these show to be far from the best are not
+trained with the others, which leaves time for more seeds (one step of a Hoeffding race, as of Maron and Moore,
+https://proceedings.neurips.cc/paper/1993/hash/02a32ad2669e6fe298e607fe7cc0e1a0-Abstract.html). A rule with an LRMAX
+outside the remaining LRs has only the first seeds. The best mean of the grid is too high by chance, more so for fewer
+seeds and in each resample: every regret, and more so its interval, is too high, and regrets of different numbers of
+seeds cannot be compared. The deficit of a rule, its distance from our LR bounds on the same seeds, is free of that.
 """
 
 import math
@@ -26,214 +27,224 @@ from numpy.typing import NDArray
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
-from scsuite.core import sweep
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.lr_range.range_test import Sweep
-from tests.studies import rivals
-from tests.studies.cells import DESIGN, RACED, SETTINGS, Cell, Step, Training, grid_cells
+from scsuite.core.lr_range import rules
+from scsuite.core.lr_range.range_test import sweep_lrs
+from scsuite.core.lr_range.rules import LrSweep
+from tests.studies import baselines
+from tests.studies.trainings import NUM_DESIGN_SEEDS, SETTINGS, SUCCESSIVE_HALVING, Cell, Step, Training, grid_cells
 
 Values = NDArray[np.float64]
+Indices = NDArray[np.int64]
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95  # of the intervals
-MIN_SEEDS = 6  # fewer have no interval: theirs would be too narrow for its name
-# The seeds that have the whole grid, and how far behind the best of their means a rate is out of the race. Near the
-# best, two rates differ with a standard deviation of 0.6 to 0.8 points over seeds (`missed-real-256`, eight seeds;
-# `missed-shapes-128`, twelve), the means of three seeds with one of 0.4 to 0.5.
-WHOLE_SEEDS = 3
-BEHIND_MAX = 0.02
-FOUND = "found pair"
-READ_OFF = "found pair, read off the grid"
-USUAL_ALONE = "usual LRMAX, no test"
-TRAINED_DIVS = (10.0, 30.0)  # the found LRMIN is held against LRMAX over these
+MIN_SEEDS = 6  # fewer have no interval: it would be too narrow
+# Seeds with the full grid, and how far below the best of their means an LR is dropped. Near the best, two LRs differ
+# with a standard deviation of 0.6 to 0.8 points over seeds (`missed-real-256`, eight seeds; `missed-shapes-128`,
+# twelve), the means of three seeds with one of 0.4 to 0.5.
+NUM_FULL_GRID_SEEDS = 3
+MAX_DISTANCE = 0.02
+TRAINED = "LR bounds"
+INTERPOLATED = "LRMAX, interpolated"
+REFERENCE_ONLY = "reference LRMAX, no test"
+TRAINED_DIV_FACTORS = (10.0, 30.0)  # LRMIN is compared with LRMAX over these
+DIV_FACTOR_RULES = tuple(f"LRMAX, LRMIN = LRMAX / {div_factor:g}" for div_factor in TRAINED_DIV_FACTORS)
 
-RIVALS: dict[str, Callable[[Sweep], float]] = {
-    "steepest": lambda s: sweep.steepest(s.lrs_L, s.smooth_loss_L),
-    "valley": lambda s: sweep.valley(s.lrs_L, s.smooth_loss_L),
-    "minimum/10": lambda s: sweep.minimum_over_10(s.lrs_L, s.smooth_loss_L),
-    "torch-lr-finder": lambda s: rivals.torch_lr_finder(s.lrs_L, s.losses_L),
-    "Lightning": lambda s: rivals.lightning(s.lrs_L, s.losses_L),
+BASELINES: dict[str, Callable[[LrSweep], float]] = {
+    "steepest": rules.RULES["steepest"],
+    "valley": rules.RULES["valley"],
+    "minimum_over_10": rules.RULES["minimum_over_10"],
+    "torch-lr-finder": lambda s: baselines.torch_lr_finder(s.lrs_L, s.losses_L),
+    "Lightning": lambda s: baselines.lightning(s.lrs_L, s.losses_L),
 }
 
 
 @dataclass(frozen=True)
 class Regret:
-    """In fractions; intervals are the bootstrap's, None of fewer seeds than MIN_SEEDS.
+    """Accuracy and regret of one rule, as fractions; intervals are None for fewer seeds than MIN_SEEDS.
 
-    `rates_S` are the rule's LRMAX, one a seed, `seeds` how many of them have the trainings for accuracy and regret.
-    `raw_accuracy` is that of the last step's weights in the same trainings; None where the accuracy is read off.
-    `behind_found` is the mean accuracy at the found LRMAX minus this rule's: that of the found pair's trainings where
-    this rule's are trained, read off the grid where they are read off.
+    `lr_max_S` is the LRMAX of each seed; `seeds` counts those with the trainings for accuracy and regret.
+    `accuracy_no_ema` is of the same trainings; None where the accuracy is interpolated.
+    `deficit` is the mean accuracy at our LRMAX minus that of this rule, trained or interpolated as this rule's.
     """
 
     setting: str
     rule: str
     seeds: int
-    rates_S: tuple[float, ...]
+    lr_max_S: tuple[float, ...]
     accuracy: float
-    raw_accuracy: float | None
+    accuracy_no_ema: float | None
     regret: float
     interval: tuple[float, float] | None
-    behind_found: float
-    behind_interval: tuple[float, float] | None
+    deficit: float
+    deficit_interval: tuple[float, float] | None
 
 
-def sweeps_of(steps: Iterable[Step], setting: str) -> dict[int, Sweep]:
-    """The range tests of a setting by seed, as `lr-range` had them."""
-    rows: dict[int, list[Step]] = {}
+def make_sweeps(steps: Iterable[Step], setting: str) -> dict[int, LrSweep]:
+    """Return the range tests of a setting by seed, as `lr-range` had them."""
+    steps_by_seed: dict[int, list[Step]] = {}
     for step in steps:
         if step.setting == setting:
-            rows.setdefault(step.seed, []).append(step)
+            steps_by_seed.setdefault(step.seed, []).append(step)
     config = LrRangeConfig()
-    planned_L = sweep.sweep_lrs(config, 0)
+    lrs_L = sweep_lrs(config, 0)
     return {
-        seed: sweep.make_sweep(
-            seed, planned_L, [(s.loss, s.accuracy) for s in of_seed], len(of_seed) < config.steps
-        )
-        for seed, of_seed in sorted(rows.items())
+        seed: rules.make_sweep(seed, lrs_L, [(step.loss, step.accuracy) for step in rows], len(rows) < config.steps)
+        for seed, rows in sorted(steps_by_seed.items())
     }
 
 
-def usual_of(setting: str) -> float:
-    """LRMAX before any test."""
-    of = SETTINGS[setting]
-    return sweep.reference_lr_max(LrRangeConfig(batch_size=of.batch_size, width=of.width), of.num_steps)
+def reference_lr(name: str) -> float:
+    """Return the reference LR of a setting."""
+    setting = SETTINGS[name]
+    config = LrRangeConfig(batch_size=setting.batch_size, width=setting.width)
+    return rules.reference_lr_max(config, setting.num_steps)
 
 
-def pair_of(setting: str, test: Sweep) -> tuple[float, float]:
-    """What `lr-range` finds by a sweep of this setting."""
-    return sweep.choose(sweep.landmarks(test), usual_of(setting))
+def find_bounds(setting: str, sweep: LrSweep) -> tuple[float, float]:
+    """Return the LR bounds that `lr-range` finds with a sweep of this setting."""
+    return rules.choose_bounds(rules.find_landmarks(sweep), reference_lr(setting))
 
 
-def cells_of(setting: str, seed: int, test: Sweep) -> list[Cell]:
-    """The trainings of a seed: the grid at the found LRMIN; where the rule is judged, before it those at its pair.
+def make_cells(setting: str, seed: int, sweep: LrSweep) -> list[Cell]:
+    """Return the trainings of a seed: the grid at its LRMIN.
 
-    These are the found pair and the found LRMAX with two usual LRMIN.
+    On a test setting these come first: our LR bounds, and our LRMAX with two common LRMIN.
     """
-    lr_min, lr_max = pair_of(setting, test)
-    lows = () if setting in DESIGN else (lr_min, *(lr_max / div for div in TRAINED_DIVS))
-    return [*(Cell(setting, seed, low, lr_max) for low in lows), *grid_cells(setting, seed, lr_min)]
+    lr_min, lr_max = find_bounds(setting, sweep)
+    lr_mins = () if setting in NUM_DESIGN_SEEDS else (lr_min, *(lr_max / div for div in TRAINED_DIV_FACTORS))
+    return [*(Cell(setting, seed, low, lr_max) for low in lr_mins), *grid_cells(setting, seed, lr_min)]
 
 
-def accuracies_of(
-    trainings: Sequence[Training], setting: str, sweeps: dict[int, Sweep], seeds: Sequence[int], *, raw: bool = False
+def accuracy_table(
+    trainings: Sequence[Training], setting: str, sweeps: dict[int, LrSweep], seeds: Sequence[int], *, ema: bool = True
 ) -> Values:
-    """Accuracies in the order of `cells_of`, a row a seed; NaN for a training that a race has not.
+    """Return accuracies in the order of `make_cells`, a row per seed.
 
-    KeyError for one that another setting has not: these are whole.
+    A training that successive halving left out is NaN. A missing training of any other setting is a KeyError.
     """
-    known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max): t.raw_accuracy if raw else t.accuracy for t in trainings}
-    wanted = [cells_of(setting, seed, sweeps[seed]) for seed in seeds]
-    if setting not in RACED:
-        return np.array([[known[cell] for cell in cells] for cells in wanted])
-    return np.array([[known.get(cell, math.nan) for cell in cells] for cells in wanted])
+    accuracies = {
+        Cell(row.setting, row.seed, row.lr_min, row.lr_max): row.accuracy if ema else row.accuracy_no_ema
+        for row in trainings
+    }
+    cells = [make_cells(setting, seed, sweeps[seed]) for seed in seeds]
+    if setting not in SUCCESSIVE_HALVING:
+        return np.array([[accuracies[cell] for cell in row] for row in cells])
+    return np.array([[accuracies.get(cell, math.nan) for cell in row] for row in cells])
 
 
-def seeds_of(steps: Iterable[Step], trainings: Iterable[Training], setting: str) -> list[int]:
-    """The seeds with a range test, to be told of; none where the first of them have not all of their trainings."""
-    sweeps = sweeps_of(steps, setting)
-    known = {Cell(t.setting, t.seed, t.lr_min, t.lr_max) for t in trainings}
-    first = range(WHOLE_SEEDS if setting in RACED else DESIGN[setting])
-    if all(seed in sweeps and known.issuperset(cells_of(setting, seed, sweeps[seed])) for seed in first):
-        return list(range(DESIGN[setting]) if setting in DESIGN else sweeps)
+def complete_seeds(steps: Iterable[Step], trainings: Iterable[Training], setting: str) -> list[int]:
+    """Return the seeds to report; none if one of the first seeds lacks a training."""
+    sweeps = make_sweeps(steps, setting)
+    done = {Cell(row.setting, row.seed, row.lr_min, row.lr_max) for row in trainings}
+    first = range(NUM_FULL_GRID_SEEDS if setting in SUCCESSIVE_HALVING else NUM_DESIGN_SEEDS[setting])
+    if all(seed in sweeps and done.issuperset(make_cells(setting, seed, sweeps[seed])) for seed in first):
+        return list(range(NUM_DESIGN_SEEDS[setting]) if setting in NUM_DESIGN_SEEDS else sweeps)
     return []
 
 
-def contenders(grid_SR: Values) -> slice:
-    """The rates that may be the best of the grid, by the mean accuracies of the first seeds, and what lies between.
+def remaining_lrs(grid_SR: Values) -> slice:
+    """Return the LRs that can be the best of the grid, by the means of the first seeds, and those between them.
 
-    ValueError where these have not the whole grid.
+    Raises ValueError if the first seeds do not have the full grid.
     """
-    means_R = grid_SR[:WHOLE_SEEDS].mean(axis=0)
+    means_R = grid_SR[:NUM_FULL_GRID_SEEDS].mean(axis=0)
     if np.isnan(means_R).any():
-        raise ValueError(f"the first {WHOLE_SEEDS} seeds have not the whole grid")
-    near_R = np.flatnonzero(means_R >= means_R.max() - BEHIND_MAX)
+        raise ValueError(f"the first {NUM_FULL_GRID_SEEDS} seeds do not have the full grid")
+    near_R = np.flatnonzero(means_R >= means_R.max() - MAX_DISTANCE)
     return slice(int(near_R[0]), int(near_R[-1]) + 1)
 
 
-def read_off(accuracies_R: Values, rate: float, grid: Sequence[float]) -> float:
-    """The grid's accuracy at a rate, linear in log rate; beyond its ends that of the end, which flatters the rate."""
-    return float(np.interp(math.log(rate), np.log(grid), accuracies_R))
+def interpolate_accuracy(accuracies_R: Values, lr: float, lrs: Sequence[float]) -> float:
+    """Return the accuracy at an LR, linear in log LR; outside the grid that of its end, which favours the rule."""
+    return float(np.interp(math.log(lr), np.log(lrs), accuracies_R))
 
 
-def bootstrap(statistic: Callable[[NDArray[np.int64]], float], num_seeds: int) -> tuple[float, float] | None:
-    """The interval of a statistic of the seeds (a function of their indices), each resample as large as they are.
+def bootstrap_interval(statistic: Callable[[Indices], Values], num_seeds: int) -> tuple[float, float] | None:
+    """Return the interval of a statistic of the seeds: a function of indices_BS that returns values_B.
 
-    Percentiles, further out the fewer the seeds: as far as Student's t lies beyond the normal distribution. Source: the
+    The percentiles are further out for fewer seeds, as far as Student's t is beyond the normal distribution: the
     expanded percentile interval of Hesterberg, https://arxiv.org/abs/1411.5279
     """
     if num_seeds < MIN_SEEDS:
         return None
-    wider = math.sqrt(num_seeds / (num_seeds - 1)) * float(student.ppf((1 - LEVEL) / 2, num_seeds - 1))
-    tail = float(normal.cdf(wider))
-    rng = np.random.default_rng(0)
-    values = [statistic(rng.integers(0, num_seeds, num_seeds)) for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(values, [tail, 1 - tail])
+    quantile = math.sqrt(num_seeds / (num_seeds - 1)) * float(student.ppf((1 - LEVEL) / 2, num_seeds - 1))
+    tail = float(normal.cdf(quantile))
+    indices_BS = np.random.default_rng(0).integers(0, num_seeds, (NUM_RESAMPLES, num_seeds))
+    low, high = np.quantile(statistic(indices_BS), [tail, 1 - tail])
     return float(low), float(high)
 
 
-def regrets(steps: Sequence[Step], trainings: Sequence[Training], setting: str, seeds: Sequence[int]) -> list[Regret]:
-    """Every rule's, the found pair's first; each of the seeds that have its trainings and the contenders'."""
-    sweeps, rates = sweeps_of(steps, setting), SETTINGS[setting].rates
-    trained_SC = accuracies_of(trainings, setting, sweeps, seeds)
-    raw_SC = accuracies_of(trainings, setting, sweeps, seeds, raw=True)
-    grid_SR = trained_SC[:, -len(rates) :]
-    race = contenders(grid_SR)
-    tops_S = np.array([pair_of(setting, sweeps[seed])[1] for seed in seeds])
-    read_S = _read_off_all(grid_SR, race, rates, tops_S)
-    names = [] if setting in DESIGN else [FOUND, *(f"found LRMAX, LRMIN = LRMAX/{div:g}" for div in TRAINED_DIVS)]
-    out = [
-        _regret(setting, name, tops_S, grid_SR[:, race], trained_SC[:, index], trained_SC[:, 0], raw_SC[:, index])
-        for index, name in enumerate(names)
+def compute_regrets(
+    steps: Sequence[Step], trainings: Sequence[Training], setting: str, seeds: Sequence[int]
+) -> list[Regret]:
+    """Return the regret of every rule, ours first, each over the seeds that have the trainings it needs."""
+    sweeps, lrs = make_sweeps(steps, setting), SETTINGS[setting].lrs
+    trained_SC = accuracy_table(trainings, setting, sweeps, seeds)
+    no_ema_SC = accuracy_table(trainings, setting, sweeps, seeds, ema=False)
+    grid_SR = trained_SC[:, -len(lrs) :]
+    remaining = remaining_lrs(grid_SR)
+    best_SR = grid_SR[:, remaining]
+    lr_max_S = np.array([find_bounds(setting, sweeps[seed])[1] for seed in seeds])
+    names = [] if setting in NUM_DESIGN_SEEDS else [TRAINED, *DIV_FACTOR_RULES]
+    regrets = [
+        _regret(setting, name, lr_max_S, best_SR, trained_SC[:, cell], trained_SC[:, 0], no_ema_SC[:, cell])
+        for cell, name in enumerate(names)
     ]
-    rules: dict[str, Callable[[Sweep], float]] = {
-        READ_OFF: lambda s: pair_of(setting, s)[1], **RIVALS, USUAL_ALONE: lambda _: usual_of(setting),
-    }  # fmt: skip
-    for name, rule in rules.items():
-        rates_S = np.array([rule(sweeps[seed]) for seed in seeds])
-        accuracies_S = _read_off_all(grid_SR, race, rates, rates_S)
-        out.append(_regret(setting, name, rates_S, grid_SR[:, race], accuracies_S, read_S, None))
-    return out
+    ours_S = _interpolate_all(grid_SR, remaining, lrs, lr_max_S)
+    all_rules: dict[str, Callable[[LrSweep], float]] = {
+        INTERPOLATED: lambda s: find_bounds(setting, s)[1],
+        **BASELINES,
+        REFERENCE_ONLY: lambda _: reference_lr(setting),
+    }
+    for name, rule in all_rules.items():
+        lr_max_S = np.array([rule(sweeps[seed]) for seed in seeds])
+        accuracies_S = _interpolate_all(grid_SR, remaining, lrs, lr_max_S)
+        regrets.append(_regret(setting, name, lr_max_S, best_SR, accuracies_S, ours_S, None))
+    return regrets
 
 
-def _read_off_all(grid_SR: Values, race: slice, rates: Sequence[float], rates_S: Values) -> Values:
-    """A rule's accuracies; NaN where its seed has not the grid about it, or another's rate leaves the contenders'.
+def _interpolate_all(grid_SR: Values, remaining: slice, lrs: Sequence[float], lr_max_S: Values) -> Values:
+    """Return the accuracies of a rule; NaN for a seed without the grid around its LRMAX.
 
-    All or none of the later seeds: those whose rates happen to lie among the contenders' alone would flatter the rule.
+    Later seeds count only if LRMAX of every seed is among the remaining LRs: a selection of the seeds for which it is
+    would favour the rule.
     """
-    low, high = rates[race][0], rates[race][-1]
-    among = bool(((rates_S >= low) & (rates_S <= high)).all())
-    out_S = np.full(len(rates_S), math.nan)
-    for index, (row_R, rate) in enumerate(zip(grid_SR, rates_S, strict=True)):
+    low, high = lrs[remaining][0], lrs[remaining][-1]
+    all_inside = bool(((lr_max_S >= low) & (lr_max_S <= high)).all())
+    accuracies_S = np.full(len(lr_max_S), math.nan)
+    for index, (row_R, lr) in enumerate(zip(grid_SR, lr_max_S, strict=True)):
         if not np.isnan(row_R).any():
-            out_S[index] = read_off(row_R, rate, rates)
-        elif among:
-            out_S[index] = read_off(row_R[race], rate, rates[race])
-    return out_S
+            accuracies_S[index] = interpolate_accuracy(row_R, lr, lrs)
+        elif all_inside:
+            accuracies_S[index] = interpolate_accuracy(row_R[remaining], lr, lrs[remaining])
+    return accuracies_S
 
 
 def _regret(
     setting: str,
     rule: str,
-    rates_S: Values,
-    contenders_SR: Values,
+    lr_max_S: Values,
+    remaining_SR: Values,
     accuracies_S: Values,
-    found_S: Values,
-    raw_S: Values | None,
+    ours_S: Values,
+    no_ema_S: Values | None,
 ) -> Regret:
-    there_S = ~np.isnan(contenders_SR).any(axis=1) & ~np.isnan(accuracies_S)
-    best_SR, own_S = contenders_SR[there_S], accuracies_S[there_S]
-    behind_S = found_S - accuracies_S
-    behind_S = behind_S[~np.isnan(behind_S)]
+    complete_S = ~np.isnan(remaining_SR).any(axis=1) & ~np.isnan(accuracies_S)
+    grid_SR, rule_S = remaining_SR[complete_S], accuracies_S[complete_S]
+    deficit_S = ours_S - accuracies_S
+    deficit_S = deficit_S[~np.isnan(deficit_S)]
 
-    def regret(chosen: NDArray[np.int64]) -> float:
-        return float(best_SR[chosen].mean(axis=0).max() - own_S[chosen].mean())
+    def regret(indices_BS: Indices) -> Values:
+        return np.asarray(grid_SR[indices_BS].mean(axis=1).max(axis=1) - rule_S[indices_BS].mean(axis=1))
 
-    def behind(chosen: NDArray[np.int64]) -> float:
-        return float(behind_S[chosen].mean())
+    def deficit(indices_BS: Indices) -> Values:
+        return np.asarray(deficit_S[indices_BS].mean(axis=1))
 
-    num, num_behind = len(own_S), len(behind_S)
-    raw = None if raw_S is None else float(raw_S[there_S].mean())
+    num_seeds, num_deficits = len(rule_S), len(deficit_S)
     return Regret(
-        setting, rule, num, tuple(rates_S.tolist()), float(own_S.mean()), raw, regret(np.arange(num)),
-        bootstrap(regret, num), behind(np.arange(num_behind)), bootstrap(behind, num_behind),
+        setting, rule, num_seeds, tuple(lr_max_S.tolist()), float(rule_S.mean()),
+        None if no_ema_S is None else float(no_ema_S[complete_S].mean()),
+        float(regret(np.arange(num_seeds)[None])[0]), bootstrap_interval(regret, num_seeds),
+        float(deficit(np.arange(num_deficits)[None])[0]), bootstrap_interval(deficit, num_deficits),
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The learning-rate range test: one short training in which the rate rises from step to step.
+"""The rules that read learning rates off a range test: smoothing, the rules of the literature, ours and its reason.
 
-In: a dataset and a LrRangeConfig. Out: the curves, each rule's suggestion, and the pair (lr_min, lr_max) with a reason.
-The rules are pure functions of the curves; they work in log rate. L is the number of steps that a sweep did.
+In: learning rate, loss and accuracy of the L steps of a sweep. Out: the suggestion of each rule, and the LR bounds
+(lr_min, lr_max) with a reason and warnings. All are pure functions.
 """
 
 import math
@@ -17,34 +17,32 @@ from scsuite.core.errors import DivergedError
 
 Float1D = NDArray[np.float64]
 
-SMOOTHING_FRACTION = 0.05  # of the sweep's steps that an exponential moving average looks back on
-FALL_START_FRACTION = 0.1  # of the loss's fall, where LRMIN is read off
-VALLEY_FRACTION = 0.1  # of the loss's fall: so near its lowest it counts as lowest
-TURN_FRACTION = 0.4  # of the loss's fall so far: a rise of so much is the turn, a smaller one a stumble
-# Times the noise of the smoothed loss: of a smaller fall or rise nothing is read. The study's losses that are learned
-# from fall by 16.8 times it or more; where nothing is learned they fall by up to 13.2 and rise by up to 9.1 times it,
-# since an untrained network's first losses lie off those of one guess for all images.
+SMOOTHING_FRACTION = 0.05  # window of the moving average, as a fraction of the planned steps
+FALL_START_FRACTION = 0.1  # fraction of the loss drop that is reached at LRMIN
+VALLEY_FRACTION = 0.1  # fraction of the loss drop: values within it of the minimum belong to the valley
+TURN_FRACTION = 0.4  # a rise of more than this fraction of the drop so far ends the descent; a smaller one is noise
+# A drop or rise of the smoothed loss counts only if it is this many times its noise. In the study, the loss of networks
+# that learn drops by at least 16.8 times its noise; that of networks that do not learn drops by up to 13.2 times and
+# rises by up to 9.1 times its noise, because the first losses of an untrained network differ from those of a constant.
 MIN_SIGNAL_TO_NOISE = 15.0
-# LRMAX that usually suits this network at width 1, in a training of REFERENCE_STEPS steps of REFERENCE_BATCH_SIZE images; it grows
-# with the square root of batch over width, and the fourth root of how much shorter a training is (`tests.studies.forms`
-# has what other powers cost). Sgd: cifar10-fast's 0.4 over its 24 epochs of 50,000 images. AdamW: near 0.032 at width
-# 0.125 in 200 steps, the best and highest of one grid there (`runs/reference/adamw`), untried at width 1.
+# The reference LR at width 1, in a training of REFERENCE_STEPS steps of REFERENCE_BATCH_SIZE images; `reference_lr_max`
+# scales it. SGD: cifar10-fast's 0.4 over its 24 epochs of 50,000 images. AdamW: from 0.032 at width 0.125 in 200 steps,
+# the best and the highest LR of the only grid that was trained (`runs/reference/adamw`); not verified at width 1.
 REFERENCE_LR_MAX = {"sgd": 0.4, "adamw": 0.006}
 REFERENCE_BATCH_SIZE, REFERENCE_STEPS = 512, 24 * 98
-# The shortest training of the study; one that is far shorter does better with less again (`runs/reference/short`).
-SHORT_TRAINING_STEPS = 192
-# Times the rate at which a test's loss stops falling, LRMAX lies between these: about half and twice what was seen. The
-# best rates of the study's settings lie at 0.05 to 1.5 times it; at width 1, cifar10-fast's 0.4 at 1.8 times.
+SHORT_TRAINING_STEPS = 192  # of the study's shortest training; shorter ones did best at a lower LR (`reference/short`)
+# Allowed ratios of LRMAX to the middle of the loss valley: about half and twice those that the best LRs had. These were
+# 0.05 to 1.5 in the settings of the study, and 1.8 for cifar10-fast's 0.4 at width 1.
 MIN_VALLEY_RATIO, MAX_VALLEY_RATIO = 1 / 32, 4.0
-NUM_WARMUP_STEPS = 10  # the average of the first so many is where the loss starts from
-DIVERGENCE_FACTOR = 4.0  # a smoothed loss of so many times its lowest ends the sweep; as fastai and Lightning do
+NUM_WARMUP_STEPS = 10  # the smoothed loss at the last of these steps is the start of the drop
+DIVERGENCE_FACTOR = 4.0  # the sweep ends when the smoothed loss exceeds its minimum this many times; fastai, Lightning
 
 
 @dataclass(frozen=True)
 class LrSweep:
-    """One repeat: rate, loss and accuracy of each step done, as they came and smoothed.
+    """One repeat: learning rate, loss and accuracy of each step done, raw and smoothed.
 
-    `noise` is the smoothed loss's standard deviation, in nats; `diverged`: the loss ended the sweep.
+    `noise` is the standard deviation of the smoothed loss, in nats; `diverged` says whether the loss ended the sweep.
     """
 
     seed: int
@@ -58,14 +56,14 @@ class LrSweep:
 
 
 def make_sweep(seed: int, lrs_L: Float1D, rows: list[tuple[float, float]], diverged: bool) -> LrSweep:
-    """A sweep of its planned rates and the (loss, accuracy) of each step done.
+    """Return the sweep of the planned learning rates and the (loss, accuracy) of each step done.
 
-    Raises DivergedError where these are fewer than NUM_WARMUP_STEPS.
+    Raises DivergedError for fewer than NUM_WARMUP_STEPS rows.
     """
     if len(rows) < NUM_WARMUP_STEPS:
         raise DivergedError(
             "range test diverged", f"step {len(rows)}", expected=f"at least {NUM_WARMUP_STEPS} steps before that",
-            found=f"divergence by learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
+            found=f"divergence at learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
         )  # fmt: skip
     losses_L, accuracies_L = np.array(rows).T
     window = smoothing_window(len(lrs_L))
@@ -75,96 +73,95 @@ def make_sweep(seed: int, lrs_L: Float1D, rows: list[tuple[float, float]], diver
 
 
 def mean_curves(sweeps: Sequence[LrSweep]) -> tuple[Float1D, Float1D, Float1D]:
-    """Rates, smoothed loss and smoothed accuracy, averaged over the repeats as far as all of them went."""
-    num = min(len(sweep.lrs_L) for sweep in sweeps)
-    losses = np.mean([sweep.smooth_loss_L[:num] for sweep in sweeps], axis=0)
-    accuracies = np.mean([sweep.smooth_accuracy_L[:num] for sweep in sweeps], axis=0)
-    return sweeps[0].lrs_L[:num], losses, accuracies
+    """Return learning rates, mean smoothed loss and mean smoothed accuracy over the steps that all repeats did."""
+    num_steps = min(len(sweep.lrs_L) for sweep in sweeps)
+    losses = np.mean([sweep.smooth_loss_L[:num_steps] for sweep in sweeps], axis=0)
+    accuracies = np.mean([sweep.smooth_accuracy_L[:num_steps] for sweep in sweeps], axis=0)
+    return sweeps[0].lrs_L[:num_steps], losses, accuracies
 
 
 def smoothing_window(num_steps: int) -> float:
-    """Steps that the average of a sweep of so many looks back on: the same stretch of log rate for any number."""
+    """Return the window of the moving average in steps; it covers the same range of log LR for any number of steps."""
     return max(2.0, SMOOTHING_FRACTION * num_steps)
 
 
 class ExponentialAverage:
-    """An exponential moving average as its values come."""
+    """Exponential moving average with bias correction, updated one value at a time."""
 
     def __init__(self, window: float) -> None:
         self.decay, self.num_values, self.biased = 1 - 1 / window, 0, 0.0
 
     def update(self, value: float) -> float:
-        """The average with one more value."""
+        """Add a value and return the average."""
         self.num_values += 1
         self.biased = self.decay * self.biased + (1 - self.decay) * value
         return self.biased / (1 - self.decay**self.num_values)
 
 
 def smooth(values_L: Float1D, window: float) -> Float1D:
-    """Exponential moving average with bias correction: the first value is its own mean, not drawn towards 0."""
+    """Return the exponential moving average of each step; the first equals the first value."""
     average = ExponentialAverage(window)
     return np.array([average.update(float(value)) for value in values_L])
 
 
 def steepest(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
-    """Where the loss falls fastest per log rate."""
+    """Return the LR at which the loss falls fastest per log LR."""
     return float(lrs_L[np.gradient(smooth_loss_L, np.log(lrs_L)).argmin()])
 
 
 def valley(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
-    """Two thirds along the longest falling subsequence of the loss; as fastai's valley."""
-    num = len(smooth_loss_L)
-    lengths, before = np.ones(num, dtype=int), np.full(num, -1)
-    for i in range(1, num):
-        higher = np.flatnonzero(smooth_loss_L[:i] > smooth_loss_L[i])
+    """Return the LR two thirds along the longest decreasing subsequence of the loss, like fastai's valley."""
+    num_steps = len(smooth_loss_L)
+    lengths, previous = np.ones(num_steps, dtype=int), np.full(num_steps, -1)
+    for step in range(1, num_steps):
+        higher = np.flatnonzero(smooth_loss_L[:step] > smooth_loss_L[step])
         if len(higher):
-            before[i] = higher[lengths[higher].argmax()]
-            lengths[i] = lengths[before[i]] + 1
+            previous[step] = higher[lengths[higher].argmax()]
+            lengths[step] = lengths[previous[step]] + 1
     end = start = int(lengths.argmax())
-    while before[start] >= 0:
-        start = int(before[start])
+    while previous[start] >= 0:
+        start = int(previous[start])
     return float(lrs_L[round(start + (end - start) * 2 / 3)])
 
 
 def minimum_over_10(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
-    """A tenth of the rate with the lowest loss."""
+    """Return a tenth of the LR with the lowest loss."""
     return float(lrs_L[smooth_loss_L.argmin()] / 10)
 
 
 def accuracy_plateau(lrs_L: Float1D, smooth_accuracy_L: Float1D) -> float:
-    """Where the accuracy has made 95 % of its whole rise and slows; Smith's max_lr."""
+    """Return the LR at which the accuracy has made 95 % of its rise (Smith's max_lr)."""
     low, high = smooth_accuracy_L.min(), smooth_accuracy_L.max()
     return float(lrs_L[(smooth_accuracy_L >= low + 0.95 * (high - low)).argmax()])
 
 
 def edge_of_divergence(lrs_L: Float1D, smooth_loss_L: Float1D, noise: float) -> float:
-    """The rate of the lowest loss before it first rises for good: the edge_of_divergence of divergence."""
+    """Return the LR of the lowest loss before its first turn."""
     return float(lrs_L[first_turn(smooth_loss_L, noise)[0]])
 
 
 def first_turn(smooth_loss_L: Float1D, noise: float) -> tuple[int, int | None]:
-    """The step of the lowest loss before the loss first rises for good, and the step by which it has, if it does.
+    """Return the step of the lowest loss before the first turn, and the step that confirms the turn, None without one.
 
-    For good: by TURN_FRACTION of its fall so far, and by four times its noise. What comes after does not count: with batch norm
-    the loss often falls again at huge rates, where nothing can be trained.
+    A turn is a rise by more than TURN_FRACTION of the drop so far and more than four times the noise. Later steps are
+    ignored: with batch norm the loss often falls again at huge LRs, at which no training works.
     """
     lowest = NUM_WARMUP_STEPS - 1
-    start = smooth_loss_L[lowest]
+    start_loss = smooth_loss_L[lowest]
     for step in range(NUM_WARMUP_STEPS, len(smooth_loss_L)):
-        if smooth_loss_L[step] < smooth_loss_L[lowest]:
+        loss, lowest_loss = smooth_loss_L[step], smooth_loss_L[lowest]
+        if loss < lowest_loss:
             lowest = step
-        elif smooth_loss_L[step] - smooth_loss_L[lowest] > max(
-            TURN_FRACTION * (start - smooth_loss_L[lowest]), 4 * noise
-        ):
+        elif loss - lowest_loss > max(TURN_FRACTION * (start_loss - lowest_loss), 4 * noise):
             return lowest, step
     return lowest, None
 
 
 def smoothed_noise(losses_L: Float1D, window: float) -> float:
-    """Standard deviation of the smoothed loss about its course, from the differences of neighbouring raw losses.
+    """Return the standard deviation of the smoothed loss around its trend, from differences of adjacent raw losses.
 
-    Of independent normal values with deviation s, neighbours differ by 0.954 s in the median, and the average over a
-    window of w steps has the deviation s / sqrt(2 w - 1).
+    For independent normal values with deviation s, the median absolute difference of neighbours is 0.954 s, and the
+    average over a window of w steps has the deviation s / sqrt(2 w - 1).
     """
     return float(np.median(np.abs(np.diff(losses_L))) / 0.954 / math.sqrt(2 * window - 1))
 
@@ -179,9 +176,9 @@ RULES: dict[str, Callable[[LrSweep], float]] = {
 
 
 class Landmarks(NamedTuple):
-    """Rates of a sweep: where the loss starts to fall, where it stops falling, and what LRMAX must not exceed, and why.
+    """Learning rates read off a sweep: its first one, where the loss starts to fall, the middle of the loss valley.
 
-    `start` and `flat` are None where the fall is lost in the noise; `first` is the sweep's first rate.
+    `fall_start_lr` and `valley_lr` are None where the noise hides the drop. LRMAX must not exceed `upper_bound`.
     """
 
     first_lr: float
@@ -192,118 +189,132 @@ class Landmarks(NamedTuple):
 
 
 def find_landmarks(sweep: LrSweep) -> Landmarks:
-    """It starts to fall where FALL_START_FRACTION of the fall is made, Smith's lower bound, and stops in the middle of its valley.
+    """Return the landmarks of a sweep.
 
-    The valley is where the loss lies within VALLEY_FRACTION of its fall from its lowest, before it first turns; its middle in log
-    rate varies less from seed to seed than its lowest point, which is noise in a flat.
-    Source of the lower bound: section 3.3 of https://arxiv.org/abs/1506.01186
+    The loss starts to fall where FALL_START_FRACTION of its drop is reached (Smith's lower bound, section 3.3 of
+    https://arxiv.org/abs/1506.01186). In the valley, before the first turn, the loss is within VALLEY_FRACTION of the
+    drop from its minimum; the middle in log LR varies less between seeds than the minimum.
     """
     loss_L, lrs_L = sweep.smooth_loss_L, sweep.lrs_L
-    turn, rise = first_turn(loss_L, sweep.noise)
-    first = NUM_WARMUP_STEPS - 1  # before, the average is of too few steps
-    start, lowest = loss_L[first], loss_L[turn]
-    bound, first_lr = _upper_bound(sweep), float(lrs_L[0])
-    if start - lowest < MIN_SIGNAL_TO_NOISE * sweep.noise:
-        return Landmarks(first_lr, None, None, *bound)
-    low = first + int((loss_L[first : turn + 1] <= start - FALL_START_FRACTION * (start - lowest)).argmax())
-    valley_L = first + np.flatnonzero(loss_L[first:rise] <= lowest + VALLEY_FRACTION * (start - lowest))
-    middle = geometric_mean([float(lrs_L[valley_L[0]]), float(lrs_L[valley_L[-1]])])
-    return Landmarks(first_lr, float(lrs_L[low]), middle, *bound)
+    lowest, turn = first_turn(loss_L, sweep.noise)
+    first = NUM_WARMUP_STEPS - 1  # before it, the average is over too few steps
+    start_loss, lowest_loss = loss_L[first], loss_L[lowest]
+    first_lr, upper_bound = float(lrs_L[0]), _upper_bound(sweep)
+    drop = start_loss - lowest_loss
+    if drop < MIN_SIGNAL_TO_NOISE * sweep.noise:
+        return Landmarks(first_lr, None, None, *upper_bound)
+    fall_start = first + int((loss_L[first : lowest + 1] <= start_loss - FALL_START_FRACTION * drop).argmax())
+    valley_steps = first + np.flatnonzero(loss_L[first:turn] <= lowest_loss + VALLEY_FRACTION * drop)
+    valley_lr = geometric_mean([float(lrs_L[valley_steps[0]]), float(lrs_L[valley_steps[-1]])])
+    return Landmarks(first_lr, float(lrs_L[fall_start]), valley_lr, *upper_bound)
 
 
 def _upper_bound(sweep: LrSweep) -> tuple[float, str]:
-    """A turn is none: many a loss stumbles and falls on. Half, since the average lags behind the loss."""
-    first, last = NUM_WARMUP_STEPS - 1, float(sweep.lrs_L[-1])
-    lost_L = np.flatnonzero(sweep.smooth_loss_L > sweep.smooth_loss_L[first] + MIN_SIGNAL_TO_NOISE * sweep.noise)
-    after_L = lost_L[lost_L > first]
-    if len(after_L):
-        return float(sweep.lrs_L[after_L[0]]) / 2, "half the rate at which the loss had risen past its start"
-    return (last / 2, "half the rate at which the loss diverged") if sweep.diverged else (last, "the test's last rate")
+    """Return the highest LRMAX that the sweep allows, and its reason.
+
+    A first turn is not treated as divergence, since the loss often falls again; a rise above its start is. Half the LR
+    is returned because the moving average lags.
+    """
+    first, last_lr = NUM_WARMUP_STEPS - 1, float(sweep.lrs_L[-1])
+    above = np.flatnonzero(sweep.smooth_loss_L > sweep.smooth_loss_L[first] + MIN_SIGNAL_TO_NOISE * sweep.noise)
+    above = above[above > first]
+    if len(above):
+        return float(sweep.lrs_L[above[0]]) / 2, "half the LR at which the loss rose above its start"
+    if sweep.diverged:
+        return last_lr / 2, "half the LR at which the loss diverged"
+    return last_lr, "the last LR of the test"
 
 
 def reference_lr_max(config: RecipeConfig, num_steps: int) -> float:
-    """LRMAX of a training of so many steps, before any test; for a cycled momentum too, whose mean is near 0.9.
+    """Return LRMAX of a training of `num_steps` steps by the scaling rule, before any range test.
 
-    The study's rows with it, and without gradient centralization, want half of this: which of the two does is untold.
+    lr_max = 0.4 * sqrt(batch / 512 / width) * (2352 / steps) ** 0.25; below 192 steps the steps count as 192 and the
+    result is multiplied by sqrt(steps / 192). `tests.studies.rule_search` compares these powers with others.
+    A cycled momentum has a mean near 0.9 and the same reference LR. In the study, runs with cycled momentum and without
+    gradient centralization did best at half this value; the study cannot separate the two causes.
     """
-    size, length = (
-        config.batch_size / REFERENCE_BATCH_SIZE / config.width,
-        max(num_steps, SHORT_TRAINING_STEPS) / REFERENCE_STEPS,
-    )
+    size = config.batch_size / REFERENCE_BATCH_SIZE / config.width
+    length = max(num_steps, SHORT_TRAINING_STEPS) / REFERENCE_STEPS
     short = min(1.0, num_steps / SHORT_TRAINING_STEPS)
     return REFERENCE_LR_MAX[config.optimizer] * math.sqrt(size * short) / math.pow(length, 1 / 4)
 
 
-def choose_bounds(found: Landmarks, usual: float) -> tuple[float, float]:
-    """The pair (lr_min, lr_max): where the loss starts to fall, and the usual rate as far as the test allows it.
+def choose_bounds(landmarks: Landmarks, reference_lr: float) -> tuple[float, float]:
+    """Return (lr_min, lr_max): where the loss starts to fall, and the reference LR within the limits of the test.
 
-    A few steps from fresh weights do not say what suits a long training: a wide network's loss trips at rates that it
-    later bears, a narrow one's still falls at rates that are too noisy for it later. In the settings that the rule was
-    made on the best rates follow batch size, width and length, and hardly where the loss stops falling; so that only
-    limits them (`tests/studies` holds the pair against other rules on settings that the rule was not made on). Where
-    the fall is lost in the noise there is the usual rate alone, and a thirtieth of it or the test's first rate. None
-    exceeds the bound.
+    A few steps from initial weights do not show what suits a long training: a wide network's early loss rises at LRs it
+    tolerates later; a narrow one's still falls at LRs that are too noisy later. In the settings that the rule was
+    derived from, the best LR follows batch size, width and number of steps, and hardly the loss valley. So the scaling
+    rule sets LRMAX and the test only bounds it (`tests/studies` compares this with other rules on other settings).
     """
-    lr_max = min(_clamp_to_valley(usual, found.valley_lr), found.upper_bound)
-    start = max(lr_max / 30, found.first_lr) if found.fall_start_lr is None else found.fall_start_lr
-    return min(start, lr_max / 3), lr_max
+    lr_max, valley_lr, fall_start_lr = reference_lr, landmarks.valley_lr, landmarks.fall_start_lr
+    if valley_lr is not None:
+        lr_max = min(max(lr_max, MIN_VALLEY_RATIO * valley_lr), MAX_VALLEY_RATIO * valley_lr)
+    lr_max = min(lr_max, landmarks.upper_bound)
+    lr_min = max(lr_max / 30, landmarks.first_lr) if fall_start_lr is None else fall_start_lr
+    return min(lr_min, lr_max / 3), lr_max
 
 
-def _clamp_to_valley(usual: float, flat: float | None) -> float:
-    return usual if flat is None else min(max(usual, MIN_VALLEY_RATIO * flat), MAX_VALLEY_RATIO * flat)
+def explain(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
+    """Return the reason for the LR bounds; of several repeats, that of the repeat with the median LRMAX."""
+    by_lr_max = sorted(landmarks, key=lambda marks: choose_bounds(marks, reference_lr)[1])
+    median_sweep = by_lr_max[(len(landmarks) - 1) // 2]
+    text = f"{_explain_lr_max(median_sweep, reference_lr)}; {_explain_lr_min(median_sweep, reference_lr)}."
+    if len(landmarks) > 1:
+        text = f"Median of {len(landmarks)} repeats: {text} The LR bounds are the geometric means over the repeats."
+    return text
 
 
-def explain(found: Sequence[Landmarks], usual: float) -> str:
-    """Why the pair is what it is, in a sentence; of several repeats, why that of a middle one."""
-    one = sorted(found, key=lambda each: choose_bounds(each, usual)[1])[(len(found) - 1) // 2]
-    lr_min, lr_max = choose_bounds(one, usual)
-    wanted = _clamp_to_valley(usual, one.valley_lr)
-    said = f"{usual:.2g}, the usual rate of this network at this width, batch size and length of training"
-    if one.valley_lr is None:
-        said += ", since the fall of the loss is lost in the noise"
-    else:
-        valley = f"{one.valley_lr:.2g}, the middle of the valley where the loss stops falling"
-        if wanted == usual:
-            said += f"; the test allows {MIN_VALLEY_RATIO * one.valley_lr:.2g} to {MAX_VALLEY_RATIO * one.valley_lr:.2g} by {valley}"
-        else:
-            limit = f"{MAX_VALLEY_RATIO:g} times" if wanted < usual else f"1/{1 / MIN_VALLEY_RATIO:g} of"
-            said = f"{limit} {valley}, {'below' if wanted < usual else 'above'} {said}"
-    said = f"LRMAX is {said}" if wanted == lr_max else f"LRMAX is {one.upper_bound_reason}, which lies below {said}"
-    if one.fall_start_lr is None:
-        said += "; LRMIN is a thirtieth of LRMAX, or the test's first rate, at most a third"
-    elif lr_min < one.fall_start_lr:
-        said += "; LRMIN is a third of LRMAX, no tenth of the loss's fall being seen before that"
-    else:
-        said += f"; LRMIN is where {100 * FALL_START_FRACTION:.0f} % of its fall is made"
-    if len(found) > 1:
-        said += f". So it is in one of {len(found)} repeats; the pair is the geometric mean of theirs"
-    return f"{said}."
+def _explain_lr_max(landmarks: Landmarks, reference_lr: float) -> str:
+    lr_max, valley_lr = choose_bounds(landmarks, reference_lr)[1], landmarks.valley_lr
+    reference = "reference LR for this width, batch size and number of steps"
+    if lr_max == reference_lr:
+        if valley_lr is None:
+            return f"LRMAX = {lr_max:.2g}: {reference} (loss curve too noisy to adjust it)"
+        low, high = MIN_VALLEY_RATIO * valley_lr, min(MAX_VALLEY_RATIO * valley_lr, landmarks.upper_bound)
+        limits = f"{low:.2g} to {high:.2g}, loss valley at {valley_lr:.2g}"
+        return f"LRMAX = {lr_max:.2g}: {reference}; the scaling rule sets LRMAX and the test only bounds it ({limits})"
+    limit = landmarks.upper_bound_reason
+    if lr_max != landmarks.upper_bound:
+        ratio = f"{MAX_VALLEY_RATIO:g} times" if lr_max < reference_lr else f"1/{1 / MIN_VALLEY_RATIO:g} of"
+        limit = f"{ratio} the middle of the loss valley, {valley_lr:.2g}"
+    side = "below" if lr_max < reference_lr else "above"
+    return f"LRMAX = {lr_max:.2g}: {limit}; {side} {reference_lr:.2g}, the {reference}"
+
+
+def _explain_lr_min(landmarks: Landmarks, reference_lr: float) -> str:
+    lr_min, lr_max = choose_bounds(landmarks, reference_lr)
+    if lr_min == landmarks.fall_start_lr:
+        return f"LRMIN = {lr_min:.2g}, where {FALL_START_FRACTION:.0%} of the loss drop is reached"
+    if landmarks.fall_start_lr is not None:
+        return f"LRMIN = LRMAX / 3, since {FALL_START_FRACTION:.0%} of the loss drop is reached only above it"
+    if lr_min == landmarks.first_lr:
+        return f"LRMIN = {lr_min:.2g}, the first LR of the test"
+    return f"LRMIN = LRMAX / {lr_max / lr_min:.0f}"
 
 
 def geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean of positive values."""
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
 def make_warnings(
-    sweeps: Sequence[LrSweep], found: Sequence[Landmarks], lr_max_values: Sequence[float], num_steps: int
+    sweeps: Sequence[LrSweep], landmarks: Sequence[Landmarks], lr_max_values: Sequence[float], num_steps: int
 ) -> Iterator[str]:
-    if num_steps < MIN_RANGE_TEST_STEPS:  # as planned: one that divergence ends early is as fine as it was before
-        yield f"only {num_steps} steps: the pair is uncertain; {MIN_RANGE_TEST_STEPS} or more are better"
-    if any(one.valley_lr is None for one in found):
-        yield "the loss hardly fell beyond its noise, so the pair is the usual one alone; raise --steps or --bs"
+    """Yield what makes the LR bounds uncertain, from all repeats and the number of planned steps."""
+    if num_steps < MIN_RANGE_TEST_STEPS:
+        yield f"only {num_steps} steps: the LR bounds are uncertain; use {MIN_RANGE_TEST_STEPS} or more"
+    if any(marks.valley_lr is None for marks in landmarks):
+        yield "loss curve too noisy: using the reference LR; raise --steps or --bs"
     turns = [first_turn(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps]
     if not all(sweep.diverged or turn is not None for sweep, turn in zip(sweeps, turns, strict=True)):
-        yield "the loss had not turned at the last rate: the upper limit may lie beyond it; raise --lr-end"
-    if any(_turns_immediately(sweep, one) for sweep, one in zip(sweeps, found, strict=True)):
-        yield "the loss turned at the first rates: lower --lr-start"
-    # LRMAX alone, the usual rate as a rule, would hide how far the tests themselves lie apart.
-    flats = [one.valley_lr for one in found if one.valley_lr is not None]
-    if any(values and max(values) > 2 * min(values) for values in (flats, lr_max_values)):
-        falls = f"the loss stops falling at {min(flats):.3g} to {max(flats):.3g}, " if flats else ""
-        tops = f"lr_max {min(lr_max_values):.3g} to {max(lr_max_values):.3g}"
-        yield f"the repeats disagree by more than a factor of two: {falls}{tops}"
-
-
-def _turns_immediately(sweep: LrSweep, found: Landmarks) -> bool:
-    end = 2 * found.upper_bound if found.valley_lr is None else found.valley_lr
-    return end <= float(sweep.lrs_L[: NUM_WARMUP_STEPS + 1][-1])
+        yield "the loss had not turned at the last LR: the upper bound may be higher; raise --lr-end"
+    ends = [2 * marks.upper_bound if marks.valley_lr is None else marks.valley_lr for marks in landmarks]
+    if any(end <= sweep.lrs_L[: NUM_WARMUP_STEPS + 1][-1] for sweep, end in zip(sweeps, ends, strict=True)):
+        yield "the loss turned at the first LRs: lower --lr-start"
+    # LRMAX alone, which is the reference LR in most cases, would hide how much the tests differ.
+    valley_lrs = [marks.valley_lr for marks in landmarks if marks.valley_lr is not None]
+    if any(lrs and max(lrs) > 2 * min(lrs) for lrs in (valley_lrs, lr_max_values)):
+        valleys = f"loss valley at {min(valley_lrs):.3g} to {max(valley_lrs):.3g}, " if valley_lrs else ""
+        lr_max = f"LRMAX {min(lr_max_values):.3g} to {max(lr_max_values):.3g}"
+        yield f"the repeats disagree by more than a factor of two: {valleys}{lr_max}"
