@@ -109,21 +109,19 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     from scsuite.report import figures
     from scsuite.report.formatting import percent
 
-    result = finish_run(run, trainer, start_time)
+    result, best = finish_run(run, trainer, start_time), trainer.state.best
+    assert best is not None
     figures.save_figure(trainer.plot(), run.figure_path("training"))
     paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
     terminal.log_line(
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"
         + ("" if trainer.ema is None else f" (EMA); without EMA {percent(result.final.test_accuracy_no_ema)}")
     )
-    best = trainer.state.best
-    assert best is not None
     selected = "held-out images" if best.selected_on == "val" else "the test set: do not report"
     terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")
     num_classes, num_images = len(trainer.data.class_names), len(trainer.setup.val or trainer.data.test)
     if best.accuracy <= chance_accuracy_bound(num_classes, num_images):
-        chance = percent(1 / num_classes, 0)
-        terminal.log_warning(f"{trainer.eval_split} accuracy never exceeded chance ({chance})")
+        terminal.log_warning(f"{trainer.eval_split} accuracy never exceeded chance ({percent(1 / num_classes, 0)})")
     log_figures(terminal, *paths)
     terminal.log_line(f"weights   {result.checkpoint}")
     result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))

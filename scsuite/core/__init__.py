@@ -1,1 +1,1 @@
-"""The work itself: importable without typer, rich, matplotlib; never prints; a room imports only rooms above it."""
+"""The work itself. It imports no typer, rich or matplotlib, and never prints; see scsuite/README.md for the order."""

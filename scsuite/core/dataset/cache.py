@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scsuite.core.dataset.split import SIZE, RawDataset, Split
 from scsuite.core.errors import one_line
 
-FORMAT = 1  # of the file and of the rules by which images are decoded: raise it when either changes
-_METADATA_TENSOR, _METADATA_SHA256 = "facts", "facts_sha256"  # their names in files of format 1
+FORMAT = 2  # of the file and of the rules by which images are decoded: raise it when either changes
+_METADATA_TENSOR, _METADATA_SHA256 = "metadata", "metadata_sha256"
 _STALE_SECONDS = 3600  # after this time another process's temporary file is one that a killed process left
 
 

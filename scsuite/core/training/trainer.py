@@ -5,6 +5,7 @@ In: a dataset and a `TrainConfig` whose learning rates are set. Out: a `Trainer`
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,8 @@ class Trainer:
 
     def __init__(self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS) -> None:
         if config.lr_max is None:
-            raise UsageError(
-                "option", "--lr-max", expected="a learning rate", found="none",
-                hint="Run the range test: scsuite lr-range.",
-            )  # fmt: skip
+            hint = "Run the range test: scsuite lr-range."
+            raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
         lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
         self.data, self.config, self.world = data, replace(config, lr_min=lr_min), world
         momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
@@ -106,9 +105,7 @@ class Trainer:
         on_epoch: Callable[[EpochResult], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> list[EpochResult]:
-        """Train from the current position to the end, or until `should_stop` returns True.
-
-        A stop can lie inside an epoch; a later `fit` continues there, with the same result as without the stop.
+        """Train from the current position to the end, or until `should_stop` returns True, inside an epoch too.
 
         Args:
             runs_dir: Write a run directory there, with checkpoints, as `scsuite train` does; None writes nothing.
@@ -125,18 +122,15 @@ class Trainer:
         """
         from scsuite.core.training.loop import fit, train_in_new_run
 
-        train = fit if runs_dir is None else lambda *args, **kwargs: train_in_new_run(Path(runs_dir), *args, **kwargs)
+        train = fit if runs_dir is None else partial(train_in_new_run, Path(runs_dir))
         train(self, on_step=on_step, on_epoch=on_epoch, should_stop=should_stop)
         return self.epochs
 
     def evaluate(
         self,
-        split: Split | None = None,
-        *,
-        tta: str = "none",
-        model: nn.Module | None = None,
+        split: Split | None = None, *, tta: str = "none", model: nn.Module | None = None,
         on_batch: Callable[[], None] | None = None,
-    ) -> Evaluation:
+    ) -> Evaluation:  # fmt: skip
         """Evaluate `model` (default: `self.model`) on a split (default: the test images); see `scsuite.evaluate`."""
         return evaluate(
             model or self.model, self.data.test if split is None else split,
@@ -177,9 +171,8 @@ class Trainer:
         return TrainHistory(tuple(self.epochs), tuple(self.steps), self.cycle.steps_per_epoch, self.eval_split)
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
-        """Return what a checkpoint records next to its tensors."""
-        state = self.state if with_state else None
-        return checkpoint_metadata(self.data, self.config, self.setup, state)
+        """Return what a checkpoint records."""
+        return checkpoint_metadata(self.data, self.config, self.setup, self.state if with_state else None)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a resume needs: weights, their average, the state of optimizer and scaler."""
