@@ -1,7 +1,8 @@
-"""One job over the processes that torchrun started: who is who, and what they tell each other.
+"""One training or range test over several processes: which rank this is, and how the ranks exchange values.
 
-In: torchrun's environment. Out: a World. Outside torchrun it is SINGLE_PROCESS, whose methods do nothing and import nothing;
-RANK and its like without torchrun, left over in a shell, mean nothing. Tensors on the CPU go by gloo, on CUDA by nccl.
+In: torchrun's environment variables. Out: a `World`. Outside torchrun it is SINGLE_PROCESS, whose methods do nothing
+and import nothing; RANK and similar variables without torchrun, left over in a shell, are ignored. CPU tensors are
+exchanged by gloo, CUDA tensors by nccl.
 """
 
 import contextlib
@@ -25,19 +26,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch._C._distributed_c10d import Store
 
-RENDEZVOUS_SECONDS = 10.0  # seconds for torchrun's own answer, which is there before its processes are
-COLLECTIVE_SECONDS = (
-    25.0  # seconds that an answer may take; torchrun gives a rank that hangs 30 more, so all ends in a minute
-)
-STARTUP_SECONDS = 300.0  # seconds from the first rank to the last at a start: a cold disk gives torch late
-POLL_SECONDS = 0.02  # seconds between two looks at the store
+RENDEZVOUS_SECONDS = 10.0  # for torchrun's store to answer; it is there before the processes that torchrun starts
+COLLECTIVE_SECONDS = 25.0  # for one collective; torchrun gives a rank that hangs 30 s more, so all ends in a minute
+STARTUP_SECONDS = 300.0  # from the first rank's start to the last one's: torch loads slowly from a cold disk
+POLL_SECONDS = 0.02  # between two reads of the store
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_broadcast_counter = itertools.count()  # every rank takes them in the same order
+_broadcast_counter = itertools.count()  # every rank counts in the same order, so equal numbers belong together
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all: `rank` of `size`, the `local_rank`-th on its machine."""
+    """The ranks of a job: this process is rank `rank` of `size`, and number `local_rank` on its machine."""
 
     rank: int = 0
     size: int = 1
@@ -45,16 +44,16 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the rank that prints, writes and draws."""
+        """Return whether this is rank 0, which prints, writes and draws."""
         return self.rank == 0
 
     @property
     def shard(self) -> slice:
-        """This rank's share of anything in order: parts differ by one at most, the leader's is never the smaller."""
+        """Return this rank's shard of a sequence; shards differ by at most one element, rank 0's is never smaller."""
         return slice(self.rank, None, self.size)
 
     def all_reduce_sum(self, tensor: "Tensor") -> "Tensor":
-        """The sum over all ranks, in place; every rank gets the same bits. Raises OutputError where one is gone."""
+        """Sum a tensor over all ranks, in place, to the same bits on each. Raises OutputError if a rank is gone."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -63,7 +62,7 @@ class World:
         return tensor
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest of the ranks' values. Raises OutputError where one is gone."""
+        """Return the largest of the ranks' values. Raises OutputError if a rank is gone."""
         if self.size == 1:
             return value
         import torch
@@ -75,16 +74,16 @@ class World:
         return int(tensor)
 
     def barrier(self) -> None:
-        """Wait until all are here. Raises OutputError where one is gone."""
+        """Wait until all ranks are here. Raises OutputError if a rank is gone."""
         self.all_reduce_max(0)
 
     def check_equal(self, values: Mapping[str, Any]) -> None:
-        """Raises InputError, on every rank, unless all have equal values under these names."""
+        """Raise InputError, on every rank, unless all ranks have equal values under these names."""
         if self.size == 1:
             return
         import torch
 
-        # A row a rank and zeros elsewhere: their sum is all rows, and nothing of another process is unpickled.
+        # Each rank fills its own row of a table of zeros, and the sum is the full table: no process unpickles anything.
         digests = [hashlib.sha256(json.dumps(value, default=str).encode()).digest() for value in values.values()]
         rows = torch.zeros(self.size, len(digests), 32, dtype=torch.uint8)
         rows[self.rank] = torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
@@ -92,28 +91,28 @@ class World:
         for rank, index in different[:1]:
             name = list(values)[index]
             raise InputError(
-                "ranks differ", f"rank {rank} of {self.size}", expected=f"the same {name} on all of them",
-                found="another than on rank 0", hint="Start all nodes with the same command, data and version.",
+                "ranks differ", f"rank {rank} of {self.size}", expected=f"the same {name} on all ranks",
+                found="another value than on rank 0", hint="Start all nodes with the same command, data and version.",
             )  # fmt: skip
 
-    def broadcast(self, say: Callable[[], str]) -> str:
-        """The leader's word, on every rank."""
+    def broadcast(self, make_text: Callable[[], str]) -> str:
+        """Return rank 0's string on every rank; only rank 0 calls `make_text`."""
         if self.size == 1:
-            return say()
-        key = f"turn {next(_broadcast_counter)}"
+            return make_text()
+        key = f"broadcast {next(_broadcast_counter)}"
         with self._translate_peer_errors():
             if self.is_main_process:
-                _store().set(key, say())
+                _store().set(key, make_text())
             _wait_until(lambda: _store().check([key]))
             return _store().get(key).decode()
 
     @contextlib.contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """The others enter when the leader is through, however long that takes; where it fails, torchrun ends them.
+        """Let rank 0 run the block first; the others wait for it without a timeout.
 
-        By SIGTERM, which must still end a process at once: for before there is a run to save.
+        If rank 0 fails, torchrun stops the others with SIGTERM, so use this before the SIGTERM handler is installed.
         """
-        key = f"turn {next(_broadcast_counter)}"
+        key = f"broadcast {next(_broadcast_counter)}"
         if not self.is_main_process:
             with self._translate_peer_errors():
                 _wait_until(lambda: _store().check([key]))
@@ -124,12 +123,13 @@ class World:
 
     @contextlib.contextmanager
     def _translate_peer_errors(self) -> Iterator[None]:
+        """Raise OutputError for torch's RuntimeError when a peer or the store does not answer."""
         try:
             yield
         except RuntimeError as error:
             raise OutputError(
-                "another rank is gone", f"rank {self.rank} of {self.size}", expected="an answer from all of them",
-                found=_reason(error), hint="See what ended it, and go on with --resume.",
+                "another rank is gone", f"rank {self.rank} of {self.size}", expected="an answer from every rank",
+                found=_reason(error), hint="Look for the cause in that rank's output, then continue with --resume.",
             ) from error  # fmt: skip
 
 
@@ -137,7 +137,7 @@ SINGLE_PROCESS = World()
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun started this process, and others beside it."""
+    """Return whether torchrun started this process together with others."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" not in env or not all(name in env for name in _VARIABLES):
         return False
@@ -145,51 +145,54 @@ def under_torchrun() -> bool:
 
 
 def torchrun_id() -> str:
-    """Names the torchrun that started this process: the same when it starts the process again."""
+    """Return a name of the torchrun that started this process; it stays the same when torchrun restarts the process."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID')}, process {os.getppid()} on {platform.node()}"
 
 
 def is_restart() -> bool:
-    """Whether torchrun has started its processes before, and one of them failed (`--max-restarts`)."""
+    """Return whether torchrun restarted its processes after one of them failed (`--max-restarts`)."""
     return under_torchrun() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 @contextlib.contextmanager
 def distributed_world() -> Iterator[World]:
-    """The world that torchrun made, joined with all others; SINGLE_PROCESS outside it. Raises OutputError where one fails."""
+    """Join torchrun's other processes, and yield their world; SINGLE_PROCESS outside torchrun.
+
+    Raises OutputError if another process is gone.
+    """
     if not under_torchrun():
         yield SINGLE_PROCESS
         return
     import torch
     import torch.distributed as dist
 
-    # The group that is there as this loads is kept by it (as default arguments), and so are gloo's threads, which must
-    # not outlive join: one that lets go of a tensor while Python ends aborts the process. torch's optimizers load it.
+    # Imported while there is no group: this module keeps the group that exists when it loads (as default arguments),
+    # and with it gloo's threads. They must not outlive the group: one that frees a tensor while Python exits aborts
+    # the process. torch's optimizers import this module too.
     import torch.distributed.nn.functional
 
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     world = World(rank, size, local_rank)
     try:
         with world._translate_peer_errors():
-            _store().add("here", 1)
-            _wait_until(
-                lambda: _store().add("here", 0) >= size, STARTUP_SECONDS
-            )  # a signal ends this, not what follows
+            # A signal interrupts this wait, but not init_process_group.
+            _store().add("num_started", 1)
+            _wait_until(lambda: _store().add("num_started", 0) >= size, STARTUP_SECONDS)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
                 store=_store(), rank=rank, world_size=size, timeout=timedelta(seconds=COLLECTIVE_SECONDS),
             )  # fmt: skip
         yield world
     except BaseException as error:
-        claim_first_failure()  # before the others see this one's connections end, and take that for the cause
-        if isinstance(error, SystemExit) and dist.is_initialized():  # a stop that all agreed on: as at the end
+        claim_first_failure()  # before the other ranks lose their connections to this one and report that as the cause
+        if isinstance(error, SystemExit) and dist.is_initialized():  # all ranks agreed on this stop: a normal end
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
 def require_single_process(command: str) -> None:
-    """Raises UsageError under torchrun: a command that has nothing for several processes to share."""
+    """Raise UsageError under torchrun, for a command that cannot use several processes."""
     if under_torchrun():
         raise UsageError(
             "command line", f"scsuite {command}", expected="one process", found=f"{os.environ['WORLD_SIZE']}",
@@ -198,9 +201,9 @@ def require_single_process(command: str) -> None:
 
 
 def claim_first_failure() -> bool:
-    """Whether no other rank has failed before this one: it names the cause, and they keep silent.
+    """Return whether this rank is the first to fail; only that rank reports the cause.
 
-    From here on torchrun's SIGTERM changes nothing: it comes as another rank ends, and this one is yet to say why.
+    From here on SIGTERM is ignored: torchrun sends it when another rank ends, and this rank must still report.
     """
     if not under_torchrun():
         return True
@@ -212,38 +215,38 @@ def claim_first_failure() -> bool:
 @functools.cache
 def _claim_first_failure() -> bool:
     try:
-        return _store().add("failed", 1) == 1
-    except Exception:  # torchrun itself is gone: better named twice than never
+        return _store().add("num_failed", 1) == 1
+    except Exception:  # torchrun itself is gone: reported twice is better than never
         return True
 
 
 @functools.cache
 def _store() -> "Store":
-    """The small table that torchrun keeps for its processes: it outlives any of them."""
+    """Return the key-value store that torchrun keeps for its processes; it outlives each of them."""
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     try:
         store: Store = next(rendezvous("env://", timeout=timedelta(seconds=RENDEZVOUS_SECONDS)))[0]
     except RuntimeError as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise OutputError(
-            "torchrun is gone", where, expected="its answer", found=_reason(error), hint="Start it again, or mend that."
-        ) from error
-    # The table is the same after a restart, and what the ranks before it wrote there is not for these.
+            "torchrun unreachable", f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+            expected="torchrun's store at this address", found=_reason(error), hint="Start torchrun again.",
+        ) from error  # fmt: skip
+    # A restart gets the same store: the prefix hides what the ranks before the restart wrote.
     return PrefixStore(f"scsuite {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence of what torch says, without the place in its source."""
+    """Return the first sentence of torch's error text, without the location in torch's source."""
     text = re.sub(r"^\[\S+\] *", "", " ".join(str(error).split()))
     return text.split(". ")[0].rstrip(".")[:160]
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
-    """Asks again and again: torch's own waiting is deaf to signals."""
+    """Poll a condition: torch's own wait ignores signals. Raises RuntimeError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"not all came within {seconds:g} s")
+            raise RuntimeError(f"not all ranks started within {seconds:g} s")
         time.sleep(POLL_SECONDS)

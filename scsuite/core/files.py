@@ -1,4 +1,7 @@
-"""Files written whole or not at all, read only where they are regular, and YAML without surprises. Imports no torch."""
+"""Writing files atomically, reading only regular files, CSV text, and strict YAML. Imports no torch.
+
+In: paths and bytes, rows or text. Out: files that are complete or not there; bytes or plain values.
+"""
 
 import contextlib
 import csv
@@ -12,21 +15,20 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from scsuite.core.errors import InputError, OutputError
+from scsuite.core.errors import InputError, OutputError, one_line
 
-FILE_BYTES_MAX = 64 * 2**20  # one picture or one CIFAR-10 batch (30.7 MB)
-YAML_BYTES_MAX = 64 * 1024  # a configuration or a policy is a page of text, not a data file
+MAX_FILE_BYTES = 64 * 2**20  # one image or one CIFAR-10 batch (30.7 MB)
+MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
-
-# A planted link is not followed, and a pipe not waited for: what is written goes where it is named, or nowhere.
+# Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _WRITE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomic(path: Path, data: bytes | bytearray) -> None:
-    """Write a file whole or not at all: to a sibling, fsynced, renamed over `path`, the directory fsynced.
+    """Write a complete file or none: write and fsync a temporary file beside it, rename it, fsync the directory.
 
-    Raises OutputError; the sibling is removed, and what was under `path` before is still there.
+    Raises OutputError; the temporary file is removed then, and an older file at `path` stays as it was.
     """
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -42,23 +44,23 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise write_error(path, error, f"room and permission for {len(data):,} bytes") from None
+        raise write_error(path, error, f"space and permission for {len(data):,} bytes") from None
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder that a file will be written into. Raises OutputError."""
+    """Create the folder of a file. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(path, error, "a folder to write it into") from None
+        raise write_error(path, error, "a folder for the file") from None
 
 
 def append(path: Path, text: str) -> None:
-    """Add to the end of a file, in one write. Raises OutputError."""
+    """Append text to a file in one write. Raises OutputError."""
     try:
         descriptor = os.open(path, _WRITE | os.O_APPEND, 0o666)
         try:
-            _write(descriptor, text.encode(errors="backslashreplace"))  # a name that is no UTF-8
+            _write(descriptor, text.encode(errors="backslashreplace"))  # a file name may not be UTF-8
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -72,7 +74,7 @@ def _write(descriptor: int, data: bytes | bytearray) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a directory. Raises OSError."""
+    """Flush a file, or the names in a directory, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(descriptor)
@@ -80,35 +82,35 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_error(path: Path, error: OSError, expected: str = "room and permission") -> OutputError:
-    """The error of a file or directory that could not be made or written."""
+def write_error(path: Path, error: OSError, expected: str = "space and permission") -> OutputError:
+    """Return the error for a file or directory that could not be created or written."""
     hint = "Free some space or choose another --runs-dir."
     return OutputError("cannot write", path, expected=expected, found=error.strerror or error, hint=hint)
 
 
 def open_regular_file(path: Path, what: str) -> BufferedReader:
-    """The regular file at `path`, opened for reading.
+    """Open the regular file at `path` for reading.
 
-    Raises InputError for one that is missing, unreadable, a folder, a FIFO or a device.
+    Raises InputError if it is missing, unreadable, a folder, a pipe or a device.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Not blocking, and looked at through its descriptor: neither a FIFO nor a swap in between can hang us.
+        # Opened without blocking and checked through the descriptor, so a pipe never hangs us.
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
-        found = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(what, path, expected="a readable file", found=found, hint="Check the path.") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(what, path, expected="a readable file", found=reason, hint="Check the path.") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        hint = "Give a plain file."
+        hint = "Give a regular file."
         raise InputError(what, path, expected="a regular file", found="a folder, pipe or device", hint=hint)
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular_file(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> bytes:
-    """All bytes of the regular file at `path`.
+def read_regular_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return all bytes of the regular file at `path`.
 
-    Raises InputError as `open_regular_file` does, for a read that fails, and for more than `limit` bytes.
+    Raises InputError as `open_regular_file` does, if reading fails, and for more than `limit` bytes.
     """
     with open_regular_file(path, what) as file:
         try:
@@ -118,32 +120,32 @@ def read_regular_file(path: Path, what: str, limit: int = FILE_BYTES_MAX) -> byt
                 what, path, expected="a readable file", found=error.strerror, hint="Check the disk."
             ) from None
     if len(data) > limit:
-        hint = "Make it smaller or take it out."
+        hint = "Make it smaller or remove it."
         raise InputError(what, path, expected=f"at most {limit // 2**20} MB", found="a larger file", hint=hint)
     return data
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Lines of a CSV file."""
+    """Return rows as the lines of a CSV file."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Commit a CSV file."""
+    """Write a CSV file atomically."""
     write_atomic(path, csv_text([header, *rows]).encode())
 
 
 def read_yaml(path: str, what: str) -> dict[str, Any]:
-    """A mapping from a YAML file, by the safe loader, without aliases or repeated keys.
+    """Return the mapping in a YAML file; aliases and duplicate keys are errors.
 
-    Raises InputError for a file that is missing, too large, not YAML, or not a mapping.
+    Raises InputError if the file is missing, too large, not YAML, or not a mapping.
     """
     import yaml
 
-    class Strict(yaml.SafeLoader):
-        """Refuses what the safe loader lets pass: aliases (bombs) and keys given twice (the last would win)."""
+    class StrictLoader(yaml.SafeLoader):
+        """A safe loader that also refuses aliases (they allow bombs) and duplicate keys (the last would win)."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
@@ -152,30 +154,32 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
-                raise yaml.YAMLError(f"given twice: {', '.join(sorted(twice))}")
+            if duplicates := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
+                raise yaml.YAMLError(f"given twice: {', '.join(sorted(duplicates))}")
             return super().construct_mapping(node, deep=deep)
 
     try:
         with Path(path).open("rb") as file:
-            text = file.read(YAML_BYTES_MAX + 1)
-        if len(text) > YAML_BYTES_MAX:
-            raise yaml.YAMLError(f"larger than {YAML_BYTES_MAX} bytes")
-        values = Strict(text).get_single_data()
+            text = file.read(MAX_YAML_BYTES + 1)
+        if len(text) > MAX_YAML_BYTES:
+            raise yaml.YAMLError(f"larger than {MAX_YAML_BYTES} bytes")
+        values = StrictLoader(text).get_single_data()
     except OSError as error:
         raise InputError(
             what, path, expected="a readable YAML file", found=error.strerror, hint="Check the path."
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise InputError(what, path, expected="plain YAML", found=found, hint="Mend the file.") from None
+        raise InputError(
+            what, path, expected="plain YAML", found=one_line(error, max_length=200), hint="Fix the file."
+        ) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(what, path, expected="names with values", found=type(values).__name__, hint="See the README.")
+        hint = "See the README."
+        raise InputError(what, path, expected="a mapping (option: value)", found=type(values).__name__, hint=hint)
     return values
 
 
 def cpu_name() -> str:
-    """The processor, as it names itself."""
+    """Return the processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
