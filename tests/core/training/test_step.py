@@ -1,0 +1,146 @@
+"""One training step against torch's own. Run: pytest tests/core/training/test_step.py."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scsuite.core.config import TrainConfig
+from scsuite.core.device import resolve_device
+from scsuite.core.model.network import build_model
+from scsuite.core.training.loader import Batch
+from scsuite.core.training.optimizer import make_optimizer, set_lr_and_momentum
+from scsuite.core.training.step import StepOutput, train_step
+from tests.core.tiny import equal_tensors
+
+WIDTH = 0.05
+NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch(torch.randn(16, 3, 32, 32, generator=generator), torch.arange(16) % 3)
+
+
+@pytest.fixture
+def plain_config(tiny_config: TrainConfig) -> TrainConfig:
+    """SGD with weight decay on everything and label smoothing, as torch has them."""
+    return replace(
+        tiny_config, width=WIDTH, dropout=0.0, label_smoothing=0.1, weight_decay=0.01, gradient_centralization=False,
+        bn_weight_decay=True,
+    )  # fmt: skip
+
+
+def named_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def run_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, label_smoothing: float = 0.0, l1: float = 0.0
+) -> StepOutput:
+    device = resolve_device("cpu", "fp32")
+    return train_step(model, optimizer, NO_SCALER, batch, device=device, label_smoothing=label_smoothing, l1=l1)
+
+
+def weights_around_step(config: TrainConfig, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights before and after one of our steps."""
+    model = build_model(3, config.width, seed=1)
+    optimizer = make_optimizer(model, config, 0.9)
+    set_lr_and_momentum(optimizer, 0.1, 0.9)
+    before = named_weights(model)
+    run_step(model, optimizer, batch, label_smoothing=config.label_smoothing, l1=config.l1)
+    return before, named_weights(model)
+
+
+def torch_step(batch: Batch, change_gradients: Callable[[nn.Module], None]) -> dict[str, Tensor]:
+    """Return the weights after a step of torch's own SGD."""
+    model = build_model(3, WIDTH, seed=1).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    nn.CrossEntropyLoss(label_smoothing=0.1)(model(batch.images_NCHW), batch.labels_N).backward()
+    change_gradients(model)
+    optimizer.step()
+    return named_weights(model)
+
+
+def test_step_equals_torch_sgd(plain_config: TrainConfig, batch: Batch) -> None:
+    _, after = weights_around_step(plain_config, batch)
+    for name, expected in torch_step(batch, lambda _: None).items():
+        assert torch.allclose(after[name], expected, atol=1e-6), name
+
+
+def test_step_with_gradient_centralization_equals_torch_sgd_on_centralized_gradients(
+    plain_config: TrainConfig, batch: Batch
+) -> None:
+    def centralize(model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                assert module.weight.grad is not None
+                filters_ON = module.weight.grad.flatten(start_dim=1)
+                filters_ON -= filters_ON.double().sum(dim=1, keepdim=True) / filters_ON.shape[1]
+
+    _, after = weights_around_step(replace(plain_config, gradient_centralization=True), batch)
+    for name, expected in torch_step(batch, centralize).items():
+        assert torch.allclose(after[name], expected, atol=1e-6), name
+
+
+def test_gradient_centralization_keeps_the_mean_of_each_filter(tiny_config: TrainConfig, batch: Batch) -> None:
+    config = replace(tiny_config, dropout=0.0, weight_decay=0.0)
+    before, after = weights_around_step(config, batch)
+    _, plain = weights_around_step(replace(config, gradient_centralization=False), batch)
+    filters = [name for name in before if before[name].ndim == 4]
+    assert len(filters) == 8
+    for name in filters:
+        mean_before, mean_plain, mean_after = (w[name].mean(dim=(1, 2, 3)) for w in (before, plain, after))
+        assert torch.allclose(mean_after, mean_before, atol=1e-7), name
+        assert not torch.allclose(mean_plain, mean_before, atol=1e-5), name
+
+
+def test_l1_moves_the_weights_by_its_subgradient(tiny_config: TrainConfig, batch: Batch) -> None:
+    config = replace(tiny_config, dropout=0.0, weight_decay=0.0)
+    before, plain = weights_around_step(config, batch)
+    _, with_l1 = weights_around_step(replace(config, l1=0.01), batch)
+    # The first Nesterov step moves by lr * (1 + momentum) * gradient; the L1 term's gradient is l1 * sign(weight).
+    expected = -0.1 * (1 + 0.9) * 0.01 * before["fc.weight"].sign()
+    assert torch.allclose(with_l1["fc.weight"] - plain["fc.weight"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad_value", [math.nan, math.inf])
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
+def test_non_finite_step_changes_neither_weights_nor_optimizer_state(
+    tiny_config: TrainConfig, batch: Batch, bad_value: float, optimizer_name: str
+) -> None:
+    model = build_model(3, tiny_config.width, seed=1)
+    optimizer = make_optimizer(model, replace(tiny_config, dropout=0.0, optimizer=optimizer_name), 0.9)
+    set_lr_and_momentum(optimizer, 0.01, 0.9)
+
+    def state_after_step(images_NCHW: Tensor) -> dict[str, Tensor]:
+        run_step(model, optimizer, Batch(images_NCHW, batch.labels_N))
+        names = {name: parameter for name, parameter in model.named_parameters()}
+        state = {f"{name}.{key}": v for name, p in names.items() for key, v in optimizer.state[p].items()}
+        return {name: tensor.detach().clone() for name, tensor in {**names, **state}.items()}
+
+    finite = state_after_step(batch.images_NCHW)
+    assert len(finite) == (2 if optimizer_name == "sgd" else 4) * len(list(model.parameters()))
+    images_NCHW = batch.images_NCHW.clone()
+    images_NCHW[0, 0, 0, 0] = bad_value
+    assert equal_tensors(finite, state_after_step(images_NCHW))
+
+
+def test_reported_loss_is_plain_cross_entropy_and_gradient_is_of_the_smoothed_one(batch: Batch) -> None:
+    model, reference = (build_model(3, WIDTH, seed=1) for _ in range(2))
+    optimizer = make_optimizer(model, TrainConfig(width=WIDTH, weight_decay=0.0), 0.9)
+    set_lr_and_momentum(optimizer, 0.0, 0.9)
+    output = run_step(model, optimizer, batch, label_smoothing=0.3)
+    log_p_NK = reference.train()(batch.images_NCHW).log_softmax(dim=1)
+    plain = -log_p_NK[torch.arange(16), batch.labels_N].mean()
+    smoothed = 0.7 * plain - 0.3 * log_p_NK.mean()  # the smoothing is spread over all three classes
+    smoothed.backward()
+    assert abs(float((smoothed - plain).detach())) > 1e-3
+    assert float(output.loss) == pytest.approx(float(plain.detach()), abs=1e-6)
+    assert model.fc.weight.grad is not None
+    assert reference.fc.weight.grad is not None
+    assert torch.allclose(model.fc.weight.grad, reference.fc.weight.grad, atol=1e-6)

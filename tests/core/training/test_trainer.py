@@ -1,0 +1,94 @@
+"""The Trainer as Python code uses it. Run: pytest tests/core/training/test_trainer.py."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scsuite.core.config import TrainConfig
+from scsuite.core.dataset import Dataset
+from scsuite.core.errors import UsageError
+from scsuite.core.model.checkpoint import read_checkpoint
+from scsuite.core.runs.results import EpochResult, StepRow, TrainResult, read_epochs, read_steps
+from scsuite.core.runs.rundir import list_checkpoints
+from scsuite.core.training.trainer import Trainer
+from tests.core.tiny import equal_tensors, train, train_until
+
+
+def test_lr_max_alone_gives_a_tenth_of_it_as_lr_min(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    assert trainer.cycle.lr_min == trainer.config.lr_min == pytest.approx(0.01)
+
+
+def test_a_training_without_learning_rates_is_refused(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    with pytest.raises(UsageError, match="--lr-max: expected a learning rate, found none"):
+        Trainer(tiny_data, replace(tiny_config, lr_max=None))
+
+
+def test_epochs_and_steps_are_kept_as_they_are_reported(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    trainer, epochs = Trainer(tiny_data, tiny_config), list[EpochResult]()
+    steps = train_until(trainer, 7).steps
+    assert [row.step for row in steps] == list(range(7))
+    returned = trainer.fit(on_epoch=epochs.append)
+    assert trainer.finished
+    assert returned is trainer.epochs
+    assert [epoch.epoch for epoch in returned] == [1, 2, 3]
+    assert epochs == returned[1:]
+    assert [row.step for row in trainer.steps] == list(range(15))
+    assert trainer.steps[3] == StepRow(3, trainer.cycle.lr_at(3), 0.9, trainer.steps[3].loss)
+    assert trainer.history().epochs == tuple(returned)
+    assert trainer.history().steps_per_epoch == 5
+
+
+def test_a_run_directory_holds_what_the_trainer_holds(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, ema_epochs=1))
+    trainer.fit(tmp_path)
+    (run,) = tmp_path.iterdir()
+    assert read_epochs(run) == trainer.epochs
+    assert read_steps(run) == trainer.steps
+    assert yaml.safe_load((run / "config.yaml").read_text()) == trainer.config.to_dict()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["one_cycle"] == asdict(trainer.cycle)
+    assert environment["augment_backend"] == trainer.setup.backend.to_dict()
+    result = json.loads((run / "result.json").read_text())
+    assert list(result) == list(TrainResult.__dataclass_fields__)
+    assert result["final"]["test_accuracy"] == trainer.epochs[-1].test_accuracy
+    assert result["final"]["test_loss_no_ema"] == trainer.epochs[-1].test_loss_no_ema is not None
+    assert result["best"]["selected_on"] == "test"
+    assert equal_tensors(read_checkpoint(list_checkpoints(run)[0]).tensors, trainer.state_tensors())
+    model = {f"model.{name}": tensor for name, tensor in trainer.model.state_dict().items()}
+    assert equal_tensors(read_checkpoint(Path(result["checkpoint"])).tensors, model)
+
+
+def test_a_stopped_run_directory_has_a_checkpoint_and_no_result(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    trainer.fit(tmp_path, should_stop=lambda: trainer.state.step == 7)
+    (run,) = tmp_path.iterdir()
+    assert not (run / "result.json").exists()
+    assert list_checkpoints(run)[0].name == "step-000007.safetensors"
+
+
+def test_best_weights_are_kept_if_held_out_images_selected_them(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    with_val = Trainer(tiny_data, replace(tiny_config, val_split=12))
+    with_val.fit(tmp_path / "val")
+    Trainer(tiny_data, tiny_config).fit(tmp_path / "test")
+    assert list(tmp_path.glob("val/*/best.safetensors"))
+    assert not list(tmp_path.glob("test/*/best.safetensors"))
+
+
+def test_evaluate_takes_the_test_images_and_the_averaged_weights(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, ema_epochs=1))
+    train(trainer)
+    last = trainer.epochs[-1]
+    assert trainer.model is not trainer.raw_model
+    assert trainer.evaluate().loss == last.test_loss
+    assert trainer.evaluate(model=trainer.raw_model).loss == last.test_loss_no_ema
+    assert trainer.evaluate(tiny_data.train).loss != last.test_loss
