@@ -1,6 +1,6 @@
-"""Two ranks under torchrun: one training, its parts added up. Run: pytest tests/core/test_distributed.py.
+"""Two ranks under torchrun train as one process. Run: pytest tests/core/test_distributed.py.
 
-What goes wrong while they run is in tests/faults/ranks.py.
+Faults of ranks are in tests/faults/distributed.py.
 """
 
 import json
@@ -14,34 +14,34 @@ from typing import Any
 
 import pytest
 
-from scsuite.core.distributed import SINGLE_PROCESS, join, under_torchrun
-from tests.cli.program import DATA, child_environment
+from scsuite.core.distributed import SINGLE_PROCESS, distributed_world, require_single_process, under_torchrun
+from scsuite.core.errors import UsageError
+from scsuite.core.runs.results import read_steps
 from tests.conftest import REPOSITORY
-from tests.core import ranks
-from tests.faults.same import rows_of
+from tests.core import distributed_worker
 
-# 100 images in batches of 15: 7 steps an epoch, the last on ten images; enough of them to be stopped in.
-RUN = (
-    "train", *DATA, "--limit-train", "100", "--width", "0.05", "--bs", "15", "--workers", "0", "--device", "cpu",
-    "--epochs", "96", "--lr-max", "0.1", "--dropout", "0.1",
+# 100 images in batches of 15: 7 steps an epoch, the last on ten images; enough steps to be stopped among them.
+TRAIN_ARGS = (
+    "train", "--data", "shapes", "--limit-train", "100", "--limit-test", "100", "--width", "0.05", "--bs", "15",
+    "--workers", "0", "--device", "cpu", "--epochs", "96", "--lr-max", "0.1", "--dropout", "0.1",
 )  # fmt: skip
 
 
-def torchrun(*arguments: object) -> "subprocess.Popen[str]":
-    """Two processes of a module, started as a user does."""
+def start_torchrun(*arguments: object) -> "subprocess.Popen[str]":
+    """Start two processes of a module, as a user does."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     return subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=child_environment(PYTHONPATH=str(REPOSITORY)), cwd=REPOSITORY,
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What `tests.core.ranks` came to on both ranks."""
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The values that `tests.core.distributed_worker` wrote on both ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    process = torchrun("tests.core.ranks", folder)
-    out, err = process.communicate(timeout=120)
+    process = start_torchrun("tests.core.distributed_worker", folder)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -49,100 +49,102 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 # --- the core ---
 
 
-def test_outside_torchrun_there_is_one_rank_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "RANK": "1",
-        "LOCAL_RANK": "1",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "x",
-        "MASTER_PORT": "1",
-    }.items():
+def test_without_torchrun_there_is_one_rank_whatever_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert not under_torchrun()
-    with join() as world:
+    require_single_process("evaluate")
+    with distributed_world() as world:
         assert world is SINGLE_PROCESS
     assert world.is_main_process
     assert world.all_reduce_max(7) == 7
+    assert world.broadcast(lambda: "text") == "text"
     assert list(range(5))[world.shard] == list(range(5))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(UsageError, match="scsuite evaluate: expected one process, found 2"):
+        require_single_process("evaluate")
 
 
-def test_all_ranks_have_the_same_weights_and_losses_after_each_step(answers: list[dict[str, Any]]) -> None:
-    first, second = (answer["trained"] for answer in answers)
+def test_all_ranks_have_the_same_weights_and_losses_after_each_step(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["training"] for rank in ranks)
     assert len(first["weights"]) == 10
     assert len(set(first["weights"])) == 10
     assert first["weights"] == second["weights"]
+    assert first["averaged"] == second["averaged"]
     assert first["losses"] == second["losses"]
 
 
-def test_all_ranks_begin_with_the_weights_of_the_leader(answers: list[dict[str, Any]]) -> None:
-    of_both = {*answers[0]["begun"], *answers[1]["begun"]}
-    assert len(of_both) == 1
+def test_all_ranks_start_with_the_weights_of_rank_0(ranks: list[dict[str, Any]]) -> None:
+    assert len({*ranks[0]["initial_weights"], *ranks[1]["initial_weights"]}) == 1
 
 
-def test_each_image_is_seen_once_an_epoch_by_one_rank(answers: list[dict[str, Any]]) -> None:
-    first, second = (answer["trained"] for answer in answers)
-    assert sorted(first["seen"] + second["seen"]) == list(range(ranks.NUM_TRAIN))
-    assert first["sizes"] == [8, 8, 8, 8, 1]
-    assert second["sizes"] == [8, 8, 8, 8, 0]
+def test_each_image_is_used_once_an_epoch_by_one_rank(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["training"] for rank in ranks)
+    indices = first["image_indices"] + second["image_indices"]
+    assert sorted(indices) == list(range(distributed_worker.NUM_TRAIN))
+    assert first["batch_sizes"] == [8, 8, 8, 8, 1]
+    assert second["batch_sizes"] == [8, 8, 8, 8, 0]
 
 
-def test_a_step_of_two_ranks_is_the_step_of_one(answers: list[dict[str, Any]]) -> None:
-    # L1, weight decay and label smoothing are in it; batch norm, which each rank takes over its own images, is not.
-    assert answers[0]["one_step"] == answers[1]["one_step"]
-    assert answers[0]["one_step"] == pytest.approx(answers[0]["one_step_alone"], abs=2e-6)
+def test_a_step_of_two_ranks_is_the_step_of_one(ranks: list[dict[str, Any]]) -> None:
+    # With L1, weight decay and label smoothing, and without batch norm, which each rank applies to its own images.
+    assert ranks[0]["step"] == ranks[1]["step"]
+    assert ranks[0]["step"] == pytest.approx(ranks[0]["single_process_step"], abs=2e-6)
 
 
-def test_the_loss_of_two_ranks_is_near_that_of_one(answers: list[dict[str, Any]]) -> None:
-    # Near, since batch norm is over 8 images, not 16: within a tenth of a nat on 65 images.
-    assert answers[0]["trained"]["train_losses"] == pytest.approx(answers[0]["alone"]["train_losses"], abs=0.1)
+def test_the_loss_of_two_ranks_is_near_that_of_one(ranks: list[dict[str, Any]]) -> None:
+    # Not equal, since batch norm is over 8 images, not 16: within a tenth of a nat on 65 images.
+    expected = ranks[0]["single_process_training"]["train_losses"]
+    assert ranks[0]["training"]["train_losses"] == pytest.approx(expected, abs=0.1)
 
 
-def test_an_evaluation_over_ranks_is_that_of_one_process_exactly(answers: list[dict[str, Any]]) -> None:
-    for answer in answers:
-        assert answer["trained"]["evaluated"] == answer["trained"]["evaluated_alone"]
+def test_an_evaluation_over_ranks_is_that_of_one_process_exactly(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["training"]["evaluation"] == rank["training"]["single_process_evaluation"]
 
 
-def test_a_nan_on_one_rank_ends_all_and_reaches_no_weight(answers: list[dict[str, Any]]) -> None:
-    for answer in answers:
-        assert "step 3" in answer["poisoned"]["said"]
-        assert answer["poisoned"]["moved"]
-        assert answer["poisoned"]["untouched"]
+def test_a_nan_on_one_rank_stops_all_and_reaches_no_weight(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert "step 3" in rank["nan"]["error"]
+        assert rank["nan"]["moved"]
+        assert rank["nan"]["untouched"]
 
 
-def test_ranks_agree_and_say_what_they_do_not_agree_on(answers: list[dict[str, Any]]) -> None:
-    assert [answer["talked"]["most"] for answer in answers] == [15, 15]
-    assert [answer["talked"]["leader_was_there"] for answer in answers] == [False, True]
-    assert all("the same b on all of them" in answer["talked"]["different"] for answer in answers)
+def test_ranks_exchange_values_and_report_a_difference(ranks: list[dict[str, Any]]) -> None:
+    values = [rank["exchange"] for rank in ranks]
+    assert [value["max"] for value in values] == [15, 15]
+    assert [value["broadcast"] for value in values] == ["from rank 0", "from rank 0"]
+    assert [value["main_process_was_first"] for value in values] == [False, True]
+    assert all("the same b on all ranks, found another value than on rank 0" in value["difference"] for value in values)
 
 
-def test_no_thread_of_the_ranks_talk_outlives_it(answers: list[dict[str, Any]]) -> None:
-    # gloo's, which abort a process that ends beneath them: a run all done then counts as failed.
-    for answer in answers:
-        assert not [name for name in answer["threads_left"] if "gloo" in name]
+def test_no_thread_of_gloo_outlives_the_world(ranks: list[dict[str, Any]]) -> None:
+    # Such a thread can abort a process that exits, and a finished run then counts as failed.
+    for rank in ranks:
+        assert not [name for name in rank["threads_left"] if "gloo" in name]
 
 
-# --- the program; two of its runs are compared, bit for bit, in tests/faults/ranks.py ---
+# --- the program; two of its runs are compared, bit for bit, in tests/faults/distributed.py ---
 
 
-def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_run_goes_on_as_one_run(tmp_path: Path) -> None:
-    process = torchrun("scsuite", *RUN, "--runs-dir", tmp_path)
-    deadline = time.monotonic() + 60
+def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_run_resumes(tmp_path: Path) -> None:
+    process = start_torchrun("scsuite", *TRAIN_ARGS, "--runs-dir", tmp_path)
     while not any(len(path.read_text().splitlines()) > 4 for path in tmp_path.glob("*/steps.csv")):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     (run,) = tmp_path.iterdir()
     assert process.returncode != 0
     assert f"scsuite train --resume {run}" in out, (out, err)
     assert "error: " not in err
     assert not (run / "result.json").exists()
 
-    process = torchrun("scsuite", "train", "--resume", run, "--json")
-    out, err = process.communicate(timeout=120)
+    process = start_torchrun("scsuite", "train", "--resume", run, "--json")
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert Path(json.loads(out)["run_dir"]) == run  # one object, of one rank
     assert list(tmp_path.iterdir()) == [run]
-    assert len(rows_of(run / "steps.csv")) == 96 * 7
+    assert [row.step for row in read_steps(run)] == list(range(96 * 7))
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2

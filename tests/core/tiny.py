@@ -1,4 +1,4 @@
-"""Small learnable data, and how the tests train on it. In: sizes and a seed. Out: a `Split`, a `Dataset`, step results."""
+"""Small learnable data, and trainings on it. In: sizes and a seed. Out: a `Split`, a `Dataset`, step results."""
 
 from dataclasses import replace
 

@@ -1,5 +1,6 @@
 """Evaluation of a network on a split. Run: pytest tests/core/evaluation/test_evaluate.py."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_batch_size_does_not_matter_and_training_mode_is_restored(
 ) -> None:
     model = build_model(3, 0.05, seed=0).train()
     one_batch = evaluate(model, tiny_data.test, **settings)
-    monkeypatch.setattr("scsuite.core.evaluation.evaluate.EVAL_BATCH_SIZE", 7)
+    monkeypatch.setattr(import_module("scsuite.core.evaluation.evaluate"), "EVAL_BATCH_SIZE", 7)  # not the function
     num_batches = 0
 
     def count() -> None:

@@ -1,4 +1,4 @@
-"""The training loop: its steps, where it can stop, and recorded loss curves. Run: pytest tests/core/training/test_loop.py."""
+"""The training loop: steps, stops, and recorded loss curves. Run: pytest tests/core/training/test_loop.py."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scsuite.core.config import TrainConfig
-from scsuite.core.dataset import Dataset, load_dataset
+from scsuite.core.dataset import Dataset, Split, shapes
 from scsuite.core.device import Device
 from scsuite.core.errors import DivergedError
 from scsuite.core.training.loader import Batch
@@ -202,19 +202,27 @@ def test_loss_curve_of_the_plain_recipe_is_the_recorded_one(tiny_data: Dataset, 
     assert losses == pytest.approx(PLAIN_LOSSES, abs=0.02)
 
 
-# Recorded with commit 7cccb7e, torch 2.15.0, AVX-512, one thread, 2026-11-28. Two threads, AVX2 and SSE gave the first
-# five within 1e-5 and the others within 7e-4; the test losses, of averaged weights, within 1e-5.
+# Recorded with commit 7cccb7e, torch 2.14.1, AVX-512, one thread, 2026-11-28. Two threads, AVX2 and SSE gave the first
+# six within 2e-4 and the others within 8e-4; the test losses, of averaged weights, within 1e-5. The tolerances below are
+# larger, and small enough to show any of these switched off: ghost batch norm, identity initialization, alternating
+# flips, gradient centralization, label smoothing, EMA. Weight decay is tested in test_optimizer.py.
 DEFAULT_LOSSES = [
-    2.28109, 2.29406, 2.28065, 2.34931, 2.36323, 2.38932,  # epoch 1
-    2.30879, 2.28203, 2.32090, 2.32642, 2.33936, 2.29818,  # epoch 2: every image flipped the other way
+    2.28653, 2.33257, 2.26957, 2.32823, 2.33195, 2.31177,  # epoch 1
+    2.32307, 2.30606, 2.31248, 2.32440, 2.33129, 2.30751,  # epoch 2: every image flipped the other way
 ]  # fmt: skip
-DEFAULT_TEST_LOSSES = [2.30250, 2.30294]
-WHITENED_LOSSES = [2.31569, 2.37309, 2.39609]  # the same at width 0.85, where prep has filters enough for whitening
+DEFAULT_TEST_LOSSES = [2.30135, 2.30155]
+WHITENED_LOSSES = [2.31248, 2.36580, 2.32751]  # the same at width 0.85, where prep has filters enough for whitening
 
 
 @pytest.fixture(scope="module")
-def shapes() -> Dataset:
-    return load_dataset("shapes", limit_train=192, limit_test=100)
+def shapes_data() -> Dataset:
+    """The first images of `shapes`, drawn without the other 12,000."""
+
+    def draw(num_images: int, seed: int) -> Split:
+        images_NHWC, labels_N, _ = shapes.generate(num_images, seed=seed)
+        return Split(images_NHWC, labels_N, tuple(map(str, range(num_images))))
+
+    return Dataset("shapes", shapes.CLASS_NAMES, draw(192, 1), draw(100, 2), "0" * 64)
 
 
 def shapes_config(width: float) -> TrainConfig:
@@ -225,15 +233,15 @@ def shapes_config(width: float) -> TrainConfig:
     )  # fmt: skip
 
 
-def test_loss_curve_of_the_default_recipe_is_the_recorded_one(shapes: Dataset) -> None:
-    trainer = Trainer(shapes, shapes_config(0.1))
+def test_loss_curve_of_the_default_recipe_is_the_recorded_one(shapes_data: Dataset) -> None:
+    trainer = Trainer(shapes_data, shapes_config(0.1))
     losses = [step.loss for step in train(trainer)]
-    assert losses[:6] == pytest.approx(DEFAULT_LOSSES[:6], rel=1e-3)
-    assert losses == pytest.approx(DEFAULT_LOSSES, abs=0.02)
-    assert [epoch.test_loss for epoch in trainer.epochs] == pytest.approx(DEFAULT_TEST_LOSSES, abs=2e-4)
+    assert losses[:6] == pytest.approx(DEFAULT_LOSSES[:6], rel=5e-4)
+    assert losses == pytest.approx(DEFAULT_LOSSES, abs=6e-3)
+    assert [epoch.test_loss for epoch in trainer.epochs] == pytest.approx(DEFAULT_TEST_LOSSES, abs=1e-4)
 
 
-def test_first_losses_with_whitened_filters_are_the_recorded_ones(shapes: Dataset) -> None:
-    trainer = Trainer(shapes, shapes_config(0.85))
+def test_first_losses_with_whitened_filters_are_the_recorded_ones(shapes_data: Dataset) -> None:
+    trainer = Trainer(shapes_data, shapes_config(0.85))
     trainer.fit(should_stop=lambda: trainer.state.step == 3)
     assert [row.loss for row in trainer.steps] == pytest.approx(WHITENED_LOSSES, rel=1e-3)

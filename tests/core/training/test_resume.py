@@ -211,13 +211,13 @@ def test_options_of_a_resume_must_be_those_of_the_run(
         checkpoint, _ = latest_checkpoint(path)
         config = read_resume_config(run, checkpoint, TrainConfig(workers=2, seed=9), frozenset({"workers"}))
         assert config == replace(tiny_config, workers=2, lr_min=config.lr_min)
-        with pytest.raises(UsageError, match="--seed: expected 0, as in .*, found 9. Leave the option out"):
+        with pytest.raises(UsageError, match=r"--seed: expected 0, as in .*, found 9\. Leave the option out"):
             read_resume_config(run, checkpoint, TrainConfig(seed=9), frozenset({"seed"}))
         with pytest.raises(InputError, match="the configuration of a training, found none of"):
             merge_resume_settings({"data": "shapes"}, TrainConfig(), frozenset(), path)
         text = (path / "config.yaml").read_text()
         (path / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
-        with pytest.raises(InputError, match="expected seed 0, as in step-000001.safetensors, found 1. Restore"):
+        with pytest.raises(InputError, match=r"expected seed 0, as in step-000001\.safetensors, found 1\. Restore"):
             read_resume_config(run, checkpoint, TrainConfig(), frozenset())
 
 

@@ -119,7 +119,7 @@ def test_non_finite_step_changes_neither_weights_nor_optimizer_state(
 
     def state_after_step(images_NCHW: Tensor) -> dict[str, Tensor]:
         run_step(model, optimizer, Batch(images_NCHW, batch.labels_N))
-        names = {name: parameter for name, parameter in model.named_parameters()}
+        names = dict(model.named_parameters())
         state = {f"{name}.{key}": v for name, p in names.items() for key, v in optimizer.state[p].items()}
         return {name: tensor.detach().clone() for name, tensor in {**names, **state}.items()}
 
