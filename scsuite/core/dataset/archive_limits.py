@@ -7,7 +7,7 @@ import re
 import stat
 
 from scsuite.core.errors import InputError
-from scsuite.core.files import FILE_BYTES_MAX
+from scsuite.core.files import MAX_FILE_BYTES
 
 Member = tuple[str, bytes | None]  # name, which ends in "/" for a folder, and contents where they are wanted
 
@@ -46,8 +46,8 @@ def check_name(name: str, where: str, is_folder: bool) -> str:
 
 def check_size(size: int, where: str, name: str) -> None:
     """Refuse a member that is too large for one image."""
-    if size > FILE_BYTES_MAX:
-        found = f"a member of {size:,} bytes, over {FILE_BYTES_MAX // 2**20} MB"
+    if size > MAX_FILE_BYTES:
+        found = f"a member of {size:,} bytes, over {MAX_FILE_BYTES // 2**20} MB"
         raise archive_error(f"{where}: {name}", found, "Remove it or make it smaller.")
 
 

@@ -203,9 +203,9 @@ def test_loss_curve_of_the_plain_recipe_is_the_recorded_one(tiny_data: Dataset, 
 
 
 # Recorded with commit 7cccb7e, torch 2.14.1, AVX-512, one thread, 2026-11-28. Two threads, AVX2 and SSE gave the first
-# six within 2e-4 and the others within 8e-4; the test losses, of averaged weights, within 1e-5. The tolerances below are
-# larger, and small enough to show any of these switched off: ghost batch norm, identity initialization, alternating
-# flips, gradient centralization, label smoothing, EMA. Weight decay is tested in test_optimizer.py.
+# six within 2e-4, the others within 8e-4, and the test losses, of averaged weights, within 1e-5. The tolerances below
+# are larger, and small enough to show any of these switched off: ghost batch norm, identity initialization,
+# alternating flips, gradient centralization, label smoothing, EMA. Weight decay is tested in test_optimizer.py.
 DEFAULT_LOSSES = [
     2.28653, 2.33257, 2.26957, 2.32823, 2.33195, 2.31177,  # epoch 1
     2.32307, 2.30606, 2.31248, 2.32440, 2.33129, 2.30751,  # epoch 2: every image flipped the other way
