@@ -1,16 +1,44 @@
-"""Evidence is small, names no machine, and never takes the place of what is not a run."""
+"""Evidence is small, names no machine and has today's keys. Run: pytest tests/test_evidence.py."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.evidence import ROOT, keep, main, shortened
+from scsuite.core.cam import Faithfulness
+from scsuite.core.config import EvaluateConfig, GradcamConfig, LrRangeConfig, TrainConfig, ZigzagConfig
+from scsuite.core.evaluation.metrics import ClassMetrics, ConfusedPair
+from scsuite.core.runs.results import (
+    EvaluateResult,
+    FinalMetrics,
+    GradcamResult,
+    LrRangeResult,
+    TrainResult,
+    ZigzagResult,
+    read_epochs,
+    read_json,
+)
+from scsuite.core.schedule import OneCycle
+from tests.evidence import REFERENCE, ROOT, keep_runs, main, shorten_paths
+
+CLASSES = {
+    "zigzag": (ZigzagResult, ZigzagConfig), "lr-range": (LrRangeResult, LrRangeConfig),
+    "train": (TrainResult, TrainConfig), "evaluate": (EvaluateResult, EvaluateConfig),
+    "gradcam": (GradcamResult, GradcamConfig),
+}  # fmt: skip
+KEPT_RESULTS = sorted(REFERENCE.rglob("result.json"))
+
+
+def names_of(dataclass: Any) -> list[str]:
+    return [item.name for item in fields(dataclass)]
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> dict[str, Path]:
-    """A training and its evaluation, which names it and the data beside the checkout."""
+    """A training and its evaluation, which names the training, and data beside the checkout."""
     train, evaluate = tmp_path / "runs" / "1Z-train-x", tmp_path / "runs" / "2Z-evaluate-x"
     for run in (train, evaluate):
         (run / "figures").mkdir(parents=True)
@@ -18,18 +46,18 @@ def runs(tmp_path: Path) -> dict[str, Path]:
         (run / "log.txt").write_text(f"see {run}/figures/a.png\n")
         (run / ".lock").touch()
     (train / "checkpoints").mkdir()
-    for weights in ("model.safetensors", "best.safetensors", "checkpoints/state-1.safetensors"):
+    for weights in ("model.safetensors", "best.safetensors", "checkpoints/step-1.safetensors"):
         (train / weights).write_bytes(b"weights")
     (train / "checkpoints" / "note.txt").write_text("in /home/me/scratch\n")
     (train / "result.json").write_text(json.dumps({"run_dir": str(train)}))
-    said = {
+    result = {
         "checkpoint": str(train),
         "data": f"{ROOT.parent}/shared/x.tar",
         "url": "https://host.org/a/b",
         "of": "1/2/3",
     }
-    (evaluate / "result.json").write_text(json.dumps(said))
-    (evaluate / "predictions.csv").write_text("a row an image\n")
+    (evaluate / "result.json").write_text(json.dumps(result))
+    (evaluate / "predictions.csv").write_text("a row per image\n")
     return {"x-train": train, "x-evaluate": evaluate}
 
 
@@ -37,12 +65,12 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_kept_run_has_neither_weights_nor_the_machines_paths(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_kept_run_has_neither_weights_nor_paths_of_the_machine(runs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "reference"
     (out / "x-train").mkdir(parents=True)
     for name in ("old.csv", "result.json"):
         (out / "x-train" / name).write_text("{}")
-    keep(runs, out)
+    keep_runs(runs, out)
     assert files(out / "x-train") == files(out / "x-evaluate") == {"figures/a.png", "log.txt", "result.json"}
     assert json.loads((out / "x-evaluate" / "result.json").read_text()) == {
         "checkpoint": "runs/reference/x-train", "data": "../shared/x.tar", "url": "https://host.org/a/b", "of": "1/2/3"
@@ -51,12 +79,12 @@ def test_a_kept_run_has_neither_weights_nor_the_machines_paths(runs: dict[str, P
     assert {path.name for path in out.iterdir()} == set(runs)
 
 
-def test_a_run_in_the_checkout_may_be_named_as_the_checkout_sees_it(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_in_the_checkout_may_be_named_by_its_relative_path(runs: dict[str, Path], tmp_path: Path) -> None:
     (runs["x-evaluate"] / "result.json").write_text("{}")
     (runs["x-evaluate"] / "log.txt").write_text("weights of runs/1Z-train-x and of runs/1Z-train-x-2\n")
-    keep(runs, tmp_path / "reference", root=tmp_path)
-    said = (tmp_path / "reference" / "x-evaluate" / "log.txt").read_text()
-    assert said == "weights of runs/reference/x-train and of runs/1Z-train-x-2\n"
+    keep_runs(runs, tmp_path / "reference", root=tmp_path)
+    log = (tmp_path / "reference" / "x-evaluate" / "log.txt").read_text()
+    assert log == "weights of runs/reference/x-train and of runs/1Z-train-x-2\n"
 
 
 @pytest.mark.parametrize(
@@ -69,47 +97,89 @@ def test_a_run_in_the_checkout_may_be_named_as_the_checkout_sees_it(runs: dict[s
         ("in /root", "/root"),
     ],
 )
-def test_a_path_that_is_not_known_keeps_all_from_being_changed(
+def test_an_unknown_path_is_an_error_and_nothing_is_changed(
     runs: dict[str, Path], tmp_path: Path, text: str, path: str
 ) -> None:
     out = tmp_path / "reference"
-    keep({"x-train": runs["x-train"]}, out)
+    keep_runs({"x-train": runs["x-train"]}, out)
     before = (out / "x-train" / "log.txt").read_text()
     (runs["x-train"] / "log.txt").write_text("another\n")
     (runs["x-evaluate"] / "log.txt").write_text(text)
-    with pytest.raises(ValueError) as caught:
-        keep(runs, out)
-    assert str(caught.value) == f"log.txt of x-evaluate: {path} names this machine"
+    with pytest.raises(ValueError) as error:
+        keep_runs(runs, out)
+    assert str(error.value) == f"log.txt of x-evaluate: {path} names this machine"
     assert {path.name for path in out.iterdir()} == {"x-train"}
     assert (out / "x-train" / "log.txt").read_text() == before
 
 
-def test_evidence_is_not_made_of_evidence_nor_in_place_of_what_is_no_run(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_evidence_is_no_source_and_only_runs_are_replaced(runs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "reference"
     (out / "regret").mkdir(parents=True)
     (out / "regret" / "trainings.csv").write_text("rows\n")
-    with pytest.raises(ValueError, match="regret holds something else than a run"):
-        keep({"regret": runs["x-train"]}, out)
-    keep(runs, out)
+    with pytest.raises(ValueError, match="regret is not a run"):
+        keep_runs({"regret": runs["x-train"]}, out)
+    keep_runs(runs, out)
     with pytest.raises(ValueError, match="is evidence itself"):
-        keep({"x-train": out / "x-train"}, out)
+        keep_runs({"x-train": out / "x-train"}, out)
     assert files(out) >= {"regret/trainings.csv", "x-train/result.json"}
 
 
-def test_a_kind_of_file_that_is_not_known_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_an_unknown_type_of_file_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     (runs["x-train"] / "page.html").write_text("<a href=/home/me>")
     with pytest.raises(ValueError, match=r"page\.html: expected one of \.csv, "):
-        keep(runs, tmp_path / "reference")
+        keep_runs(runs, tmp_path / "reference")
 
 
-def test_a_run_whose_name_begins_with_anothers_is_not_taken_for_it() -> None:
-    assert shortened("/r/a-2/x and /r/a", {"/r/a": "A", "/r/a-2": "B"}) == "B/x and A"
+def test_a_name_that_continues_a_known_one_is_another() -> None:
+    assert shorten_paths("/r/a-2/x and /r/a", {"/r/a": "A", "/r/a-2": "B"}) == "B/x and A"
     with pytest.raises(ValueError, match="/r/a-2/x names this machine"):
-        shortened("/r/a-2/x", {"/r/a": "A"})
-    assert shortened("https://h.org/r/x", {"/r/": "../"}) == "https://h.org/r/x"
+        shorten_paths("/r/a-2/x", {"/r/a": "A"})
+    assert shorten_paths("https://h.org/r/x", {"/r/": "../"}) == "https://h.org/r/x"
 
 
 @pytest.mark.parametrize("arguments", [[], ["x"], ["a b=."], ["x=nowhere"]])
 def test_other_arguments_are_answered_with_the_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match=r"usage: python -m tests\.evidence NAME=RUN"):
         main(arguments)
+
+
+# --- the evidence that is kept ---
+
+
+@pytest.mark.parametrize("path", KEPT_RESULTS, ids=lambda path: str(path.parent.relative_to(REFERENCE)))
+def test_a_kept_result_has_exactly_the_keys_of_its_class(path: Path) -> None:
+    result = json.loads(path.read_text())
+    result_class, config_class = CLASSES[result["command"]]
+    assert list(result) == names_of(result_class)
+    assert result["status"] == "ok"
+    for figure in result["figures"] if (path.parent / "figures").exists() else []:
+        assert (ROOT / figure).is_file(), figure
+    if result["command"] == "train":
+        assert list(result["final"]) == names_of(FinalMetrics)
+        assert list(result["best"]) == ["epoch", f"{result['best']['selected_on']}_accuracy", "selected_on"]
+    elif result["command"] == "evaluate":
+        assert all(list(row) == names_of(ClassMetrics) for row in result["per_class"])
+        assert all(list(row) == names_of(ConfusedPair) for row in result["most_confused"])
+        assert result["tta"] is None or "accuracy_ci95" in result["tta"]
+    elif result["command"] == "gradcam":
+        assert all(list(scores) == names_of(Faithfulness) for scores in result["faithfulness"].values())
+        assert all("no_evidence" in row for row in result["images"])
+    elif result["command"] == "lr-range":
+        keys = [*result["suggestions"], *result["conditions"]]
+        assert all(key.isidentifier() for key in keys), keys
+    if (path.parent / "config.yaml").exists():  # runs of before have no options that came later
+        assert set(yaml.safe_load((path.parent / "config.yaml").read_text())) <= set(names_of(config_class))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [path.parent for path in KEPT_RESULTS if (path.parent / "metrics.csv").exists()],
+    ids=lambda run: str(run.relative_to(REFERENCE)),
+)
+def test_the_rows_of_a_kept_training_are_those_of_its_schedule(run: Path) -> None:
+    cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])
+    epochs = read_epochs(run)
+    assert epochs[-1].step == cycle.num_steps
+    assert [row.lr for row in epochs] == pytest.approx([cycle.lr_at(row.step - 1) for row in epochs], abs=1e-12)
+    expected = [cycle.momentum_at(row.step - 1) for row in epochs]
+    assert [row.momentum for row in epochs] == pytest.approx(expected, abs=1e-12)
