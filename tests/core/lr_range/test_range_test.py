@@ -279,7 +279,7 @@ def test_a_warning_appears_when_and_only_when_it_should(
 
 
 def test_conditions_are_the_settings_that_the_bounds_hold_for() -> None:
-    config = make_config(batch_size=20, weight_decay=1e-4)
+    config = make_config(batch_size=20, weight_decay=1e-4, lr_end=0.1)
     conditions = range_test(tiny.dataset(), config).conditions
     assert conditions["batch_size"] == 20
     assert conditions["weight_decay"] == 1e-4

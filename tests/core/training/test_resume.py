@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
@@ -219,28 +218,3 @@ def test_options_of_a_resume_must_be_those_of_the_run(
         (path / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
         with pytest.raises(InputError, match=r"expected seed 0, as in step-000001\.safetensors, found 1\. Restore"):
             read_resume_config(run, checkpoint, TrainConfig(), frozenset())
-
-
-@pytest.mark.parametrize(
-    ("saved", "current", "message"), [(0, 1, "prep.0.weight is missing"), (1, 0, "is not part of it")]
-)
-def test_averaged_weights_must_be_there_exactly_if_the_run_averages(
-    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, saved: float, current: float, message: str
-) -> None:
-    trainer = train_until(Trainer(tiny_data, replace(tiny_config, ema_epochs=saved)), 1)
-    other = Trainer(tiny_data, replace(tiny_config, ema_epochs=current))
-    metadata = {**trainer.metadata(), "config": other.config.to_dict()}
-    save_checkpoint(tmp_path / "state.safetensors", trainer.state_tensors(), metadata)
-    with pytest.raises(InputError, match=message):
-        other.resume(tmp_path / "state.safetensors")
-
-
-def test_averaged_weights_that_are_not_finite_are_refused(
-    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    trainer = train_until(Trainer(tiny_data, replace(tiny_config, ema_epochs=1)), 1)
-    tensors = {name: tensor.clone() for name, tensor in trainer.state_tensors().items()}
-    tensors["ema.fc.weight"][0, 0] = torch.nan
-    save_checkpoint(tmp_path / "state.safetensors", tensors, trainer.metadata())
-    with pytest.raises(InputError, match=r"not finite in fc\.weight"):
-        Trainer(tiny_data, trainer.config).resume(tmp_path / "state.safetensors")
