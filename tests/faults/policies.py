@@ -107,7 +107,7 @@ def _arguments() -> Iterator[Case]:
         "E43", "a key given twice", f"{HEAD}  transforms: []\n  transforms: []\n", ("given twice: transforms",)
     )
     yield _policy("E43", "JSON cut off", json.dumps({"transform": node("Compose")})[:-3], ("plain YAML",))
-    yield _policy("E43", "an empty file", "", ("names with values",))
+    yield _policy("E43", "an empty file", "", ("a mapping (option: value)",))
     yield _policy("E43", "bytes that are not text", "\x00\x01", ("plain YAML",))
     yield Case(
         "E43",
