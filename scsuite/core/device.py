@@ -42,7 +42,7 @@ class Device:
 
     @property
     def max_steps_in_flight(self) -> int:
-        """Return how many steps are under_torchrun before one is read: an accelerator is idle while it is read."""
+        """Return how many steps are launched before one is read: an accelerator is idle while it is read."""
         return 1 if self.device.type == "cpu" else STEPS_IN_FLIGHT
 
     def autocast(self) -> AbstractContextManager[None]:
