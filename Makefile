@@ -1,4 +1,4 @@
-# Everything a newcomer or CI calls; `make help` lists it. Each target makes its own .venv when there is none.
+# Everything that a newcomer or CI runs; `make help` lists it. Each target creates .venv if there is none.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ RUNS := $(or $(SCSUITE_RUNS),runs)
 DATA ?=
 BS ?=
 ARGS ?=
-# The newest training run: names begin with the time in UTC, so the last one in order is the newest.
+# The newest training run: names start with the time in UTC, so the last one in order is the newest.
 RUN ?= $(lastword $(sort $(wildcard $(RUNS)/*Z-train-*)))
 
 data = $(if $(DATA),--data $(DATA))
@@ -32,18 +32,18 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-setup: $(READY) ## Make .venv with scsuite and its tools in it
+setup: $(READY) ## Create .venv with scsuite and its development tools
 
 demo: $(READY) ## The main job on the embedded data: zigzag, range test, training, evaluation, Grad-CAM
 	@$(BIN)/python -m tests.demo
 
-test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## Run the tests (at most 4 minutes on two cores)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
-faults: $(READY) ## The fault scorecard: damage, crashes, full disks, kills, hostile input (Linux; within 45 minutes)
+faults: $(READY) ## The fault scorecard: damaged and hostile input, crashes, full disks, kills (Linux; 45 minutes)
 	$(BIN)/python -m tests.faults --json faults.json
 
-faults-quick: $(READY) ## The same, thinned, as in the tests
+faults-quick: $(READY) ## Part of the fault scorecard (Linux; 4 minutes)
 	$(BIN)/python -m tests.faults --quick --json faults.json
 
 lint: $(READY) ## Check style and format (ruff)
@@ -53,7 +53,7 @@ lint: $(READY) ## Check style and format (ruff)
 type: $(READY) ## Check types (mypy, strict)
 	$(BIN)/mypy
 
-check: lint type ## lint and type
+check: lint type ## Both
 
 smoke: $(READY) ## All five commands on a few thousand real images: DATA=ARCHIVE
 	$(BIN)/python -m tests.smoke $(or $(DATA),$(error give DATA=, an archive or folder of images))
@@ -70,15 +70,15 @@ train: $(READY) ## Train with the One Cycle Policy
 evaluate: $(READY) ## Evaluate RUN
 	$(BIN)/scsuite evaluate $(ckpt) $(data) $(ARGS)
 
-gradcam: $(READY) ## Show what the network of RUN looked at
+gradcam: $(READY) ## Draw Grad-CAM maps of RUN
 	$(BIN)/scsuite gradcam $(ckpt) $(data) $(ARGS)
 
-bench: $(READY) ## Measure start-up and speed, as ratios in one run
+bench: $(READY) ## Measure start-up, speed and memory
 	$(BIN)/python -m tests.bench
 
-study: $(READY) ## Hold the range test's rates against the best of a grid: what of it is missing (hours)
+study: $(READY) ## Compare the range test's learning rates with the best of a grid (hours)
 	$(BIN)/python -m tests.studies
 
-clean: ## Remove .venv and what the tools left; runs/ stays
+clean: ## Remove .venv and files of the tools; runs/ is kept
 	rm -rf $(VENV) build dist faults.json .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find scsuite tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,7 @@
-"""What all tests share: a cache folder of their own, and the archive of real images where there is one."""
+"""Set-up of all tests: one thread per process, one cache folder, and the archive of real images where there is one.
+
+`make test` runs the tests in several processes (pytest-xdist).
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,14 +9,25 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `scsuite.cli.app.main` does, before torch is loaded
+# Before torch is imported. One thread per process: the workers of pytest-xdist share the cores, and on networks this
+# small a second thread costs more than it gives.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the package index for a newer version
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, so that its fixtures run once; all of tests/cli share their runs."""
+    for item in items:
+        group = "cli" if item.path.parent.name == "cli" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache folder a session, so that no test touches the user's and real images are decoded once."""
+    """One cache folder per process, so that no test touches the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCSUITE_CACHE", str(folder))
@@ -25,9 +39,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def real_archive() -> Path:
-    """CIFAR-10 as JPEG files; tests that use it carry the mark `real`."""
-    named = os.environ.get("SCSUITE_TEST_ARCHIVE")
-    path = Path(named) if named else REPOSITORY.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
+    """CIFAR-10 as JPEG files; tests that use it have the mark `real`."""
+    given = os.environ.get("SCSUITE_TEST_ARCHIVE")
+    path = Path(given) if given else REPOSITORY.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
     if not path.is_file():
         pytest.skip("no archive of real images: set SCSUITE_TEST_ARCHIVE")
     return path

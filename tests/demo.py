@@ -1,6 +1,6 @@
 """`make demo`: the main job on the embedded data, each command as a user would type it.
 
-In: nothing. Out: five run directories under runs/ (or SCSUITE_RUNS), and where their figures are.
+In: nothing. Out: five run directories under runs/ (or SCSUITE_RUNS), and the paths of their figures.
 """
 
 import json
@@ -8,32 +8,32 @@ import os
 import time
 from pathlib import Path
 
-from tests.programs import scsuite
+from tests.run_cli import run_or_exit
 
-WIDTH = ["--width", "0.25"]  # a sixteenth of the full network's work
-DATA = ["--data", "shapes", "--limit-train", "6000", "--limit-test", "1000", "--bs", "64", *WIDTH]
+MODEL_ARGS = ["--width", "0.25"]  # a sixteenth of the full network's operations
+DATA_ARGS = ["--data", "shapes", "--limit-train", "6000", "--limit-test", "1000", "--bs", "64", *MODEL_ARGS]
+NAME_ARGS = ["--name", "demo"]
 
 
-def newest(command: str) -> Path:
-    """The newest run of a command under the demonstration's name."""
+def newest_run(command: str) -> Path:
+    """The newest run of a command with the demonstration's name."""
     return max(Path(os.environ.get("SCSUITE_RUNS", "runs")).glob(f"*-{command}-demo*"))
 
 
 def main() -> None:
-    """Find the rates, draw the cycle, train, evaluate, explain."""
-    begin = time.monotonic()
-    named = ["--name", "demo"]
-    scsuite(["lr-range", *DATA, "--steps", "300", "--train-epochs", "8", *named])
-    found = json.loads((newest("lr-range") / "result.json").read_text())
-    limits = ["--lr-min", f"{found['lr_min']:.4g}", "--lr-max", f"{found['lr_max']:.4g}"]
-    scsuite(["zigzag", *limits, "--step-size", "188", "--steps-per-epoch", "94", *named])
-    scsuite(["train", *DATA, "--epochs", "8", "--lr-from", str(newest("lr-range")), *named])
-    run = str(newest("train"))
-    scsuite(["evaluate", "--ckpt", run, *named])
-    scsuite(["gradcam", "--ckpt", run, *named])
-    print(f"\nAll done in {time.monotonic() - begin:.0f} s. Figures to look at:")
+    """Find the learning rates, draw the schedule, train, evaluate, explain."""
+    start_time = time.monotonic()
+    run_or_exit(["lr-range", *DATA_ARGS, "--steps", "300", "--train-epochs", "8", *NAME_ARGS])
+    bounds = json.loads((newest_run("lr-range") / "result.json").read_text())
+    bound_args = ["--lr-min", f"{bounds['lr_min']:.4g}", "--lr-max", f"{bounds['lr_max']:.4g}"]
+    run_or_exit(["zigzag", *bound_args, "--step-size", "188", "--steps-per-epoch", "94", *NAME_ARGS])
+    run_or_exit(["train", *DATA_ARGS, "--epochs", "8", "--lr-from", str(newest_run("lr-range")), *NAME_ARGS])
+    train_run = str(newest_run("train"))
+    run_or_exit(["evaluate", "--ckpt", train_run, *NAME_ARGS])
+    run_or_exit(["gradcam", "--ckpt", train_run, *NAME_ARGS])
+    print(f"\nDone in {time.monotonic() - start_time:.0f} s. Figures:")
     for command in ("zigzag", "lr-range", "train", "evaluate", "gradcam"):
-        for figure in sorted((newest(command) / "figures").glob("*.png")):
+        for figure in sorted((newest_run(command) / "figures").glob("*.png")):
             print(f"  {figure}")
 
 

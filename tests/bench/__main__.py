@@ -1,8 +1,8 @@
-"""`make bench`: start-up, speed and memory as ratios, both sides measured in turn within one run; medians.
+"""`make bench`: start-up, speed and memory as ratios; both sides are measured in turn, and the median counts.
 
     python -m tests.bench [--width W] [--images N] [--data ARCHIVE] [--json FILE] [PART ...]
 
-Out: a table, and the JSON of it. Parts that this machine cannot do (a GPU, an archive) say so.
+Out: a table, and its JSON. Parts that need what this machine lacks (a GPU, an archive) are reported as skipped.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: the network's width, the images of a timed epoch, the archive of the start-up times."""
+    """The network's width, the number of images of a timed epoch, and the archive of the loading times."""
 
     width: float
     num_images: int
@@ -41,7 +41,7 @@ class Size:
 
 
 def start_up(_size: Size) -> Figures:
-    """Seconds of `scsuite --help` and of the bare program's; design.md: at most 0.15 s apart."""
+    """Seconds of `scsuite --help` and of a bare Typer program."""
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
         bare.write_text(BARE_TYPER)
@@ -49,36 +49,36 @@ def start_up(_size: Size) -> Figures:
         def run(*arguments: str) -> None:
             subprocess.run([sys.executable, *arguments, "--help"], check=True, stdout=subprocess.DEVNULL)
 
-        ours, theirs = alternating(lambda: run("-m", "scsuite"), lambda: run(str(bare)), 9)
-    return {"help_s": ours, "bare_typer_s": theirs, "difference_s": ours - theirs, "target_s_at_most": 0.15}
+        ours, bare_typer = alternating(lambda: run("-m", "scsuite"), lambda: run(str(bare)), 9)
+    return {"help_s": ours, "bare_typer_s": bare_typer, "difference_s": ours - bare_typer, "target_s_at_most": 0.15}
 
 
-def starts(size: Size) -> Figures:
-    """Seconds of the first and the second loading of the real images; design.md: the second under 2 s."""
+def loading(size: Size) -> Figures:
+    """Seconds of the first and the second loading of the real images; the second uses the cache."""
     if not size.data.is_file():
         return {"skipped": f"no archive {size.data}"}
     code = (
-        "import sys, time; from scsuite.core.dataset import load_dataset; begin = time.perf_counter(); "
-        "load_dataset(sys.argv[1], cache_dir=sys.argv[2]); print(time.perf_counter() - begin)"
+        "import sys, time; from scsuite.core.dataset import load_dataset; start_time = time.perf_counter(); "
+        "load_dataset(sys.argv[1], cache_dir=sys.argv[2]); print(time.perf_counter() - start_time)"
     )
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             command = [sys.executable, "-c", code, str(size.data), folder]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            seconds.append(float(done.stdout))
+            completed = subprocess.run(command, check=True, capture_output=True, text=True)
+            seconds.append(float(completed.stdout))
     return {"first_s": seconds[0], "second_s": seconds[1], "target_second_s_at_most": 2.0}
 
 
 def step(size: Size) -> Figures:
-    """Our training step over a bare one; see `tests.bench.loops`."""
+    """Our training step and a bare one."""
     from tests.bench import loops
 
     return loops.step(size.width)
 
 
 def pipeline(size: Size) -> Figures:
-    """Our epoch over the usual pipeline's."""
+    """Our epoch and the usual pipeline's."""
     from tests.bench import loops
 
     return loops.pipeline(size.width, size.num_images)
@@ -92,21 +92,21 @@ def augmentation(_size: Size) -> Figures:
 
 
 def memory(size: Size) -> Figures:
-    """Our peak of memory over a bare loop's."""
+    """Our peak of memory and a bare loop's."""
     from tests.bench import loops
 
     return loops.memory(size.width, size.num_images)
 
 
 def gradcam(size: Size) -> Figures:
-    """Grad-CAM's images a second, beside those of the grad-cam package."""
+    """Grad-CAM's images per second and those of the grad-cam package."""
     from tests.bench import loops
 
     return loops.gradcam(size.width)
 
 
 def gpu(_size: Size) -> Figures:
-    """Whole trainings on an accelerator."""
+    """Complete trainings on a CUDA device."""
     from tests.bench import loops
 
     return loops.gpu()
@@ -114,7 +114,7 @@ def gpu(_size: Size) -> Figures:
 
 PARTS: dict[str, Callable[[Size], Figures]] = {
     "start_up": start_up,
-    "starts": starts,
+    "loading": loading,
     "step": step,
     "pipeline": pipeline,
     "augmentation": augmentation,
@@ -125,33 +125,33 @@ PARTS: dict[str, Callable[[Size], Figures]] = {
 
 
 def machine() -> Figures:
-    """Where this was measured."""
+    """The machine and versions of this measurement."""
     import torch
 
-    from scsuite.core.runs.rundir import environment
+    from scsuite.core.runs.environment import collect_environment
 
-    facts = environment()
+    values = collect_environment()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
-        "cpu": facts["cpu"], "cores": facts["cores"], "gpu": device, "threads": torch.get_num_threads(),
-        "platform": platform.platform(), "versions": facts["versions"], "git_commit": facts["git_commit"],
+        "cpu": values["cpu"], "cores": values["cores"], "gpu": device, "threads": torch.get_num_threads(),
+        "platform": platform.platform(), "versions": values["versions"], "git_commit": values["git_commit"],
     }  # fmt: skip
 
 
 def show(name: str, figures: Figures) -> None:
-    """One part's lines."""
+    """Print the lines of one part."""
     for key, value in figures.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
         print(f"{name:13}{key:45} {shown}", flush=True)
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--images", type=int, default=1024, help="images of a timed epoch")
-    parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the start-up times")
+    parser.add_argument("--images", type=int, default=1024, help="number of images of a timed epoch")
+    parser.add_argument("--data", type=Path, default=ARCHIVE, help="archive of the loading times")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):

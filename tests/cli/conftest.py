@@ -1,49 +1,39 @@
-"""One run of each command, shared by all tests of the command line; nobody changes what these wrote."""
+"""One run of each command, shared by all tests of the command line, which only read them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.cli.program import RECIPE, TINY, Answer, scsuite
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost a tiny network more than they give it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.run_cli import CliResult, run_cli
+from tests.tiny_args import TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS
 
 
-@pytest.fixture(scope="package")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs directory of the runs below."""
+@pytest.fixture(scope="session")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs directory of the runs below, which nothing else writes to."""
     return tmp_path_factory.mktemp("shared") / "runs"
 
 
-@pytest.fixture(scope="package")
-def drawn(runs: Path, one_thread: None) -> Answer:
-    return scsuite("zigzag", "--step-size", 4, "--cycles", 1, "--runs-dir", runs, "--json")
+@pytest.fixture(scope="session")
+def zigzag_run(runs_dir: Path) -> CliResult:
+    return run_cli("zigzag", "--step-size", 4, "--cycles", 1, "--runs-dir", runs_dir, "--json")
 
 
-@pytest.fixture(scope="package")
-def swept(runs: Path, one_thread: None) -> Answer:
-    return scsuite("lr-range", *RECIPE, "--steps", 20, "--runs-dir", runs, "--json")
+@pytest.fixture(scope="session")
+def lr_range_run(runs_dir: Path) -> CliResult:
+    return run_cli(*TINY_LR_RANGE_ARGS, "--steps", 20, "--runs-dir", runs_dir, "--json")
 
 
-@pytest.fixture(scope="package")
-def trained(runs: Path, one_thread: None) -> Answer:
-    return scsuite(*TINY, "--runs-dir", runs, "--json")
+@pytest.fixture(scope="session")
+def train_run(runs_dir: Path) -> CliResult:
+    return run_cli(*TINY_TRAIN_ARGS, "--runs-dir", runs_dir, "--json")
 
 
-@pytest.fixture(scope="package")
-def evaluated(runs: Path, trained: Answer) -> Answer:
-    return scsuite("evaluate", "--ckpt", trained.run_dir, "--runs-dir", runs, "--json")
+@pytest.fixture(scope="session")
+def evaluate_run(runs_dir: Path, train_run: CliResult) -> CliResult:
+    return run_cli("evaluate", "--ckpt", train_run.run_dir, "--runs-dir", runs_dir, "--json")
 
 
-@pytest.fixture(scope="package")
-def explained(runs: Path, trained: Answer) -> Answer:
-    return scsuite("gradcam", "--ckpt", trained.run_dir, "--count", 4, "--runs-dir", runs, "--json")
+@pytest.fixture(scope="session")
+def gradcam_run(runs_dir: Path, train_run: CliResult) -> CliResult:
+    return run_cli("gradcam", "--ckpt", train_run.run_dir, "--count", 4, "--runs-dir", runs_dir, "--json")

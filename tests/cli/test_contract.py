@@ -9,20 +9,21 @@ import pytest
 import yaml
 
 from scsuite import __version__
-from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.dataset import load_dataset
-from tests.cli.program import RECIPE, TINY, Answer, child_environment, scsuite, scsuite_process
+from scsuite.core.model.checkpoint import read_checkpoint
+from tests.run_cli import CliResult, child_environment, run_cli, run_cli_process
+from tests.tiny_args import TINY_ARGS, TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
-COMMANDS = ("drawn", "swept", "trained", "evaluated", "explained")
+COMMANDS = ("zigzag_run", "lr_range_run", "train_run", "evaluate_run", "gradcam_run")
 KEYS = {  # design.md, "at least"
-    "drawn": set(),
-    "swept": {"lr_min", "lr_max", "suggestions", "warnings"},
-    "trained": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
-    "evaluated": {
+    "zigzag_run": set(),
+    "lr_range_run": {"lr_min", "lr_max", "suggestions", "warnings"},
+    "train_run": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
+    "evaluate_run": {
         "accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece",
         "accuracy_ci95", "top5_accuracy", "macro", "confusion_normalized", "confused", "misclassified", "tta",
     },
-    "explained": {"figure", "images"},
+    "gradcam_run": {"figure", "images"},
 }  # fmt: skip
 NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam"), strict=True))
 METRICS = ["epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
@@ -31,7 +32,7 @@ CLOCKS = ("images_per_second", "seconds")
 
 
 @pytest.fixture(params=COMMANDS)
-def command(request: pytest.FixtureRequest) -> tuple[str, Answer]:
+def command(request: pytest.FixtureRequest) -> tuple[str, CliResult]:
     return request.param, request.getfixturevalue(request.param)
 
 
@@ -54,7 +55,7 @@ def assert_same_weights(run: Path, other: Path) -> None:
 # --- every command ---
 
 
-def test_json_prints_one_object_with_the_promised_keys(command: tuple[str, Answer]) -> None:
+def test_json_prints_one_object_with_the_promised_keys(command: tuple[str, CliResult]) -> None:
     name, answer = command
     result = answer.result  # asserts that stdout holds one object and nothing else
     assert {"command", "version", "run_dir", "seconds"} | KEYS[name] <= result.keys()
@@ -62,12 +63,12 @@ def test_json_prints_one_object_with_the_promised_keys(command: tuple[str, Answe
     assert result["seconds"] > 0
 
 
-def test_result_json_is_what_was_printed(command: tuple[str, Answer]) -> None:
+def test_result_json_is_what_was_printed(command: tuple[str, CliResult]) -> None:
     answer = command[1]
     assert json.loads((answer.run_dir / "result.json").read_text()) == answer.result
 
 
-def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, Answer]) -> None:
+def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, CliResult]) -> None:
     result = command[1].result
     paths = [result[key] for key in ("run_dir", "figure", "checkpoint") if key in result] + result.get("figures", [])
     assert paths
@@ -76,49 +77,54 @@ def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, Answer])
         assert Path(path).exists()
 
 
-def test_every_run_says_what_it_was_and_where_it_ran(command: tuple[str, Answer]) -> None:
+def test_every_run_says_what_it_was_and_where_it_ran(command: tuple[str, CliResult]) -> None:
     name, answer = command
     run = answer.run_dir
     assert {"config.yaml", "environment.json", "log.txt", "result.json"} <= files_of(run)
     facts = json.loads((run / "environment.json").read_text())
     assert {"versions", "command_line", "git_commit"} <= facts.keys()
     assert facts["versions"]["scsuite"] == __version__
-    if name != "drawn":  # computes nothing with torch
+    if name != "zigzag_run":  # computes nothing with torch
         assert {"device", "threads", "precision"} <= facts.keys()
     assert f"-{NAMES[name]}-" in run.name
 
 
 def test_a_runs_directory_holds_run_directories_and_nothing_else(
-    runs: Path, drawn: Answer, swept: Answer, trained: Answer, evaluated: Answer, explained: Answer
+    runs_dir: Path,
+    zigzag_run: CliResult,
+    lr_range_run: CliResult,
+    train_run: CliResult,
+    evaluate_run: CliResult,
+    gradcam_run: CliResult,
 ) -> None:
-    made = {answer.run_dir for answer in (drawn, swept, trained, evaluated, explained)}
+    made = {answer.run_dir for answer in (zigzag_run, lr_range_run, train_run, evaluate_run, gradcam_run)}
     assert len(made) == 5
-    assert made <= set(runs.iterdir())
-    assert all((path / "config.yaml").is_file() for path in runs.iterdir())
+    assert made <= set(runs_dir.iterdir())
+    assert all((path / "config.yaml").is_file() for path in runs_dir.iterdir())
 
 
-def test_what_people_read_under_json_goes_to_stderr_and_into_the_log(trained: Answer) -> None:
-    log = (trained.run_dir / "log.txt").read_text()
+def test_what_people_read_under_json_goes_to_stderr_and_into_the_log(train_run: CliResult) -> None:
+    log = (train_run.run_dir / "log.txt").read_text()
     for text in ("200 training and 100 test images", "epoch 1/2", "epoch 2/2", "LRMIN is LRMAX / 10"):
-        assert text in trained.err
+        assert text in train_run.err
         assert text in log
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_quiet_prints_nothing_but_the_object(more: tuple[str, ...], tmp_path: Path) -> None:
-    answer = scsuite("zigzag", "--step-size", 2, "--quiet", *more, "--runs-dir", tmp_path)
+    answer = run_cli("zigzag", "--step-size", 2, "--quiet", *more, "--runs-dir", tmp_path)
     assert (answer.code, answer.err) == (0, "")
     assert bool(answer.out) == bool(more)
 
 
 def test_quiet_training_prints_nothing(tmp_path: Path) -> None:
-    answer = scsuite(*TINY, "--epochs", 1, "--quiet", "--runs-dir", tmp_path)
+    answer = run_cli(*TINY_TRAIN_ARGS, "--epochs", 1, "--quiet", "--runs-dir", tmp_path)
     assert (answer.code, answer.out, answer.err) == (0, "", "")
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_name_ends_the_run_directorys_name_and_leads_nowhere_else(tmp_path: Path) -> None:
-    answer = scsuite("zigzag", "--step-size", 2, "--name", "../../a b", "--runs-dir", tmp_path / "runs", "--json")
+    answer = run_cli("zigzag", "--step-size", 2, "--name", "../../a b", "--runs-dir", tmp_path / "runs", "--json")
     assert answer.run_dir.parent == (tmp_path / "runs").resolve()
     assert answer.run_dir.name.endswith("-zigzag-a-b")
 
@@ -127,16 +133,16 @@ def test_the_runs_directory_comes_from_the_environment_unless_a_flag_says_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCSUITE_RUNS", str(tmp_path / "environment"))
-    assert scsuite("zigzag", "--json").run_dir.parent == tmp_path / "environment"
-    assert scsuite("zigzag", "--json", "--runs-dir", tmp_path / "flag").run_dir.parent == tmp_path / "flag"
+    assert run_cli("zigzag", "--json").run_dir.parent == tmp_path / "environment"
+    assert run_cli("zigzag", "--json", "--runs-dir", tmp_path / "flag").run_dir.parent == tmp_path / "flag"
 
 
 # --- zigzag ---
 
 
-def test_zigzag_draws_the_triangle(drawn: Answer) -> None:
+def test_zigzag_draws_the_triangle(zigzag_run: CliResult) -> None:
     # step size 4, from 0.04 to 0.4: up a quarter of 0.36 a step, and down again; one cycle
-    lrs = [float(row["lr"]) for row in rows_of(drawn.run_dir / "schedule.csv")]
+    lrs = [float(row["lr"]) for row in rows_of(zigzag_run.run_dir / "schedule.csv")]
     assert lrs == pytest.approx([0.04, 0.13, 0.22, 0.31, 0.4, 0.31, 0.22, 0.13, 0.04])
 
 
@@ -158,7 +164,7 @@ def test_zigzag_writes_each_policys_values(policy: str, step: int, lr: float, tm
     table = tmp_path / "curve.csv"
     options = ("--lr-min", 0.01, "--lr-max", 0.1, "--step-size", 10, "--epochs", 4, "--steps-per-epoch", 5)
     more = ("--peak-epoch", 2) if policy == "one-cycle" else ()
-    answer = scsuite("zigzag", "--policy", policy, *options, *more, "--csv", table, "--runs-dir", tmp_path / "runs")
+    answer = run_cli("zigzag", "--policy", policy, *options, *more, "--csv", table, "--runs-dir", tmp_path / "runs")
     assert answer.code == 0
     assert float(rows_of(table)[step]["lr"]) == pytest.approx(lr, abs=1e-12)
 
@@ -166,7 +172,7 @@ def test_zigzag_writes_each_policys_values(policy: str, step: int, lr: float, tm
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_zigzag_writes_the_figure_where_it_is_told(suffix: str, magic: bytes, tmp_path: Path) -> None:
     out = tmp_path / f"curve.{suffix}"
-    answer = scsuite("zigzag", "--step-size", 4, "--out", out, "--runs-dir", tmp_path / "runs", "--json")
+    answer = run_cli("zigzag", "--step-size", 4, "--out", out, "--runs-dir", tmp_path / "runs", "--json")
     assert answer.result["figure"] == str(out)
     assert out.read_bytes().startswith(magic)
 
@@ -174,14 +180,14 @@ def test_zigzag_writes_the_figure_where_it_is_told(suffix: str, magic: bytes, tm
 def test_zigzag_makes_the_folders_of_what_it_is_told_to_write(tmp_path: Path) -> None:
     out, table = tmp_path / "figures" / "new" / "curve.png", tmp_path / "tables" / "new" / "curve.csv"
     where = ("--out", out, "--csv", table, "--runs-dir", tmp_path / "runs")
-    assert scsuite("zigzag", "--step-size", 4, *where).code == 0
+    assert run_cli("zigzag", "--step-size", 4, *where).code == 0
     assert out.is_file()
     assert len(rows_of(table)) == 17
 
 
-def test_zigzag_draws_what_a_run_really_did(trained: Answer, tmp_path: Path) -> None:
-    answer = scsuite("zigzag", "--run", trained.run_dir, "--runs-dir", tmp_path, "--json")
-    real = [row["lr"] for row in rows_of(trained.run_dir / "steps.csv")]
+def test_zigzag_draws_what_a_run_really_did(train_run: CliResult, tmp_path: Path) -> None:
+    answer = run_cli("zigzag", "--run", train_run.run_dir, "--runs-dir", tmp_path, "--json")
+    real = [row["lr"] for row in rows_of(train_run.run_dir / "steps.csv")]
     assert [row["lr"] for row in rows_of(answer.run_dir / "schedule.csv")] == real
     assert (answer.result["lr_min"], answer.result["lr_max"]) == (0.01, 0.1)
 
@@ -189,49 +195,61 @@ def test_zigzag_draws_what_a_run_really_did(trained: Answer, tmp_path: Path) -> 
 # --- lr-range ---
 
 
-def test_lr_range_leaves_its_curve_and_figure(swept: Answer) -> None:
-    assert files_of(swept.run_dir) == {
+def test_lr_range_leaves_its_curve_and_figure(lr_range_run: CliResult) -> None:
+    assert files_of(lr_range_run.run_dir) == {
         "config.yaml", "environment.json", "log.txt", "result.json", "history.csv", "figures/lr-range.png",
     }  # fmt: skip
-    rows = rows_of(swept.run_dir / "history.csv")
+    rows = rows_of(lr_range_run.run_dir / "history.csv")
     assert 10 <= len(rows) <= 20
     assert float(rows[0]["lr"]) == pytest.approx(1e-3)
-    result = swept.result
+    result = lr_range_run.result
     assert 1e-3 <= result["lr_min"] < result["lr_max"] <= 10
     assert any("only" in warning for warning in result["warnings"])  # 20 steps are few, and it says so
 
 
-def test_a_repeated_lr_range_gives_the_same_numbers(swept: Answer, tmp_path: Path) -> None:
-    again = scsuite("lr-range", *RECIPE, "--steps", 20, "--runs-dir", tmp_path, "--json")
-    differ = {name for name, value in again.result.items() if swept.result[name] != value}
+def test_a_repeated_lr_range_gives_the_same_numbers(lr_range_run: CliResult, tmp_path: Path) -> None:
+    again = run_cli(*TINY_LR_RANGE_ARGS, "--steps", 20, "--runs-dir", tmp_path, "--json")
+    differ = {name for name, value in again.result.items() if lr_range_run.result[name] != value}
     assert differ <= {"run_dir", "figure", "seconds"}
     for name in ("history.csv", "figures/lr-range.png"):
-        assert (again.run_dir / name).read_bytes() == (swept.run_dir / name).read_bytes()
+        assert (again.run_dir / name).read_bytes() == (lr_range_run.run_dir / name).read_bytes()
 
 
 def test_the_rates_of_a_range_test_are_the_runs_own_before_its_first_step(
-    swept: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lr_range_run: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(*_: object) -> None:
         raise SystemExit(143)
 
-    options = (*TINY[: TINY.index("--lr-max")], "--epochs", 1, "--lr-from", swept.run_dir, "--runs-dir", tmp_path)
+    options = (*TINY_AUTO_LR_ARGS, "--epochs", 1, "--lr-from", lr_range_run.run_dir, "--runs-dir", tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("scsuite.cli.train._train", ended)
-        assert scsuite(*options).code == 143
+        assert run_cli(*options).code == 143
     (run,) = tmp_path.iterdir()
-    resumed = scsuite("train", "--resume", run, "--json")
+    resumed = run_cli("train", "--resume", run, "--json")
     assert not (run / "history.csv").exists()  # no range test of its own
     for name in ("lr_min", "lr_max"):
-        assert resumed.result[name] == swept.result[name]
+        assert resumed.result[name] == lr_range_run.result[name]
 
 
-def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swept: Answer, tmp_path: Path) -> None:
-    at = TINY.index("--lr-max")
-    options = (*TINY[:at], "--epochs", 1, "--lr-from", swept.run_dir, "--bs", 50, "--runs-dir", tmp_path, "--json")
-    answer = scsuite(*options)
+def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(
+    lr_range_run: CliResult, tmp_path: Path
+) -> None:
+    options = (
+        *TINY_AUTO_LR_ARGS,
+        "--epochs",
+        1,
+        "--lr-from",
+        lr_range_run.run_dir,
+        "--bs",
+        50,
+        "--runs-dir",
+        tmp_path,
+        "--json",
+    )
+    answer = run_cli(*options)
     rates = ("lr_min", "lr_max")
-    assert [answer.result[name] for name in rates] == [swept.result[name] for name in rates]
+    assert [answer.result[name] for name in rates] == [lr_range_run.result[name] for name in rates]
     assert "warning: " in answer.err
     assert "batch size 64, not 50" in answer.err
     assert "batch size 64, not 50" in (answer.run_dir / "log.txt").read_text()
@@ -239,25 +257,25 @@ def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(swe
     assert answer.err.count("were found with") == 2  # all else is as it was
 
 
-def test_what_an_older_range_test_does_not_say_is_called_unknown(swept: Answer, tmp_path: Path) -> None:
-    older = {**swept.result, "conditions": {**swept.result["conditions"]}}
+def test_what_an_older_range_test_does_not_say_is_called_unknown(lr_range_run: CliResult, tmp_path: Path) -> None:
+    older = {**lr_range_run.result, "conditions": {**lr_range_run.result["conditions"]}}
     del older["conditions"]["epochs"]
     (tmp_path / "older").mkdir()
     (tmp_path / "older" / "result.json").write_text(json.dumps(older))
-    options = (*TINY[: TINY.index("--lr-max")], "--epochs", 1, "--lr-from", tmp_path / "older")
-    answer = scsuite(*options, "--runs-dir", tmp_path / "runs")
+    options = (*TINY_AUTO_LR_ARGS, "--epochs", 1, "--lr-from", tmp_path / "older")
+    answer = run_cli(*options, "--runs-dir", tmp_path / "runs")
     assert answer.code == 0
     assert "were found with epochs unknown, not 1" in answer.out
 
 
 def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
-    recipe = (*RECIPE, "--limit-train", 64, "--bs", 16)
-    answer = scsuite("train", *recipe, "--epochs", 2, "--runs-dir", tmp_path, "--json")
+    recipe = (*TINY_ARGS, "--limit-train", 64, "--bs", 16)
+    answer = run_cli("train", *recipe, "--epochs", 2, "--runs-dir", tmp_path, "--json")
     result, run = answer.result, answer.run_dir
     assert {"history.csv", "figures/lr-range.png", "model.safetensors"} <= files_of(run)
     assert len(list(tmp_path.iterdir())) == 1
     for epochs, same in ((2, True), (24, False)):  # it is for a training of its own length
-        found = scsuite("lr-range", *recipe, "--steps", 100, "--train-epochs", epochs, "--runs-dir", tmp_path, "--json")
+        found = run_cli("lr-range", *recipe, "--steps", 100, "--train-epochs", epochs, "--runs-dir", tmp_path, "--json")
         assert (found.result["lr_max"] == result["lr_max"]) is same
     config = yaml.safe_load((run / "config.yaml").read_text())
     steps = [float(row["lr"]) for row in rows_of(run / "steps.csv")]
@@ -269,8 +287,8 @@ def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> 
 # --- train ---
 
 
-def test_a_training_run_holds_exactly_the_files_of_the_contract(trained: Answer) -> None:
-    files = files_of(trained.run_dir)
+def test_a_training_run_holds_exactly_the_files_of_the_contract(train_run: CliResult) -> None:
+    files = files_of(train_run.run_dir)
     states = {name for name in files if name.startswith("checkpoints/")}
     figures = {name for name in files if name.startswith("figures/")}
     assert files - states - figures == {
@@ -282,8 +300,8 @@ def test_a_training_run_holds_exactly_the_files_of_the_contract(trained: Answer)
 
 
 def test_with_ema_the_weights_for_use_are_the_average_and_both_accuracies_are_reported(tmp_path: Path) -> None:
-    last = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 0, "--json").result
-    answer = scsuite(*TINY, "--runs-dir", tmp_path, "--ema", 1, "--json")
+    last = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema", 0, "--json").result
+    answer = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema", 1, "--json")
     final = answer.result["final"]
     assert (final["test_accuracy_no_ema"], final["test_loss_no_ema"]) == (
         last["final"]["test_accuracy"],
@@ -291,54 +309,54 @@ def test_with_ema_the_weights_for_use_are_the_average_and_both_accuracies_are_re
     )
     assert "test_accuracy_no_ema" not in last["final"]
     assert f"those of the last step: {100 * final['test_accuracy_no_ema']:.2f}" in answer.err
-    seen = scsuite("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
+    seen = run_cli("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
     assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
     assert seen["loss"] != last["final"]["test_loss"]
 
 
-def test_rows_have_the_contracts_columns_and_one_row_an_epoch_and_a_step(trained: Answer) -> None:
-    metrics = (trained.run_dir / "metrics.csv").read_text().splitlines()
+def test_rows_have_the_contracts_columns_and_one_row_an_epoch_and_a_step(train_run: CliResult) -> None:
+    metrics = (train_run.run_dir / "metrics.csv").read_text().splitlines()
     assert metrics[0].split(",")[: len(METRICS)] == METRICS
-    rows = rows_of(trained.run_dir / "metrics.csv")
+    rows = rows_of(train_run.run_dir / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
-    steps = rows_of(trained.run_dir / "steps.csv")
+    steps = rows_of(train_run.run_dir / "steps.csv")
     assert list(steps[0]) == ["step", "lr", "momentum", "loss"]
     assert [row["step"] for row in steps] == [str(step) for step in range(8)]
 
 
-def test_the_rates_follow_one_cycle_without_annihilation(trained: Answer) -> None:
-    lrs = [float(row["lr"]) for row in rows_of(trained.run_dir / "steps.csv")]
+def test_the_rates_follow_one_cycle_without_annihilation(train_run: CliResult) -> None:
+    lrs = [float(row["lr"]) for row in rows_of(train_run.run_dir / "steps.csv")]
     # peak at round(2 * 5 / 24 * 4) - 1 = 1; then 6 equal steps of 0.015 down to LRMIN, and never below it
     assert lrs == pytest.approx([0.01, 0.1, 0.085, 0.07, 0.055, 0.04, 0.025, 0.01])
-    assert {row["momentum"] for row in rows_of(trained.run_dir / "steps.csv")} == {"0.9"}
+    assert {row["momentum"] for row in rows_of(train_run.run_dir / "steps.csv")} == {"0.9"}
 
 
-def test_lr_max_alone_gives_a_tenth_as_the_lower_rate_and_says_so(trained: Answer) -> None:
-    assert (trained.result["lr_min"], trained.result["lr_max"]) == (pytest.approx(0.01), 0.1)
-    assert "LRMIN is LRMAX / 10" in trained.err
+def test_lr_max_alone_gives_a_tenth_as_the_lower_rate_and_says_so(train_run: CliResult) -> None:
+    assert (train_run.result["lr_min"], train_run.result["lr_max"]) == (pytest.approx(0.01), 0.1)
+    assert "LRMIN is LRMAX / 10" in train_run.err
 
 
-def test_the_final_figures_are_the_last_rows(trained: Answer) -> None:
-    last = rows_of(trained.run_dir / "metrics.csv")[-1]
-    final = trained.result["final"]
+def test_the_final_figures_are_the_last_rows(train_run: CliResult) -> None:
+    last = rows_of(train_run.run_dir / "metrics.csv")[-1]
+    final = train_run.result["final"]
     assert {name: float(last[name]) for name in final} == final
-    assert trained.result["best"]["test_accuracy"] >= final["test_accuracy"]
-    assert trained.result["best"]["selected_on"] == "test"
-    assert trained.result["checkpoint"] == str(trained.run_dir / "model.safetensors")
+    assert train_run.result["best"]["test_accuracy"] >= final["test_accuracy"]
+    assert train_run.result["best"]["selected_on"] == "test"
+    assert train_run.result["checkpoint"] == str(train_run.run_dir / "model.safetensors")
 
 
-def test_a_runs_config_repeats_it_bit_by_bit(trained: Answer, tmp_path: Path) -> None:
-    again = scsuite("train", "--config", trained.run_dir / "config.yaml", "--runs-dir", tmp_path, "--json")
+def test_a_runs_config_repeats_it_bit_by_bit(train_run: CliResult, tmp_path: Path) -> None:
+    again = run_cli("train", "--config", train_run.run_dir / "config.yaml", "--runs-dir", tmp_path, "--json")
     name = "model.safetensors"
-    assert (again.run_dir / name).read_bytes() == (trained.run_dir / name).read_bytes()
-    assert again.result["final"] == trained.result["final"]
-    assert (again.run_dir / "config.yaml").read_bytes() == (trained.run_dir / "config.yaml").read_bytes()
+    assert (again.run_dir / name).read_bytes() == (train_run.run_dir / name).read_bytes()
+    assert again.result["final"] == train_run.result["final"]
+    assert (again.run_dir / "config.yaml").read_bytes() == (train_run.run_dir / "config.yaml").read_bytes()
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("lr-max: 1.5\nlr_min: 1e-2\nstep_size: 7\n")  # YAML reads 1e-2 as a text; both spellings of names
-    answer = scsuite("zigzag", "--config", file, "--step-size", 3, "--runs-dir", tmp_path / "runs", "--json")
+    answer = run_cli("zigzag", "--config", file, "--step-size", 3, "--runs-dir", tmp_path / "runs", "--json")
     result = answer.result
     assert (result["lr_min"], result["lr_max"], result["num_steps"]) == (0.01, 1.5, 2 * 2 * 3 + 1)
 
@@ -347,14 +365,22 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
 def test_a_file_names_options_as_the_command_line_or_config_yaml_does(name: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"{name}: 201\n")
-    at = TINY.index("--bs")
-    answer = scsuite(*TINY[:at], *TINY[at + 2 :], "--config", file, "--runs-dir", tmp_path)
+    answer = run_cli(*without_option(TINY_TRAIN_ARGS, "--bs"), "--config", file, "--runs-dir", tmp_path)
     assert "at least one batch of 201, found 200 images" in answer.err
 
 
 def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
     none, one, two = (
-        scsuite(*TINY, "--augment-engine", "albumentations", "--workers", workers, "--runs-dir", tmp_path, "--json")
+        run_cli(
+            *TINY_TRAIN_ARGS,
+            "--augment-engine",
+            "albumentations",
+            "--workers",
+            workers,
+            "--runs-dir",
+            tmp_path,
+            "--json",
+        )
         for workers in (0, 1, 2)
     )
     for other in (one, two):
@@ -364,7 +390,7 @@ def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["train", "lr-range"])
 def test_what_augments_is_said_and_written_down(command: str, tmp_path: Path) -> None:
-    words = TINY if command == "train" else ("lr-range", *RECIPE, "--steps", 10)
+    words = TINY_TRAIN_ARGS if command == "train" else (*TINY_LR_RANGE_ARGS, "--steps", 10)
     policy = tmp_path / "noise.yaml"
     policy.write_text(
         "transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n"
@@ -374,37 +400,37 @@ def test_what_augments_is_said_and_written_down(command: str, tmp_path: Path) ->
         (("--augment-engine", "albumentations"), "albumentations", "as asked for"),
         (("--augment", policy), "albumentations", "GaussNoise has no batched twin"),
     ):
-        answer = scsuite(*words, *more, "--runs-dir", tmp_path / "runs", "--json")
+        answer = run_cli(*words, *more, "--runs-dir", tmp_path / "runs", "--json")
         facts = json.loads((answer.run_dir / "environment.json").read_text())
         assert facts["augment_backend"] == {"name": name, "reason": reason}
         assert [line for line in answer.err.splitlines() if f"{name}: {reason}" in line and "augments" in line]
 
 
-def test_a_resume_with_another_engine_is_refused(trained: Answer) -> None:
-    answer = scsuite("train", "--resume", trained.run_dir, "--augment-engine", "albumentations")
+def test_a_resume_with_another_engine_is_refused(train_run: CliResult) -> None:
+    answer = run_cli("train", "--resume", train_run.run_dir, "--augment-engine", "albumentations")
     assert answer.code == 2
     assert "--augment-engine: expected auto" in answer.err
 
 
-def test_another_seed_gives_another_run(trained: Answer, tmp_path: Path) -> None:
-    other = scsuite(*TINY, "--seed", 1, "--runs-dir", tmp_path, "--json")
-    mine, theirs = (read_checkpoint(run / "model.safetensors").tensors for run in (other.run_dir, trained.run_dir))
+def test_another_seed_gives_another_run(train_run: CliResult, tmp_path: Path) -> None:
+    other = run_cli(*TINY_TRAIN_ARGS, "--seed", 1, "--runs-dir", tmp_path, "--json")
+    mine, theirs = (read_checkpoint(run / "model.safetensors").tensors for run in (other.run_dir, train_run.run_dir))
     assert not bool((mine["model.fc.weight"] == theirs["model.fc.weight"]).all())
-    losses = [float(rows_of(run / "steps.csv")[0]["loss"]) for run in (other.run_dir, trained.run_dir)]
+    losses = [float(rows_of(run / "steps.csv")[0]["loss"]) for run in (other.run_dir, train_run.run_dir)]
     assert losses[0] != losses[1]
 
 
-def test_resuming_a_finished_run_prints_the_same_object_and_rewrites_nothing(trained: Answer) -> None:
-    run = trained.run_dir
+def test_resuming_a_finished_run_prints_the_same_object_and_rewrites_nothing(train_run: CliResult) -> None:
+    run = train_run.run_dir
     before = {name: (run / name).stat().st_mtime_ns for name in files_of(run)}
-    again = scsuite("train", "--resume", run, "--json")
-    assert again.result == trained.result
+    again = run_cli("train", "--resume", run, "--json")
+    assert again.result == train_run.result
     assert "complete" in again.err
     assert {name: (run / name).stat().st_mtime_ns for name in files_of(run)} == before
 
 
 def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_path: Path) -> None:
-    answer = scsuite(*TINY, "--val-split", 50, "--epochs", 3, "--runs-dir", tmp_path, "--json")
+    answer = run_cli(*TINY_TRAIN_ARGS, "--val-split", 50, "--epochs", 3, "--runs-dir", tmp_path, "--json")
     rows = rows_of(answer.run_dir / "metrics.csv")
     assert [bool(row["test_accuracy"]) for row in rows] == [False, False, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, False, True]
@@ -414,7 +440,7 @@ def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_p
     assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
     assert float(rows[best["epoch"] - 1]["val_accuracy"]) == best["val_accuracy"]
     chosen = answer.run_dir / "best.safetensors"
-    seen = scsuite("evaluate", "--ckpt", chosen, "--runs-dir", tmp_path, "--json").result
+    seen = run_cli("evaluate", "--ckpt", chosen, "--runs-dir", tmp_path, "--json").result
     assert 0 <= seen["accuracy"] <= 1
     if best["epoch"] == 3:
         assert seen["accuracy"] == answer.result["final"]["test_accuracy"]
@@ -427,7 +453,7 @@ def test_train_learns_shapes(tmp_path: Path) -> None:
     )
     data = ("--data", "shapes", "--limit-train", 2000, "--limit-test", 500, "--width", 0.1, "--bs", 40)
     recipe = ("--epochs", 4, "--optimizer", "adamw", "--lr-max", 0.005, "--augment", policy, "--workers", 0)
-    answer = scsuite(
+    answer = run_cli(
         "train", *data, *recipe, "--device", "cpu", "--precision", "fp32", "--runs-dir", tmp_path / "runs", "--json"
     )
     # Chance is 10 %, with a standard deviation of 1.3 % on 500 images; ln 10 is 2.303.
@@ -438,23 +464,23 @@ def test_train_learns_shapes(tmp_path: Path) -> None:
 # --- evaluate ---
 
 
-def test_evaluate_gives_the_trainings_final_figures(trained: Answer, evaluated: Answer) -> None:
-    final, seen = trained.result["final"], evaluated.result
+def test_evaluate_gives_the_trainings_final_figures(train_run: CliResult, evaluate_run: CliResult) -> None:
+    final, seen = train_run.result["final"], evaluate_run.result
     assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
 
 
 def test_evaluate_takes_a_file_as_well_and_gives_the_same_figures_again(
-    trained: Answer, evaluated: Answer, tmp_path: Path
+    train_run: CliResult, evaluate_run: CliResult, tmp_path: Path
 ) -> None:
-    again = scsuite("evaluate", "--ckpt", trained.result["checkpoint"], "--runs-dir", tmp_path, "--json").result
+    again = run_cli("evaluate", "--ckpt", train_run.result["checkpoint"], "--runs-dir", tmp_path, "--json").result
     own = {"run_dir", "seconds", "figures"}
     assert {k: v for k, v in again.items() if k not in own} == {
-        k: v for k, v in evaluated.result.items() if k not in own
+        k: v for k, v in evaluate_run.result.items() if k not in own
     }
 
 
-def test_the_confusion_matrix_adds_up(evaluated: Answer) -> None:
-    seen = evaluated.result
+def test_the_confusion_matrix_adds_up(evaluate_run: CliResult) -> None:
+    seen = evaluate_run.result
     matrix = seen["confusion_matrix"]
     assert sum(map(sum, matrix)) == seen["num_images"] == 100
     assert [sum(row) for row in matrix] == [row["support"] for row in seen["per_class"]]  # rows are the actual classes
@@ -466,25 +492,27 @@ def test_the_confusion_matrix_adds_up(evaluated: Answer) -> None:
 
 
 def test_evaluate_reads_what_the_run_read_and_a_flag_overrides_it(
-    trained: Answer, evaluated: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_run: CliResult, evaluate_run: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCSUITE_DATA", "cifar10")  # no explicit flag
-    fewer = scsuite("evaluate", "--ckpt", trained.run_dir, "--limit-test", 50, "--runs-dir", tmp_path, "--json").result
+    fewer = run_cli(
+        "evaluate", "--ckpt", train_run.run_dir, "--limit-test", 50, "--runs-dir", tmp_path, "--json"
+    ).result
     assert fewer["num_images"] == 50
     assert {row["support"] for row in fewer["per_class"]} == {5}
-    assert evaluated.result["data"] == fewer["data"] == "shapes"
+    assert evaluate_run.result["data"] == fewer["data"] == "shapes"
 
 
 def test_evaluate_computes_in_the_precision_of_the_run_unless_a_flag_says_else(tmp_path: Path) -> None:
-    run = scsuite(*TINY, "--epochs", 1, "--precision", "bf16", "--runs-dir", tmp_path, "--json").run_dir
+    run = run_cli(*TINY_TRAIN_ARGS, "--epochs", 1, "--precision", "bf16", "--runs-dir", tmp_path, "--json").run_dir
     for more, precision in (((), "bf16"), (("--precision", "fp32"), "fp32")):
-        answer = scsuite("evaluate", "--ckpt", run, "--device", "cpu", *more, "--runs-dir", tmp_path, "--json")
+        answer = run_cli("evaluate", "--ckpt", run, "--device", "cpu", *more, "--runs-dir", tmp_path, "--json")
         assert json.loads((answer.run_dir / "environment.json").read_text())["precision"] == precision
 
 
-def test_tta_is_reported_beside_the_plain_figure(trained: Answer, evaluated: Answer, tmp_path: Path) -> None:
-    seen = scsuite("evaluate", "--ckpt", trained.run_dir, "--tta", "flip", "--runs-dir", tmp_path, "--json").result
-    assert seen["accuracy"] == evaluated.result["accuracy"]
+def test_tta_is_reported_beside_the_plain_figure(train_run: CliResult, evaluate_run: CliResult, tmp_path: Path) -> None:
+    seen = run_cli("evaluate", "--ckpt", train_run.run_dir, "--tta", "flip", "--runs-dir", tmp_path, "--json").result
+    assert seen["accuracy"] == evaluate_run.result["accuracy"]
     assert seen["tta"]["views"] == "flip"
     assert seen["tta"]["loss"] != seen["loss"]
     assert {"accuracy", "accuracy_ci95", "top5_accuracy", "loss", "ece", "macro"} < seen["tta"].keys()
@@ -497,8 +525,8 @@ def logged(run: Path) -> set[tuple[str, ...]]:
     return {tuple(line.split()[2:]) for line in (run / "log.txt").read_text().splitlines()}
 
 
-def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluated: Answer) -> None:
-    seen, run = evaluated.result, evaluated.run_dir
+def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluate_run: CliResult) -> None:
+    seen, run = evaluate_run.result, evaluate_run.run_dir
     lines = logged(run)
     rows = [*seen["per_class"], {"name": "macro average", **seen["macro"], "support": 100}]
     for row in rows:
@@ -521,17 +549,17 @@ def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluated: Ans
 
 
 def test_misclassified_images_are_listed_the_most_confident_first_in_the_file_and_the_object(
-    evaluated: Answer,
+    evaluate_run: CliResult,
 ) -> None:
-    predictions = rows_of(evaluated.run_dir / "predictions.csv")
-    format_names = rows_of(evaluated.run_dir / "misclassified.csv")
+    predictions = rows_of(evaluate_run.run_dir / "predictions.csv")
+    listed = rows_of(evaluate_run.run_dir / "misclassified.csv")
     wrong = [row for row in predictions if row["actual"] != row["predicted"]]
-    surely = [float(row["p_predicted"]) for row in format_names]
+    surely = [float(row["p_predicted"]) for row in listed]
     assert surely == sorted(surely, reverse=True)
-    assert {row["index"] for row in format_names} == {row["index"] for row in wrong}
-    assert evaluated.result["num_misclassified"] == len(format_names) == round(100 * (1 - evaluated.result["accuracy"]))
-    assert len(evaluated.result["misclassified"]) == min(len(format_names), 25)
-    for row, own in zip(format_names, evaluated.result["misclassified"], strict=False):
+    assert {row["index"] for row in listed} == {row["index"] for row in wrong}
+    assert evaluate_run.result["num_misclassified"] == len(listed) == round(100 * (1 - evaluate_run.result["accuracy"]))
+    assert len(evaluate_run.result["misclassified"]) == min(len(listed), 25)
+    for row, own in zip(listed, evaluate_run.result["misclassified"], strict=False):
         assert {key: str(value) for key, value in own.items()} == row
         whole = predictions[int(row["index"])]
         assert (whole["file"], whole["loss"]) == (row["file"], row["loss"])
@@ -554,50 +582,54 @@ def write_shapes(folder: Path, names: tuple[str, ...]) -> Path:
 
 @pytest.mark.parametrize("names", [("arrow", "circle", "ring"), ()])
 def test_classes_of_other_data_are_matched_by_name_all_or_a_part_of_them(
-    names: tuple[str, ...], evaluated: Answer, trained: Answer, tmp_path: Path
+    names: tuple[str, ...], evaluate_run: CliResult, train_run: CliResult, tmp_path: Path
 ) -> None:
-    classes = [row["name"] for row in evaluated.result["per_class"]]
+    classes = [row["name"] for row in evaluate_run.result["per_class"]]
     assert classes != sorted(classes)  # a folder's classes stand in another order than the network's
     folder = write_shapes(tmp_path / "pictures", names or tuple(classes))
-    answer = scsuite("evaluate", "--ckpt", trained.run_dir, "--data", folder, "--runs-dir", tmp_path / "runs", "--json")
+    answer = run_cli(
+        "evaluate", "--ckpt", train_run.run_dir, "--data", folder, "--runs-dir", tmp_path / "runs", "--json"
+    )
     seen = answer.result
     assert [row["name"] for row in seen["per_class"]] == classes
     assert seen["num_images"] == (10 * len(names) or 100)
     assert {row["name"] for row in seen["per_class"] if row["support"]} == set(names or classes)
     assert ("no test images of 7 of the network's classes" in answer.err) == bool(names)
-    originals = rows_of(evaluated.run_dir / "predictions.csv")
+    originals = rows_of(evaluate_run.run_dir / "predictions.csv")
     for row in rows_of(answer.run_dir / "predictions.csv"):
         original = originals[int(Path(row["file"]).stem)]
         assert (row["actual"], row["predicted"]) == (original["actual"], original["predicted"])
         assert float(row["loss"]) == pytest.approx(float(original["loss"]), rel=0.02)  # bf16 in other batches
     if not names:
-        assert seen["accuracy"] == evaluated.result["accuracy"]
+        assert seen["accuracy"] == evaluate_run.result["accuracy"]
 
 
 # --- gradcam ---
 
 
-def gradcam(trained: Answer, tmp_path: Path, *options: object) -> dict[str, Any]:
-    return scsuite("gradcam", "--ckpt", trained.run_dir, *options, "--runs-dir", tmp_path, "--json").result
+def gradcam(train_run: CliResult, tmp_path: Path, *options: object) -> dict[str, Any]:
+    return run_cli("gradcam", "--ckpt", train_run.run_dir, *options, "--runs-dir", tmp_path, "--json").result
 
 
-def test_gradcam_looks_at_mistakes_unless_told_else(trained: Answer, explained: Answer, tmp_path: Path) -> None:
-    images = explained.result["images"]
+def test_gradcam_looks_at_mistakes_unless_told_else(
+    train_run: CliResult, gradcam_run: CliResult, tmp_path: Path
+) -> None:
+    images = gradcam_run.result["images"]
     assert len(images) == 4
     for image in images:
         assert {"index", "actual", "predicted", "p_actual", "p_predicted"} <= image.keys()
         assert image["actual"] != image["predicted"]
         assert 0 <= image["p_actual"] <= image["p_predicted"] <= 1
-    correct = gradcam(trained, tmp_path, "--select", "correct", "--count", 3)["images"]
+    correct = gradcam(train_run, tmp_path, "--select", "correct", "--count", 3)["images"]
     assert correct
     assert all(image["actual"] == image["predicted"] for image in correct)
 
 
 def test_gradcam_agrees_with_evaluate_about_the_images_it_is_asked_for(
-    trained: Answer, evaluated: Answer, tmp_path: Path
+    train_run: CliResult, evaluate_run: CliResult, tmp_path: Path
 ) -> None:
-    images = gradcam(trained, tmp_path, "--select", "7,3", "--class", "predicted")["images"]
-    rows = rows_of(evaluated.run_dir / "predictions.csv")
+    images = gradcam(train_run, tmp_path, "--select", "7,3", "--class", "predicted")["images"]
+    rows = rows_of(evaluate_run.run_dir / "predictions.csv")
     assert [image["index"] for image in images] == [7, 3]
     for image in images:
         row = rows[image["index"]]
@@ -606,67 +638,69 @@ def test_gradcam_agrees_with_evaluate_about_the_images_it_is_asked_for(
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_gradcam_takes_pictures_of_ones_own(repeated: bool, trained: Answer, tmp_path: Path) -> None:
+def test_gradcam_takes_pictures_of_ones_own(repeated: bool, train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     files = [tmp_path / "a.png", tmp_path / "b.JPG"]
     Image.new("RGB", (64, 48), (200, 30, 30)).save(files[0])
     Image.new("L", (32, 32), 128).save(files[1])
     named = ("--images", files[0], "--images", files[1]) if repeated else ("--images", *files)
-    images = gradcam(trained, tmp_path / "runs", *named, "--class", "circle")["images"]
+    images = gradcam(train_run, tmp_path / "runs", *named, "--class", "circle")["images"]
     assert [image["file"] for image in images] == [str(file) for file in files]
     assert all(image["actual"] is None and image["p_actual"] is None for image in images)
 
 
 @pytest.mark.parametrize("method", ["gradcam++", "hirescam", "layercam", "xgradcam"])
-def test_every_method_draws(method: str, trained: Answer, tmp_path: Path) -> None:
-    result = gradcam(trained, tmp_path, "--method", method, "--layer", "layer2", "--count", 1)
+def test_every_method_draws(method: str, train_run: CliResult, tmp_path: Path) -> None:
+    result = gradcam(train_run, tmp_path, "--method", method, "--layer", "layer2", "--count", 1)
     assert Path(result["figure"]).stat().st_size > 5000
     assert (result["method"], result["layer"]) == (method, "layer2")
 
 
-def test_gradcam_says_how_far_its_maps_can_be_trusted(trained: Answer, explained: Answer, tmp_path: Path) -> None:
-    scores = explained.result["trust"]
+def test_gradcam_says_how_far_its_maps_can_be_trusted(
+    train_run: CliResult, gradcam_run: CliResult, tmp_path: Path
+) -> None:
+    scores = gradcam_run.result["trust"]
     assert list(scores) == ["predicted", "actual"]
     for of_class in scores.values():
         assert (of_class["num_images"], of_class["num_erased"]) == (4, 4)
         names = [name for name in of_class if not name.startswith("num_")]
         assert len(names) == 9  # `shapes` has masks
         assert all(0 <= of_class[name] <= 1 for name in names)
-    assert "pointing game" in explained.err
-    again = gradcam(trained, tmp_path, "--count", 4)
+    assert "pointing game" in gradcam_run.err
+    again = gradcam(train_run, tmp_path, "--count", 4)
     assert again["trust"] == scores
-    none = gradcam(trained, tmp_path, "--select", "0", "--class", "circle", "--limit-test", 10)
+    none = gradcam(train_run, tmp_path, "--select", "0", "--class", "circle", "--limit-test", 10)
     assert list(none["trust"]) == ["circle"]
 
 
-def test_pictures_of_ones_own_have_no_object_that_anyone_marked(trained: Answer, tmp_path: Path) -> None:
+def test_pictures_of_ones_own_have_no_object_that_anyone_marked(train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "a.png")
-    scores = gradcam(trained, tmp_path / "runs", "--images", tmp_path / "a.png")["trust"]["predicted"]
+    scores = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.png")["trust"]["predicted"]
     assert scores["deletion"] is not None
     assert scores["pointing"] is None and scores["inside"] is None
 
 
-def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(trained: Answer, tmp_path: Path) -> None:
-    format_names = gradcam(trained, tmp_path / "runs", "--list-layers")
+def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(train_run: CliResult, tmp_path: Path) -> None:
+    listed = gradcam(train_run, tmp_path / "runs", "--list-layers")
     assert not (tmp_path / "runs").exists()
-    layers = {row["name"]: (row["height"], row["width"]) for row in format_names["layers"]}
+    layers = {row["name"]: (row["height"], row["width"]) for row in listed["layers"]}
     assert layers["prep"] == (32, 32) and layers["layer3.res"] == (4, 4)
-    assert format_names["layer"] in layers
-    answer = scsuite("gradcam", "--ckpt", trained.run_dir, "--list-layers")
+    assert listed["layer"] in layers
+    answer = run_cli("gradcam", "--ckpt", train_run.run_dir, "--list-layers")
     assert all(name in answer.out for name in layers)
-    averaged = gradcam(trained, tmp_path, "--layer", "layer2,layer3.res", "--count", 1)
+    averaged = gradcam(train_run, tmp_path, "--layer", "layer2,layer3.res", "--count", 1)
     assert averaged["layer"] == "layer2,layer3.res"
 
 
-def test_raw_maps_and_single_overlays_are_written_on_request(trained: Answer, tmp_path: Path) -> None:
+def test_raw_maps_and_single_overlays_are_written_on_request(train_run: CliResult, tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
     from safetensors.numpy import load_file
 
-    result = gradcam(trained, tmp_path, "--select", "7,3", "--raw", "--overlays")
+    result = gradcam(train_run, tmp_path, "--select", "7,3", "--raw", "--overlays")
     maps = load_file(result["maps"])
     assert maps["index"].tolist() == [7, 3]
     assert all(maps[name].shape == (2, 32, 32) and maps[name].min() >= 0 for name in ("predicted", "actual"))
@@ -679,20 +713,20 @@ def test_raw_maps_and_single_overlays_are_written_on_request(trained: Answer, tm
     assert all(Image.open(path).size == (512, 512) for path in result["overlays"])
 
 
-def test_maps_of_ones_own_pictures_are_laid_over_the_whole_picture(trained: Answer, tmp_path: Path) -> None:
+def test_maps_of_ones_own_pictures_are_laid_over_the_whole_picture(train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (1200, 600), (200, 30, 30)).save(tmp_path / "a.jpg")
-    result = gradcam(trained, tmp_path / "runs", "--images", tmp_path / "a.jpg", "--class", "ring", "--overlays")
+    result = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.jpg", "--class", "ring", "--overlays")
     assert [Image.open(path).size for path in result["overlays"]] == [(512, 256)]
-    assert gradcam(trained, tmp_path / "runs", "--count", 1)["overlays"] is None
+    assert gradcam(train_run, tmp_path / "runs", "--count", 1)["overlays"] is None
 
 
 # --- as a process ---
 
 
 def test_python_m_scsuite_prints_one_object_and_only_that(tmp_path: Path) -> None:
-    answer = scsuite_process("zigzag", "--step-size", 2, "--json", "--runs-dir", tmp_path)
+    answer = run_cli_process("zigzag", "--step-size", 2, "--json", "--runs-dir", tmp_path)
     assert answer.result["command"] == "zigzag"
     assert "Learning-rate curve" in answer.err
 
@@ -715,5 +749,5 @@ def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
 def test_data_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCSUITE_DATA", "shapes")
     options = ("--limit-train", 64, "--limit-test", 10, "--width", 0.05, "--bs", 32, "--workers", 0, "--steps", 10)
-    answer = scsuite("lr-range", *options, "--runs-dir", tmp_path, "--json")
+    answer = run_cli("lr-range", *options, "--runs-dir", tmp_path, "--json")
     assert yaml.safe_load((answer.run_dir / "config.yaml").read_text())["data"] == "shapes"

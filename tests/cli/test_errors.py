@@ -9,30 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import RECIPE, TINY, Answer, scsuite, scsuite_process
+from tests.run_cli import CliResult, run_cli, run_cli_process
+from tests.tiny_args import TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
-LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
-TRAIN: tuple[str, ...] = TINY
-SWEEP: tuple[str, ...] = ("lr-range", *RECIPE)
+AssertRefused = Callable[..., None]  # the fixture `assert_refused`: arguments, exit code, words of the line
+ERROR_LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
+TRAIN: tuple[str, ...] = TINY_TRAIN_ARGS
+LR_RANGE: tuple[str, ...] = TINY_LR_RANGE_ARGS
 ZIGZAG: tuple[str, ...] = ("zigzag",)
 
 
-def assert_refused(answer: Answer, code: int, *words: str) -> None:
+def check_refusal(answer: CliResult, code: int, *words: str) -> None:
     """One line on stderr, nothing on stdout, the exit code, and all these words in the line."""
-    assert LINE.fullmatch(answer.err), answer.err
+    assert ERROR_LINE.fullmatch(answer.err), answer.err
     assert (answer.code, answer.out) == (code, "")
     missing = [word for word in words if word not in answer.err]
     assert not missing, answer.err
 
 
 @pytest.fixture
-def refuse(tmp_path: Path) -> Callable[..., None]:
-    """Run the program, with and without --json: it must refuse, and create no run directory."""
+def assert_refused(tmp_path: Path) -> AssertRefused:
+    """Run the program, with and without --json: it must assert_refused, and create no run directory."""
 
     def run(arguments: tuple[object, ...], code: int, *words: str) -> None:
         runs = tmp_path / "runs"
         for more in ((), ("--json",)):
-            assert_refused(scsuite(*arguments, "--runs-dir", runs, *more), code, *words)
+            check_refusal(run_cli(*arguments, "--runs-dir", runs, *more), code, *words)
             assert not runs.exists()
 
     return run
@@ -44,13 +46,13 @@ ABOVE_0 = ("0", "-1", "-0.0", "1e-400")  # beside what no number may be
 NEVER = ("nan", "inf", "-inf", "1_0", "ten", "", "1e999", "0x10", "٣", " 1")
 POSITIVE = {
     TRAIN: ("--lr-max", "--div-factor", "--peak-epoch", "--width", "--test-split"),
-    SWEEP: ("--lr-start", "--lr-end", "--epochs"),
+    LR_RANGE: ("--lr-start", "--lr-end", "--epochs"),
     ZIGZAG: ("--lr-min", "--lr-max", "--peak-epoch"),
 }
 NOT_NEGATIVE = {TRAIN: ("--weight-decay", "--l1", "--label-smoothing", "--dropout")}
 COUNTS = {
     TRAIN: ("--bs", "--epochs", "--limit-train", "--limit-test"),
-    SWEEP: ("--steps", "--repeats"),
+    LR_RANGE: ("--steps", "--repeats"),
     ZIGZAG: ("--step-size", "--cycles", "--epochs", "--steps-per-epoch"),
 }
 FROM_0 = {TRAIN: ("--seed", "--workers", "--val-split")}
@@ -73,7 +75,7 @@ def each(
     ids=lambda value: value[0] if isinstance(value, tuple) else repr(value),
 )
 def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, value: str, tmp_path: Path) -> None:
-    assert_refused(scsuite(*command, f"{flag}={value}", "--runs-dir", tmp_path / "runs"), 2, flag)
+    check_refusal(run_cli(*command, f"{flag}={value}", "--runs-dir", tmp_path / "runs"), 2, flag)
     assert not (tmp_path / "runs").exists()
 
 
@@ -82,7 +84,7 @@ def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, v
     [
         ((*TRAIN, "--lr-min", "0.5", "--lr-max", "0.1"), ("--lr-min", "--lr-max", "0.5", "0.1")),
         ((*TRAIN, "--lr-min", "0.1", "--lr-max", "0.1"), ("--lr-min", "--lr-max")),
-        ((*SWEEP, "--lr-start", "1", "--lr-end", "0.1"), ("--lr-start", "--lr-end", "1.0", "0.1")),
+        ((*LR_RANGE, "--lr-start", "1", "--lr-end", "0.1"), ("--lr-start", "--lr-end", "1.0", "0.1")),
         ((*ZIGZAG, "--lr-min", "1", "--lr-max", "0.1"), ("--lr-min", "--lr-max", "1.0", "0.1")),
         ((*TRAIN, "--peak-epoch", "2"), ("--peak-epoch", "--epochs (2)")),
         ((*TRAIN, "--peak-epoch", "7.5"), ("--peak-epoch", "7.5")),
@@ -94,21 +96,21 @@ def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, v
         ((*TRAIN, "--workers", "10000"), ("--workers", "256")),
         ((*TRAIN, "--seed", str(2**64)), ("--seed",)),
         ((*TRAIN, "--width", "17"), ("--width", "16")),
-        ((*SWEEP, "--steps", "1"), ("--steps", ">= 10")),
-        ((*SWEEP, "--steps", "9"), ("--steps", ">= 10")),
-        ((*SWEEP, "--lr-start", "1", "--lr-end", "1"), ("--lr-start", "--lr-end")),
+        ((*LR_RANGE, "--steps", "1"), ("--steps", ">= 10")),
+        ((*LR_RANGE, "--steps", "9"), ("--steps", ">= 10")),
+        ((*LR_RANGE, "--lr-start", "1", "--lr-end", "1"), ("--lr-start", "--lr-end")),
         ((*ZIGZAG, "--lr-min", "0.1", "--lr-max", "0.1"), ("--lr-min", "--lr-max")),
-        ((*SWEEP, "--steps", "1000000000000"), ("--steps",)),
+        ((*LR_RANGE, "--steps", "1000000000000"), ("--steps",)),
         ((*ZIGZAG, "--step-size", "1000000000000"), ("--step-size", "1,000,000")),
         ((*ZIGZAG, "--policy", "one-cycle", "--epochs", "90000", "--steps-per-epoch", "9000000"), ("--epochs",)),
-        ((*TRAIN[:-2], "--lr-min", "0.1"), ("--lr-min", "--lr-max")),
+        ((*TINY_AUTO_LR_ARGS, "--lr-min", "0.1"), ("--lr-min", "--lr-max")),
         ((*TRAIN, "--lr-from", "somewhere"), ("--lr-from", "--lr-max")),
     ],
 )  # fmt: skip
 def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
-    arguments: tuple[str, ...], words: tuple[str, ...], refuse: Callable[..., None]
+    arguments: tuple[str, ...], words: tuple[str, ...], assert_refused: AssertRefused
 ) -> None:
-    refuse(arguments, 2, *words)
+    assert_refused(arguments, 2, *words)
 
 
 # --- words ---
@@ -129,7 +131,7 @@ def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
         (("gradcam", "--ckpt", "x", "--images", "a.png", "--wrong"), ("--wrong",)),
         ((*TRAIN, "--optimizer", "sdg"), ("--optimizer", "Did you mean sgd?")),
         ((*TRAIN, "--precision", "fp8"), ("--precision", "fp8")),
-        ((*SWEEP, "--curve", "liner"), ("--curve", "Did you mean linear?")),
+        ((*LR_RANGE, "--curve", "liner"), ("--curve", "Did you mean linear?")),
         ((*ZIGZAG, "--policy", "triangel"), ("--policy", "Did you mean triangular?")),
         ((*ZIGZAG, "--out", "figure.gif"), ("--out", ".svg", "figure.gif")),
         ((*ZIGZAG, "--out", "figure"), ("--out", ".svg")),
@@ -145,18 +147,18 @@ def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
     ],
 )
 def test_words_that_mean_nothing_are_refused_and_the_near_one_is_named(
-    arguments: tuple[str, ...], words: tuple[str, ...], refuse: Callable[..., None]
+    arguments: tuple[str, ...], words: tuple[str, ...], assert_refused: AssertRefused
 ) -> None:
     known = arguments[0] in ("train", "lr-range", "evaluate", "gradcam", "zigzag")
     if known:
-        refuse(arguments, 2, *words)
+        assert_refused(arguments, 2, *words)
     else:
-        assert_refused(scsuite(*arguments), 2, *words)
+        check_refusal(run_cli(*arguments), 2, *words)
 
 
 def test_an_empty_runs_directory_is_not_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert_refused(scsuite("zigzag", "--runs-dir", ""), 2, "--runs-dir", "empty")
+    check_refusal(run_cli("zigzag", "--runs-dir", ""), 2, "--runs-dir", "empty")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,28 +177,36 @@ def test_an_empty_runs_directory_is_not_the_current_one(tmp_path: Path, monkeypa
     ],
 )
 def test_data_that_is_not_there_is_refused(
-    spec: str, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: str,
+    words: tuple[str, ...],
+    assert_refused: AssertRefused,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "text.zip").write_text("not an archive")
-    refuse((*TRAIN, "--data", spec), 3, *words)
+    assert_refused((*TRAIN, "--data", spec), 3, *words)
 
 
 @pytest.mark.parametrize(
     ("command", "more", "code", "words"),
     [
         (TRAIN, ("--bs", "201"), 3, ("--bs", "201", "200 images")),
-        (SWEEP, ("--bs", "201"), 3, ("--bs", "201", "200 images")),
+        (LR_RANGE, ("--bs", "201"), 3, ("--bs", "201", "200 images")),
         (TRAIN, ("--val-split", "190"), 3, ("--bs", "64", "10 images")),
         (TRAIN, ("--val-split", "200"), 2, ("--val-split", "200")),
-        (SWEEP, ("--val-split", "500"), 2, ("--val-split", "500")),
+        (LR_RANGE, ("--val-split", "500"), 2, ("--val-split", "500")),
     ],
 )
 def test_more_than_the_data_has_is_refused(
-    command: tuple[str, ...], more: tuple[str, ...], code: int, words: tuple[str, ...], refuse: Callable[..., None]
+    command: tuple[str, ...],
+    more: tuple[str, ...],
+    code: int,
+    words: tuple[str, ...],
+    assert_refused: AssertRefused,
 ) -> None:
-    refuse((*command, *more), code, *words)
+    assert_refused((*command, *more), code, *words)
 
 
 # --- files that people write ---
@@ -227,15 +237,14 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
     ],
 )
 def test_a_bad_configuration_file_is_refused(
-    text: str | None, code: int, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path,
+    text: str | None, code: int, words: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)
-    at = TRAIN.index("--lr-max")
-    arguments = tuple(word for word in TRAIN[:at] if word not in ("--bs", "64"))
-    refuse((*arguments, "--config", "c.yaml"), code, *words)
+    arguments = without_option(TRAIN, "--bs", "--lr-max")
+    assert_refused((*arguments, "--config", "c.yaml"), code, *words)
     assert not (tmp_path / "canary").exists()
 
 
@@ -254,24 +263,24 @@ def test_a_bad_configuration_file_is_refused(
     ],
 )
 def test_a_bad_policy_file_is_refused(
-    text: str | None, words: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path,
+    text: str | None, words: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     if text is not None:
         (tmp_path / "p.yaml").write_text(text)
-    refuse((*TRAIN, "--augment", "p.yaml"), 3, "p.yaml", *words)
+    assert_refused((*TRAIN, "--augment", "p.yaml"), 3, "p.yaml", *words)
     assert not (tmp_path / "canary").exists()
 
 
-@pytest.mark.parametrize("command", [TRAIN, SWEEP])
+@pytest.mark.parametrize("command", [TRAIN, LR_RANGE])
 def test_a_batched_twin_that_a_policy_has_not_is_refused(
-    command: tuple[str, ...], refuse: Callable[..., None], tmp_path: Path
+    command: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n")
     words = ("--augment-engine", "GaussNoise has no batched twin", "Use auto.")
-    refuse((*command, "--augment", path, "--augment-engine", "batched"), 2, *words)
+    assert_refused((*command, "--augment", path, "--augment-engine", "batched"), 2, *words)
 
 
 # --- checkpoints and runs ---
@@ -320,22 +329,27 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
 )
 @pytest.mark.parametrize("command", ["evaluate", "gradcam"])
 def test_a_damaged_checkpoint_is_refused(
-    command: str, kind: str, words: tuple[str, ...], trained: Answer, refuse: Callable[..., None], tmp_path: Path
+    command: str,
+    kind: str,
+    words: tuple[str, ...],
+    train_run: CliResult,
+    assert_refused: AssertRefused,
+    tmp_path: Path,
 ) -> None:
-    path = damaged(kind, trained.run_dir / "model.safetensors", tmp_path)
-    refuse((command, "--ckpt", path), 3, str(path), *words)
+    path = damaged(kind, train_run.run_dir / "model.safetensors", tmp_path)
+    assert_refused((command, "--ckpt", path), 3, str(path), *words)
 
 
-def test_a_checkpoint_that_is_no_file_is_refused(refuse: Callable[..., None], tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_no_file_is_refused(assert_refused: AssertRefused, tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    refuse(("evaluate", "--ckpt", "/dev/zero"), 3, "/dev/zero", "regular file")
-    refuse(("evaluate", "--ckpt", tmp_path / "pipe"), 3, "regular file")
-    refuse(("evaluate", "--ckpt", tmp_path / "folder"), 3, "model.safetensors")
-    refuse(("evaluate", "--ckpt", tmp_path / "loop"), 3, "loop")
+    assert_refused(("evaluate", "--ckpt", "/dev/zero"), 3, "/dev/zero", "regular file")
+    assert_refused(("evaluate", "--ckpt", tmp_path / "pipe"), 3, "regular file")
+    assert_refused(("evaluate", "--ckpt", tmp_path / "folder"), 3, "model.safetensors")
+    assert_refused(("evaluate", "--ckpt", tmp_path / "loop"), 3, "loop")
 
 
 @pytest.mark.parametrize(
@@ -360,22 +374,22 @@ def test_a_checkpoint_that_is_no_file_is_refused(refuse: Callable[..., None], tm
     ],
 )
 def test_what_gradcam_cannot_show_is_refused(
-    more: tuple[str, ...] | str, words: tuple[str, ...], trained: Answer, refuse: Callable[..., None]
+    more: tuple[str, ...] | str, words: tuple[str, ...], train_run: CliResult, assert_refused: AssertRefused
 ) -> None:
     given = (more,) if isinstance(more, str) else more
-    refuse(("gradcam", "--ckpt", trained.run_dir, *given), 2, *words)
+    assert_refused(("gradcam", "--ckpt", train_run.run_dir, *given), 2, *words)
 
 
 def test_pictures_that_are_none_are_refused_by_name(
-    trained: Answer, refuse: Callable[..., None], tmp_path: Path
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     for name, words in (("text.png", ("image",)), ("missing.png", ("No such file",))):
-        refuse(("gradcam", "--ckpt", trained.run_dir, "--images", tmp_path / name), 3, name, *words)
+        assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--images", tmp_path / name), 3, name, *words)
 
 
 def test_data_with_other_classes_than_the_network_has_is_refused(
-    trained: Answer, refuse: Callable[..., None], tmp_path: Path
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     from PIL import Image
 
@@ -383,7 +397,7 @@ def test_data_with_other_classes_than_the_network_has_is_refused(
         for name in ("cat", "dog"):
             (tmp_path / "data" / part / name).mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(tmp_path / "data" / part / name / "a.png")
-    refuse(("evaluate", "--ckpt", trained.run_dir, "--data", tmp_path / "data"), 3, "circle", "cat, dog")
+    assert_refused(("evaluate", "--ckpt", train_run.run_dir, "--data", tmp_path / "data"), 3, "circle", "cat, dog")
 
 
 @pytest.mark.parametrize(
@@ -398,33 +412,32 @@ def test_data_with_other_classes_than_the_network_has_is_refused(
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_goes_on_under_its_own_settings_or_not_at_all(
-    finished: bool, more: tuple[str, ...], words: tuple[str, ...], trained: Answer, refuse: Callable[..., None],
+    finished: bool, more: tuple[str, ...], words: tuple[str, ...], train_run: CliResult, assert_refused: AssertRefused,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     import shutil
 
-    run = trained.run_dir
+    run = train_run.run_dir
     if not finished:
         run = tmp_path / "unfinished"
-        shutil.copytree(trained.run_dir, run)
+        shutil.copytree(train_run.run_dir, run)
         (run / "result.json").unlink()
-    refuse(("train", "--resume", run, *more), 2, *words)
+    assert_refused(("train", "--resume", run, *more), 2, *words)
 
 
 def test_only_a_training_can_be_resumed(
-    evaluated: Answer, drawn: Answer, refuse: Callable[..., None], tmp_path: Path
+    evaluate_run: CliResult, zigzag_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
-    refuse(("train", "--resume", evaluated.run_dir), 3, "train", "evaluate")
-    refuse(("train", "--resume", drawn.run_dir), 3, "train", "zigzag")
-    refuse(("train", "--resume", tmp_path / "nothing"), 3, "nothing")
-    refuse(("train", "--resume", tmp_path), 3, "config.yaml")
+    assert_refused(("train", "--resume", evaluate_run.run_dir), 3, "train", "evaluate")
+    assert_refused(("train", "--resume", zigzag_run.run_dir), 3, "train", "zigzag")
+    assert_refused(("train", "--resume", tmp_path / "nothing"), 3, "nothing")
+    assert_refused(("train", "--resume", tmp_path), 3, "config.yaml")
 
 
-def test_rates_come_from_a_range_test_or_not_at_all(trained: Answer, refuse: Callable[..., None]) -> None:
-    at = TRAIN.index("--lr-max")
-    refuse((*TRAIN[:at], "--lr-from", trained.run_dir), 3, "lr-range", "train")
-    refuse((*TRAIN[:at], "--lr-from", "nowhere"), 3, "nowhere")
-    refuse(("zigzag", "--run", "nowhere"), 3, "nowhere")
+def test_rates_come_from_a_range_test_or_not_at_all(train_run: CliResult, assert_refused: AssertRefused) -> None:
+    assert_refused((*TINY_AUTO_LR_ARGS, "--lr-from", train_run.run_dir), 3, "lr-range", "train")
+    assert_refused((*TINY_AUTO_LR_ARGS, "--lr-from", "nowhere"), 3, "nowhere")
+    assert_refused(("zigzag", "--run", "nowhere"), 3, "nowhere")
 
 
 def result_of_a_range_test(folder: Path, text: str | None) -> tuple[str, ...]:
@@ -432,14 +445,16 @@ def result_of_a_range_test(folder: Path, text: str | None) -> tuple[str, ...]:
     (folder / "swept").mkdir()
     if text is not None:
         (folder / "swept" / "result.json").write_text(text)
-    return (*TRAIN[: TRAIN.index("--lr-max")], "--lr-from", str(folder / "swept"))
+    return (*TINY_AUTO_LR_ARGS, "--lr-from", str(folder / "swept"))
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", "\0", "[" * 100_000])
 def test_a_range_test_that_is_unfinished_or_damaged_is_refused(
-    text: str | None, refuse: Callable[..., None], tmp_path: Path
+    text: str | None, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
-    refuse(result_of_a_range_test(tmp_path, text), 3, "swept", "lr-range" if text is not None else "No such file")
+    assert_refused(
+        result_of_a_range_test(tmp_path, text), 3, "swept", "lr-range" if text is not None else "No such file"
+    )
 
 
 @pytest.mark.parametrize(
@@ -461,17 +476,17 @@ def test_a_range_test_that_is_unfinished_or_damaged_is_refused(
     ids=str,
 )
 def test_a_range_test_whose_pair_is_none_is_refused(
-    damage: dict[str, object], word: str, swept: Answer, refuse: Callable[..., None], tmp_path: Path
+    damage: dict[str, object], word: str, lr_range_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
-    arguments = result_of_a_range_test(tmp_path, json.dumps({**swept.result, **damage}))
-    refuse(arguments, 3, "swept", word, "Run scsuite lr-range again.")
+    arguments = result_of_a_range_test(tmp_path, json.dumps({**lr_range_run.result, **damage}))
+    assert_refused(arguments, 3, "swept", word, "Run scsuite lr-range again.")
 
 
-def test_a_run_that_another_process_holds_is_left_alone(trained: Answer) -> None:
+def test_a_run_that_another_process_holds_is_left_alone(train_run: CliResult) -> None:
     from filelock import FileLock
 
-    with FileLock(trained.run_dir / ".lock"):
-        assert_refused(scsuite_process("train", "--resume", trained.run_dir), 6, "in use")
+    with FileLock(train_run.run_dir / ".lock"):
+        check_refusal(run_cli_process("train", "--resume", train_run.run_dir), 6, "in use")
 
 
 # --- output ---
@@ -480,15 +495,15 @@ def test_a_run_that_another_process_holds_is_left_alone(trained: Answer) -> None
 def test_a_runs_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for runs in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert_refused(scsuite("zigzag", "--runs-dir", runs), 4, "cannot write", "file")
+        check_refusal(run_cli("zigzag", "--runs-dir", runs), 4, "cannot write", "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--out", "a.png"), ("--csv", "a.csv")])
 def test_a_file_that_cannot_be_written_is_an_output_error(flag: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    answer = scsuite("zigzag", flag, tmp_path / "file" / name, "--runs-dir", tmp_path / "runs")
-    assert_refused(answer, 4, name)
+    answer = run_cli("zigzag", flag, tmp_path / "file" / name, "--runs-dir", tmp_path / "runs")
+    check_refusal(answer, 4, name)
 
 
 # --- ours ---
@@ -499,10 +514,10 @@ def test_a_bug_of_ours_is_one_line_and_with_debug_a_traceback(tmp_path: Path, mo
         raise RuntimeError("something\nunforeseen")
 
     monkeypatch.setattr("scsuite.cli.zigzag._planned", broken)
-    answer = scsuite("zigzag", "--runs-dir", tmp_path / "runs")
+    answer = run_cli("zigzag", "--runs-dir", tmp_path / "runs")
     assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
     assert re.match(r"error: bug in scsuite .+: RuntimeError: something unforeseen\. .+--debug", answer.err)
-    loud = scsuite("zigzag", "--runs-dir", tmp_path / "runs", "--debug")
+    loud = run_cli("zigzag", "--runs-dir", tmp_path / "runs", "--debug")
     assert loud.code == 1
     assert "Traceback" in loud.err
     assert loud.err.splitlines()[-1].startswith("error: bug in scsuite")
@@ -513,16 +528,16 @@ def test_memory_that_runs_out_is_a_resource_and_no_bug(tmp_path: Path, monkeypat
         raise MemoryError("9 GiB")
 
     monkeypatch.setattr("scsuite.cli.zigzag._planned", starving)
-    assert_refused(scsuite("zigzag", "--runs-dir", tmp_path / "runs"), 4, "out of memory", "--bs")
+    check_refusal(run_cli("zigzag", "--runs-dir", tmp_path / "runs"), 4, "out of memory", "--bs")
 
 
 def test_rates_that_blow_up_end_with_their_own_code(tmp_path: Path) -> None:
-    answer = scsuite(*TINY, "--lr-max", "1e30", "--runs-dir", tmp_path, "--quiet")
-    assert_refused(answer, 5, "diverged", "--lr-max")
+    answer = run_cli(*TINY_TRAIN_ARGS, "--lr-max", "1e30", "--runs-dir", tmp_path, "--quiet")
+    check_refusal(answer, 5, "diverged", "--lr-max")
     run = next(tmp_path.iterdir())
     assert not (run / "model.safetensors").exists()
     assert not (run / "result.json").exists()
 
 
 def test_a_process_refuses_in_the_same_words() -> None:
-    assert_refused(scsuite_process("train", "--bs", "0"), 2, "--bs")
+    check_refusal(run_cli_process("train", "--bs", "0"), 2, "--bs")

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tests.faults.box import Box
-from tests.faults.case import Case, Row, check_cases
-from tests.faults.inputs import (
+from tests.faults.builders import (
     END,
     classes,
     deflated,
@@ -29,6 +27,8 @@ from tests.faults.inputs import (
     train_on,
     zip_end,
 )  # fmt: skip
+from tests.faults.case import FaultCase, ScoreRow, check_cases
+from tests.faults.sandbox import Sandbox
 
 MB = 2**20
 OUT = ("a name that leads out",)
@@ -46,7 +46,7 @@ def _zip(*more: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return file.getvalue()
 
 
-def _names() -> Iterator[Case]:
+def _names() -> Iterator[FaultCase]:
     for name in (
         "../x.png",
         "/abs/x.png",
@@ -91,7 +91,7 @@ def _chain(depth: int, last: bytes) -> bytes:
     return b"".join(blocks) + header(b"escape", kind=b"2", link=last)
 
 
-def _links() -> Iterator[Case]:
+def _links() -> Iterator[FaultCase]:
     one = functools.partial(header, b"train/a/l.png")
     spoilt = {
         "a symbolic link out": (one(kind=b"2", link=b"/etc/passwd"), "a symbolic link"),
@@ -154,7 +154,7 @@ def _binary(value: int) -> bytes:
     return bytes([0xFF if value < 0 else 0x80]) + (value % 256**11).to_bytes(11, "big")
 
 
-def _sizes() -> Iterator[Case]:
+def _sizes() -> Iterator[FaultCase]:
     for name, value in (("-512", -512), ("-1", -1), ("-2**80", -(2**80)), ("2**80", 2**80), ("2**62", 2**62)):
         words = ("bytes",) if value < 0 else ()
         for file, kind in (("x.png", b"0"), ("x.txt", b"0"), ("h", b"x"), ("h", b"L")):
@@ -220,7 +220,7 @@ def _repeated(data: bytes, times: int) -> bytes:
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * (times // per_block) + b"\3\0" + bytes(8)
 
 
-def _bombs() -> Iterator[Case]:
+def _bombs() -> Iterator[FaultCase]:
     zeros = bytes(64 * MB)
     yield file_case("D38", "10 GB of zeros in gzip", "a.tar.gz", lambda: _repeated(bytes(MB), 10_240), ("to 1",))
     xz = functools.cache(lambda: lzma.compress(zeros, preset=0))
@@ -396,7 +396,7 @@ def _packed(data: bytes, mode: str) -> bytes:
     return {"": data, "bz2": bz2.compress(data), "xz": lzma.compress(data)}[mode]
 
 
-def _damage() -> Iterator[Case]:
+def _damage() -> Iterator[FaultCase]:
     for mode in ("", "gz", "bz2", "xz"):
         file = "a.tar" + (f".{mode}" if mode else "")
         for where in (
@@ -465,16 +465,22 @@ def _damage() -> Iterator[Case]:
         ("7-Zip", b"7z\xbc\xaf\x27\x1c" + b"x" * 600),
     ):
         yield file_case("D39", f"{name} instead of an archive", "a.tar.gz", data, ())
-    yield Case("D39", "a missing archive", lambda box: train_on(box.inputs / "none.tar.gz"), 3, ("found none",))
-    yield Case(
+    yield FaultCase(
+        "D39", "a missing archive", lambda sandbox: train_on(sandbox.inputs / "none.tar.gz"), 3, ("found none",)
+    )
+    yield FaultCase(
         "D40",
         "a batch that is a pickle of code",
-        lambda box: _pickled(box, True),
+        lambda sandbox: _pickled(sandbox, True),
         3,
         ("CIFAR-10's own files", "--data cifar10"),
     )
-    yield Case(
-        "D40", "a pickle of code among pictures, called one", lambda box: _pickled(box, False), 3, ("a complete image",)
+    yield FaultCase(
+        "D40",
+        "a pickle of code among images, called one",
+        lambda sandbox: _pickled(sandbox, False),
+        3,
+        ("a complete image",),
     )
 
 
@@ -519,15 +525,15 @@ class _Payload:
         return os.system, (f"touch {self.canary}",)
 
 
-def _pickled(box: Box, alone: bool) -> list[object]:
-    data = pickle.dumps(_Payload(str(box.canary)))
-    path = box.inputs / "cifar-10-python.tar.gz"
+def _pickled(sandbox: Sandbox, alone: bool) -> list[object]:
+    data = pickle.dumps(_Payload(str(sandbox.canary)))
+    path = sandbox.inputs / "cifar-10-python.tar.gz"
     tree = {"cifar-10-batches-py/data_batch_1": data} if alone else {**classes(), "train/a/9.png": data}
     path.write_bytes(gzip.compress(tar(tree=tree)))
     return train_on(path)
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[ScoreRow]:
     """One row: the cases of D."""
     cases = [*_names(), *_links(), *_sizes(), *_bombs(), *_damage()]
     return [check_cases("D archives", cases[::4] if quick else cases)]

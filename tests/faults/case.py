@@ -1,8 +1,8 @@
-"""A bad input or a bad command line, what must come of it, and the check of the rules that hold for all of them.
+"""Fault cases and score rows. In: a bad input or command line. Out: what is wrong with the way the program ended.
 
-The rules are R1 to R8 of the project's list of faults: one line that says what, where, what was expected and found and
-what to do; nothing executed, nothing written but in the runs directory, nothing there where input or usage was wrong;
-refused within 5 seconds and 300 MB; no process left behind.
+Rules that hold for every case (R1 to R8 of the project's list of faults): an error is one line that says what, where,
+what was expected and found, and what to do; nothing from a file is executed; nothing is written outside the runs
+directory; wrong input or usage creates no run; a refusal takes at most 5 seconds and 300 MB; no process is left behind.
 """
 
 import re
@@ -10,99 +10,130 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.box import Box, new_box, start
+from tests.faults.sandbox import Outcome, Sandbox, new_sandbox, start
 
-LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
-SECONDS_MAX, MEGABYTES_MAX = 5.0, 300.0
+ERROR_LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
+MAX_SECONDS, MAX_MEGABYTES = 5.0, 300.0
+Problems = str | list[str]  # empty where nothing is wrong
+
+
+class SkipCaseError(Exception):
+    """This machine lacks what a case needs, such as root rights or a tool. The text names it."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """`make` puts what is bad into the box and returns the command line; `words` stand in what the program says."""
+class FaultCase:
+    """A command line on prepared inputs, and how the program must end."""
 
-    row: str  # of the list of faults: "A5"
+    fault: str  # its number in the list of faults: "A5"
     name: str
-    make: Callable[[Box], Sequence[object]]
-    code: int
-    words: tuple[str, ...] = ()
+    prepare: Callable[[Sandbox], Sequence[object]]  # writes the inputs, returns the arguments; may raise SkipCaseError
+    exit_code: int
+    words: tuple[str, ...] = ()  # expected in the output
     before: Callable[[], None] = lambda: None  # called in the program's process before it starts
-    after: Callable[[Box], str] = lambda _box: ""  # what is wrong with the disk afterwards, if anything
+    after: Callable[[Sandbox], str] = lambda _sandbox: ""  # what is wrong with the files afterwards
 
 
 @dataclass
-class Row:
-    """One line of the scorecard."""
+class ScoreRow:
+    """One line of the scorecard. `total` counts the cases that ran; skipped ones are counted apart."""
 
     figure: str
     target: str
     total: int = 0
     passed: int = 0
+    skipped: int = 0
     failures: list[str] = field(default_factory=list)
-    facts: dict[str, float | int | str] = field(default_factory=dict)
+    skips: list[str] = field(default_factory=list)
+    measured: dict[str, float | int | str] = field(default_factory=dict)
 
-    def count(self, name: str, problems: str | list[str]) -> None:
-        """One more case; it passed if there are no problems."""
+    def count(self, name: str, problems: Problems) -> None:
+        """Add a case that ran; it passed if there are no problems."""
         self.total += 1
         self.passed += not problems
         if problems:
             self.failures.append(f"{name}: {problems if isinstance(problems, str) else '; '.join(problems)}")
 
-    def worst(self, name: str, value: float) -> None:
+    def run(self, name: str, check: Callable[[], Problems]) -> None:
+        """Run a check and count it; a missing precondition is counted as skipped, not as passed."""
+        try:
+            problems = check()
+        except SkipCaseError as reason:
+            self.skip(name, str(reason))
+        else:
+            self.count(name, problems)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Add a case that this machine cannot run."""
+        self.skipped += 1
+        self.skips.append(f"{name}: {reason}")
+
+    def keep_max(self, name: str, value: float) -> None:
         """Keep the largest value under a name."""
-        self.facts[name] = round(max(float(self.facts.get(name, 0.0)), value), 2)
+        self.measured[name] = round(max(float(self.measured.get(name, 0.0)), value), 2)
 
 
-def thinned(cases: Sequence[Case], share: int) -> list[Case]:
-    """Of each line of the list of faults the first case, and then one in so many."""
-    seen: Counter[str] = Counter()
-    kept = []
+def thin_cases(cases: Sequence[FaultCase], every: int) -> list[FaultCase]:
+    """For each fault, the first case and then every n-th one."""
+    num_seen: Counter[str] = Counter()
+    selected = []
     for case in cases:
-        if seen[case.row] % share == 0:
-            kept.append(case)
-        seen[case.row] += 1
-    return kept
+        if num_seen[case.fault] % every == 0:
+            selected.append(case)
+        num_seen[case.fault] += 1
+    return selected
 
 
-def check_cases(figure: str, cases: Sequence[Case]) -> Row:
-    """Run every case; a row that says how many ended as they must."""
-    row = Row(figure, "all: exit code, message, disk; no traceback, nothing executed, nothing written elsewhere")
+def check_cases(figure: str, cases: Sequence[FaultCase]) -> ScoreRow:
+    """Run every case."""
+    row = ScoreRow(figure, "all: exit code, message, disk; no traceback, nothing executed, nothing written elsewhere")
     for case in cases:
-        row.count(f"{case.row} {case.name}", check(case, row))
+        row.run(f"{case.fault} {case.name}", lambda case=case: check_case(case, row))  # type: ignore[misc]
     return row
 
 
-def check(case: Case, row: Row) -> list[str]:
-    """What is wrong with the way a case ended; nothing if all is as it must be."""
-    with new_box() as box:
-        arguments = case.make(box)
-        refused = case.code in (2, 3)  # then the runs that were there are as they were, and there is no other
-        tree, runs = box.tree(with_runs=refused), box.run_dirs
-        process = start(box, arguments, case.before)
-        outcome = process.end()
-        problems = [case.after(box)]
-        if outcome.code != case.code:
-            problems.append(f"exit {outcome.code}, not {case.code}")
-        said = outcome.out + outcome.err
-        if case.code in range(2, 7) and not LINE.fullmatch(outcome.err):
-            problems.append("stderr is not one error line")
-        if "Traceback" in said:
-            problems.append("a traceback")
-        problems += [f"does not say {word!r}" for word in case.words if word not in said]
-        if box.canary.exists():
+def check_case(case: FaultCase, row: ScoreRow) -> list[str]:
+    """Run one case and list what is wrong with the way it ended."""
+    with new_sandbox() as sandbox:
+        arguments = case.prepare(sandbox)
+        is_refusal = case.exit_code in (2, 3)  # then existing runs stay as they are, and no new one is created
+        tree, run_dirs = sandbox.tree(with_runs=is_refusal), sandbox.run_dirs
+        process = start(sandbox, arguments, case.before)
+        outcome = process.wait()
+        problems = check_outcome(outcome, case.exit_code, *case.words)
+        if disk_problem := case.after(sandbox):
+            problems.append(disk_problem)
+        if sandbox.canary.exists():
             problems.append("CODE WAS EXECUTED")
-        if difference := set(box.tree(with_runs=refused).items()) ^ set(tree.items()):
+        if difference := set(sandbox.tree(with_runs=is_refusal).items()) ^ set(tree.items()):
             problems.append(f"changed or written where nothing may be: {sorted(difference)}")
-        if refused:
-            row.worst("cpu_seconds_max", outcome.cpu_seconds)
-            row.worst("seconds_max", outcome.seconds)
-            row.worst("megabytes_max", outcome.megabytes)
-            if box.run_dirs != runs:
-                problems.append("a run directory was made")
-            # Of the processor: on a machine with other work the clock counts that too. Waiting has a limit of its own.
-            slow = outcome.cpu_seconds > SECONDS_MAX or outcome.seconds > 4 * SECONDS_MAX
-            if slow or outcome.megabytes > MEGABYTES_MAX:
-                problems.append(f"took {outcome.seconds:.1f} s and {outcome.megabytes:.0f} MB")
+        if is_refusal:
+            problems += _check_refusal_cost(outcome, row)
+            if sandbox.run_dirs != run_dirs:
+                problems.append("a run directory was created")
         if process.has_orphans():
             problems.append("a process was left behind")
-        problems = [problem for problem in problems if problem]
-        return [*problems, f"it said: {said[:400]!r}"] if problems else []
+        return problems
+
+
+def check_outcome(outcome: Outcome, exit_code: int, *words: str) -> list[str]:
+    """Check the exit code, the form of an error line, and that the output contains these words."""
+    output = outcome.out + outcome.err
+    problems = [f"exit {outcome.code}, not {exit_code}"] if outcome.code != exit_code else []
+    if exit_code in range(2, 7) and not ERROR_LINE.fullmatch(outcome.err):
+        problems.append("stderr is not one error line")
+    if "Traceback" in output:
+        problems.append("a traceback")
+    problems += [f"{word!r} is missing" for word in words if word not in output]
+    return [*problems, f"output: {output[-600:]!r}"] if problems else []
+
+
+def _check_refusal_cost(outcome: Outcome, row: ScoreRow) -> list[str]:
+    row.keep_max("cpu_seconds_max", outcome.cpu_seconds)
+    row.keep_max("seconds_max", outcome.seconds)
+    row.keep_max("megabytes_max", outcome.megabytes)
+    # CPU time: on a busy machine, wall-clock time also counts other work. Waiting has a larger limit of its own.
+    is_slow = outcome.cpu_seconds > MAX_SECONDS or outcome.seconds > 4 * MAX_SECONDS
+    if is_slow or outcome.megabytes > MAX_MEGABYTES:
+        return [f"took {outcome.seconds:.1f} s and {outcome.megabytes:.0f} MB"]
+    return []

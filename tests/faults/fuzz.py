@@ -1,12 +1,12 @@
-"""Mutation fuzzing of all that reads files: an input ends in success or in an error of ours, soon and in little memory.
+"""Mutation fuzzing of everything that reads files. In: valid files, changed at random. Out: one row per loader.
 
-Each input is a function of its loader's name and its number alone, so that a failure can be made again:
-`python -m tests.faults.fuzz NAME NUMBER`. Inputs are read in forked batches; each is reported when it is done, so a
-batch that dies names the input it died of, and the next batch goes on behind it.
+Every input must be accepted or refused with one of our errors, quickly and in little memory. An input depends on its
+loader's name and its number alone, so that a failure can be repeated: `python -m tests.faults.fuzz NAME NUMBER`. Inputs
+are read in forked batches and reported one by one, so a batch that dies names the input, and the next batch continues
+after it.
 """
 
 import copy
-import hashlib
 import io
 import json
 import os
@@ -25,12 +25,14 @@ from random import Random
 from typing import Any, NoReturn
 
 from scsuite.core.errors import InputError, UsageError
-from tests.faults.box import TINY, Box, import_heavy, new_box, run
-from tests.faults.case import MEGABYTES_MAX, SECONDS_MAX, Row
+from tests.faults.case import MAX_MEGABYTES, MAX_SECONDS, ScoreRow
+from tests.faults.checkpoint_builder import DIGEST_KEY, seal
+from tests.faults.sandbox import Sandbox, import_heavy, new_sandbox, run
+from tests.tiny_args import FAULT_ARGS
 
-FULL, QUICK, BATCH = 5000, 300, 200  # inputs of a loader, inputs of a process
-FULL_BRIEF = 20_000  # of a loader that reads a thousand a second
-EDGE = 400  # bytes: headers and directories stand at the ends of a file
+NUM_INPUTS, NUM_QUICK, BATCH_SIZE = 5000, 300, 200  # inputs per loader, in the quick scorecard, per process
+NUM_INPUTS_FAST = 20_000  # of a loader that reads a thousand per second
+EDGE_BYTES = 400  # headers and directories are at the ends of a file
 BYTES = (0x00, 0x7F, 0x80, 0xFF)
 NUMBERS = [
     struct.pack(order + kind, value)
@@ -63,89 +65,93 @@ Input = dict[str, bytes]  # files by name
 # --- mutations ---
 
 
-def place(random: Random, size: int) -> int:
-    """Anywhere, but often near an end."""
-    edge = min(EDGE, size)
-    return random.choice((random.randrange(size + 1), random.randrange(edge + 1), size - random.randrange(edge + 1)))
+def _position(rng: Random, size: int) -> int:
+    """Any position, but often near an end."""
+    edge = min(EDGE_BYTES, size)
+    return rng.choice((rng.randrange(size + 1), rng.randrange(edge + 1), size - rng.randrange(edge + 1)))
 
 
-def mutate_bytes(random: Random, data: bytes, other: bytes) -> bytes:
-    """One to six changes of the bytes; `other` is what the data may be spliced with."""
-    for _ in range(random.randint(1, 6)):
-        data = random.choice(CHANGES)(random, data, other)
+def mutate_bytes(rng: Random, data: bytes, other: bytes) -> bytes:
+    """One to six changes of the bytes; `other` may be spliced in."""
+    for _ in range(rng.randint(1, 6)):
+        data = rng.choice(CHANGES)(rng, data, other)
     return data
 
 
-def _span(random: Random, data: bytes) -> tuple[int, int]:
-    start = place(random, len(data))
-    return start, min(len(data), start + random.choice((1, 2, 4, 8, 64, 512, 4096)))
+def _span(rng: Random, data: bytes) -> tuple[int, int]:
+    start = _position(rng, len(data))
+    return start, min(len(data), start + rng.choice((1, 2, 4, 8, 64, 512, 4096)))
 
 
-def _flip(random: Random, data: bytes, _: bytes) -> bytes:
-    at = min(place(random, len(data)), max(len(data) - 1, 0))
-    return data[:at] + bytes(byte ^ 1 << random.randrange(8) for byte in data[at : at + 1]) + data[at + 1 :]
+def _flip(rng: Random, data: bytes, _: bytes) -> bytes:
+    position = min(_position(rng, len(data)), max(len(data) - 1, 0))
+    return (
+        data[:position]
+        + bytes(byte ^ 1 << rng.randrange(8) for byte in data[position : position + 1])
+        + data[position + 1 :]
+    )
 
 
-def _set(random: Random, data: bytes, _: bytes) -> bytes:
-    start, end = _span(random, data)
-    return data[:start] + bytes([random.choice(BYTES)]) * (end - start) + data[end:]
+def _set(rng: Random, data: bytes, _: bytes) -> bytes:
+    start, end = _span(rng, data)
+    return data[:start] + bytes([rng.choice(BYTES)]) * (end - start) + data[end:]
 
 
-def _delete(random: Random, data: bytes, _: bytes) -> bytes:
-    start, end = _span(random, data)
+def _delete(rng: Random, data: bytes, _: bytes) -> bytes:
+    start, end = _span(rng, data)
     return data[:start] + data[end:]
 
 
-def _duplicate(random: Random, data: bytes, _: bytes) -> bytes:
-    start, end = _span(random, data)
-    return data[:end] + data[start:end] * random.choice((1, 1, 3)) + data[end:]
+def _duplicate(rng: Random, data: bytes, _: bytes) -> bytes:
+    start, end = _span(rng, data)
+    return data[:end] + data[start:end] * rng.choice((1, 1, 3)) + data[end:]
 
 
-def _swap(random: Random, data: bytes, _: bytes) -> bytes:
-    (a, b), (c, d) = sorted((_span(random, data), _span(random, data)))
+def _swap(rng: Random, data: bytes, _: bytes) -> bytes:
+    (a, b), (c, d) = sorted((_span(rng, data), _span(rng, data)))
     return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:] if b <= c else data
 
 
-def _truncate(random: Random, data: bytes, _: bytes) -> bytes:
-    return data[: place(random, len(data))]
+def _truncate(rng: Random, data: bytes, _: bytes) -> bytes:
+    return data[: _position(rng, len(data))]
 
 
-def _splice(random: Random, data: bytes, other: bytes) -> bytes:
-    return data[: place(random, len(data))] + other[place(random, len(other)) :]
+def _splice(rng: Random, data: bytes, other: bytes) -> bytes:
+    return data[: _position(rng, len(data))] + other[_position(rng, len(other)) :]
 
 
-def _number(random: Random, data: bytes, _: bytes) -> bytes:
-    at, number = place(random, len(data)), random.choice(NUMBERS)
-    return data[:at] + number + data[at + random.choice((0, len(number))) :]
+def _number(rng: Random, data: bytes, _: bytes) -> bytes:
+    position, number = _position(rng, len(data)), rng.choice(NUMBERS)
+    return data[:position] + number + data[position + rng.choice((0, len(number))) :]
 
 
-def _word(random: Random, data: bytes, _: bytes) -> bytes:
-    at = place(random, len(data))
-    return data[:at] + random.choice(WORDS) + data[at + random.choice((0, 1, 4)) :]
+def _word(rng: Random, data: bytes, _: bytes) -> bytes:
+    position = _position(rng, len(data))
+    return data[:position] + rng.choice(WORDS) + data[position + rng.choice((0, 1, 4)) :]
 
 
 CHANGES = (_flip, _flip, _set, _delete, _duplicate, _swap, _truncate, _splice, _number, _word)
 
 
-def mutate_tree(random: Random, tree: Any) -> Any:
+def mutate_tree(rng: Random, tree: Any) -> Any:
     """One to three changes of a tree of mappings and lists, in place."""
-    for _ in range(random.randint(1, 3)):
-        holders = [node for node in _nodes(tree) if node]
-        if not holders:
-            return random.choice(VALUES)
-        node = random.choice(holders)
-        key = random.choice(list(node) if isinstance(node, dict) else range(len(node)))
-        change = random.choice(("set", "set", "delete", "swap", "nest", "number"))
+    for _ in range(rng.randint(1, 3)):
+        parents = [node for node in _nodes(tree) if node]
+        if not parents:
+            return rng.choice(VALUES)
+        node = rng.choice(parents)
+        key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        change = rng.choice(("set", "set", "delete", "swap", "nest", "number"))
         if change == "delete":
             del node[key]
         elif change == "swap":
-            node[key] = copy.deepcopy(random.choice(list(_nodes(tree))))  # a copy: what holds itself is no tree
+            node[key] = copy.deepcopy(rng.choice(list(_nodes(tree))))  # a copy: a tree must not contain itself
         elif change == "nest":
-            node[key] = [node[key]] * random.choice((1, 2, 9))
+            node[key] = [node[key]] * rng.choice((1, 2, 9))
         elif change == "number" and type(node[key]) in (int, float):
-            node[key] = random.choice((-node[key], node[key] + 1, node[key] * 1000, str(node[key])))
+            node[key] = rng.choice((-node[key], node[key] + 1, node[key] * 1000, str(node[key])))
         else:
-            node[key] = copy.deepcopy(random.choice(VALUES))
+            node[key] = copy.deepcopy(rng.choice(VALUES))
     return tree
 
 
@@ -161,117 +167,113 @@ def _nodes(tree: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Loader:
-    """`seeds` are whole inputs; `mutate` makes a bad one of them, `load` reads it from a folder and raises or not."""
+    """`seeds` are valid inputs; `mutate` makes a bad one of them, `load` reads it from a folder and may raise."""
 
     name: str
     seeds: list[Input]
     mutate: Callable[[Random, list[Input]], Input]
     load: Callable[[Path], None]
-    full: int = FULL
+    num_inputs: int = NUM_INPUTS
 
 
-def _seed_of(random: Random, seeds: list[Input]) -> tuple[str, bytes, bytes]:
-    ((name, data),) = random.choice(seeds).items()
-    (other,) = random.choice(seeds).values()
+def _choose_seed(rng: Random, seeds: list[Input]) -> tuple[str, bytes, bytes]:
+    ((name, data),) = rng.choice(seeds).items()
+    (other,) = rng.choice(seeds).values()
     return name, data, other
 
 
-def mutate_file(random: Random, seeds: list[Input]) -> Input:
-    """The bytes of the one file."""
-    name, data, other = _seed_of(random, seeds)
-    return {name: mutate_bytes(random, data, other)}
+def mutate_file(rng: Random, seeds: list[Input]) -> Input:
+    """Change the bytes of the only file."""
+    name, data, other = _choose_seed(rng, seeds)
+    return {name: mutate_bytes(rng, data, other)}
 
 
-def mutate_text(random: Random, seeds: list[Input]) -> Input:
-    """The bytes, the lines or the values of a YAML file."""
+def mutate_text(rng: Random, seeds: list[Input]) -> Input:
+    """Change the bytes, the words or the values of a YAML file."""
     import yaml
 
-    name, data, other = _seed_of(random, seeds)
-    kind = random.randrange(3)
+    name, data, other = _choose_seed(rng, seeds)
+    kind = rng.randrange(3)
     if kind == 0:
-        return {name: mutate_bytes(random, data, other)}
+        return {name: mutate_bytes(rng, data, other)}
     if kind == 1:
         tokens = data.split(b" ")
-        for _ in range(random.randint(1, 4)):
-            tokens[random.randrange(len(tokens))] = random.choice((random.choice(WORDS), random.choice(other.split())))
+        for _ in range(rng.randint(1, 4)):
+            tokens[rng.randrange(len(tokens))] = rng.choice((rng.choice(WORDS), rng.choice(other.split())))
         return {name: b" ".join(tokens)}
-    tree = mutate_tree(random, yaml.safe_load(data))
+    tree = mutate_tree(rng, yaml.safe_load(data))
     return {name: yaml.dump(tree, sort_keys=False).encode("utf-8", "surrogatepass")}
 
 
-def mutate_pickle(random: Random, seeds: list[Input]) -> Input:
-    """The bytes of a batch, or the values in it."""
-    name, data, other = _seed_of(random, seeds)
-    if random.random() < 0.7:
-        return {name: mutate_bytes(random, data, other)}
+def mutate_pickle(rng: Random, seeds: list[Input]) -> Input:
+    """Change the bytes of a batch, or its values."""
+    name, data, other = _choose_seed(rng, seeds)
+    if rng.random() < 0.7:
+        return {name: mutate_bytes(rng, data, other)}
     batch = pickle.loads(data)
-    key = random.choice(list(batch))
-    kinds = (random.choice(VALUES), [batch[key]] * 2, batch[random.choice(list(batch))])
-    batch[random.choice((key, "labels", "fine_labels", 3))] = random.choice(kinds)
-    return {name: pickle.dumps(batch, protocol=random.choice((0, 1, 2, 3, 4, 5)))}
+    key = rng.choice(list(batch))
+    values = (rng.choice(VALUES), [batch[key]] * 2, batch[rng.choice(list(batch))])
+    batch[rng.choice((key, "labels", "fine_labels", 3))] = rng.choice(values)
+    return {name: pickle.dumps(batch, protocol=rng.choice((0, 1, 2, 3, 4, 5)))}
 
 
-def mutate_checkpoint(random: Random, seeds: list[Input]) -> Input:
-    """Header, facts or bytes; every second one sealed anew with the sha256 that it should then have."""
-    name, data, other = _seed_of(random, seeds)
-    data = _with_other_header(random, data) if random.random() < 0.7 else mutate_bytes(random, data, other)
-    return {name: _sealed(data) if random.random() < 0.5 else data}
+def mutate_checkpoint(rng: Random, seeds: list[Input]) -> Input:
+    """Change header, metadata or bytes; half of the inputs get the sha256 that they should then have."""
+    name, data, other = _choose_seed(rng, seeds)
+    data = _change_header(rng, data) if rng.random() < 0.7 else mutate_bytes(rng, data, other)
+    return {name: _seal_if_possible(data) if rng.random() < 0.5 else data}
 
 
-def _with_other_header(random: Random, data: bytes) -> bytes:
+def _change_header(rng: Random, data: bytes) -> bytes:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    if random.random() < 0.6:
-        facts = mutate_tree(random, json.loads(header["__metadata__"]["scsuite"]))
-        header["__metadata__"]["scsuite"] = json.dumps(facts)
+    if rng.random() < 0.6:
+        metadata = mutate_tree(rng, json.loads(header["__metadata__"]["scsuite"]))
+        header["__metadata__"]["scsuite"] = json.dumps(metadata)
     else:
-        header = mutate_tree(random, header)
+        header = mutate_tree(rng, header)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
-def _sealed(data: bytes) -> bytes:
-    key = b'\\"sha256\\": \\"'
-    at = data.find(key) + len(key)
-    if at < len(key):
-        return data
-    blank = data[:at] + b"0" * 64 + data[at + 64 :]
-    return blank[:at] + hashlib.sha256(blank).hexdigest().encode() + blank[at + 64 :]
+def _seal_if_possible(data: bytes) -> bytes:
+    return seal(data) if DIGEST_KEY in data else data
 
 
-def mutate_run(random: Random, seeds: list[Input]) -> Input:
-    """One file of a run directory: its values, where it has a tree of them, or its bytes; or names of checkpoints."""
-    files = dict(random.choice(seeds))
-    name = random.choice(sorted(name for name in files if not name.endswith("safetensors")))
-    if name.endswith(".json") and random.random() < 0.6:
-        files[name] = json.dumps(mutate_tree(random, json.loads(files[name]))).encode()
+def mutate_run(rng: Random, seeds: list[Input]) -> Input:
+    """Change the values or the bytes of one file of a run directory, or add checkpoints with bad names."""
+    files = dict(rng.choice(seeds))
+    name = rng.choice(sorted(name for name in files if not name.endswith("safetensors")))
+    if name.endswith(".json") and rng.random() < 0.6:
+        files[name] = json.dumps(mutate_tree(rng, json.loads(files[name]))).encode()
     elif name.endswith(".yaml"):
-        files |= mutate_text(random, [{name: files[name]}])
+        files |= mutate_text(rng, [{name: files[name]}])
     else:
-        files[name] = mutate_bytes(random, files[name], files[random.choice(sorted(files))])
-    if random.random() < 0.2:
-        number = random.choice(("", "-1", "x", "٣", "²", "9" * 30, "0", "000007 ", "7.0"))
+        files[name] = mutate_bytes(rng, files[name], files[rng.choice(sorted(files))])
+    if rng.random() < 0.2:
+        number = rng.choice(("", "-1", "x", "٣", "²", "9" * 30, "0", "000007 ", "7.0"))
         files[f"checkpoints/step-{number}.safetensors"] = b""
-    if random.random() < 0.05:
-        del files[random.choice(sorted(files))]
+    if rng.random() < 0.05:
+        del files[rng.choice(sorted(files))]
     return files
 
 
 def _checkpoint_loader(good: Path) -> Loader:
-    from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import load_dataset
-    from scsuite.core.loop import Trainer
+    from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint
+    from scsuite.core.training.resume import load_state
+    from scsuite.core.training.trainer import Trainer
 
     state = next((good / "checkpoints").iterdir())
-    config = TrainConfig.from_dict(read_checkpoint(state).facts["config"])
+    config = TrainConfig.from_dict(read_checkpoint(state).metadata["config"])
     trainers: list[Trainer] = []
 
     def load(folder: Path) -> None:
         load_checkpoint(folder / "a.safetensors")
-        if not trainers:  # in the forked process, once
+        if not trainers:  # once per forked process
             trainers.append(Trainer(load_dataset("shapes", limit_train=100, limit_test=50), config))
-        trainers[0].restore(read_checkpoint(folder / "a.safetensors"))
+        load_state(trainers[0], read_checkpoint(folder / "a.safetensors"))
 
     seeds = [{"a.safetensors": path.read_bytes()} for path in (state, state, good / "model.safetensors")]
     return Loader("checkpoint", seeds, mutate_checkpoint, load)
@@ -290,43 +292,45 @@ def _pickle_loader(_good: Path) -> Loader:
     batch = {"data": images, "labels": [3, 7], "batch_label": "batch 1", "filenames": ["a.png", "b.png"]}
     names = {"label_names": [f"n{i}" for i in range(10)], "num_vis": 3072}
     seeds = [{"data_batch_1": pickle.dumps(value, protocol=4)} for value in (batch, batch, names)]
-    return Loader("CIFAR pickle", seeds, mutate_pickle, load, FULL_BRIEF)
+    return Loader("CIFAR pickle", seeds, mutate_pickle, load, NUM_INPUTS_FAST)
 
 
-def _painted(number: int, kind: str, size: tuple[int, int] = (32, 32), mode: str = "RGB", **options: Any) -> bytes:
+def _random_image(number: int, kind: str, size: tuple[int, int] = (32, 32), mode: str = "RGB", **options: Any) -> bytes:
     from PIL import Image
 
     pixels = bytes(Random(number).randbytes(size[0] * size[1] * 3))
     buffer = io.BytesIO()
-    deep = mode == "I;16"
-    image = Image.frombytes(mode if deep else "RGB", size, pixels[: size[0] * size[1] * (2 if deep else 3)])
-    (image if deep else image.convert(mode)).save(buffer, kind, **options)
+    is_16_bit = mode == "I;16"
+    image = Image.frombytes(mode if is_16_bit else "RGB", size, pixels[: size[0] * size[1] * (2 if is_16_bit else 3)])
+    (image if is_16_bit else image.convert(mode)).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def _picture_loader(_good: Path) -> Loader:
+def _image_loader(_good: Path) -> Loader:
     from scsuite.core.dataset.image_file import read_image_32
 
     def load(folder: Path) -> None:
         read_image_32(folder / "a.png")
 
-    kinds = [
-        ("PNG", "RGB"),
-        ("PNG", "P"),
-        ("PNG", "RGBA"),
-        ("PNG", "LA"),
-        ("JPEG", "RGB"),
-        ("JPEG", "CMYK"),
-        ("JPEG", "L"),
+    modes = {
+        "PNG": ("RGB", "P", "RGBA", "LA"), "JPEG": ("RGB", "CMYK", "L"), "BMP": ("RGB", "P", "1"),
+        "WEBP": ("RGB", "RGBA"),
+    }  # fmt: skip
+    seeds = [
+        {"a.png": _random_image(i, kind, size, mode)}
+        for i, size in enumerate(((32, 32), (19, 40)))
+        for kind in modes
+        for mode in modes[kind]
     ]
-    kinds += [("BMP", "RGB"), ("BMP", "P"), ("BMP", "1"), ("WEBP", "RGB"), ("WEBP", "RGBA")]
-    sizes = ((32, 32), (19, 40))
-    seeds = [{"a.png": _painted(i, kind, size, mode)} for i, size in enumerate(sizes) for kind, mode in kinds]
     seeds += [
-        {"a.png": _painted(9, "PNG", mode="I;16")},
-        {"a.png": _painted(9, "JPEG", progressive=True, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0")},
+        {"a.png": _random_image(9, "PNG", mode="I;16")},
+        {
+            "a.png": _random_image(
+                9, "JPEG", progressive=True, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"
+            )
+        },
     ]
-    return Loader("picture", seeds, mutate_file, load, FULL_BRIEF)
+    return Loader("image", seeds, mutate_file, load, NUM_INPUTS_FAST)
 
 
 def _archive_loader(_good: Path) -> Loader:
@@ -337,13 +341,13 @@ def _archive_loader(_good: Path) -> Loader:
         with file:
             read_archive(file, "a.zip", lambda _text, _done, _total: None)
 
-    names = [f"{part}/{name}/1.png" for part in ("train", "test") for name in ("cat", "dog")]
-    tree = {name: _painted(i, "PNG", (4, 4)) for i, name in enumerate(names)} | {"readme.txt": b"pictures"}
+    names = [f"{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")]
+    tree = {name: _random_image(i, "PNG", (4, 4)) for i, name in enumerate(names)} | {"readme.txt": b"images"}
     seeds = [_zip(tree, zipfile.ZIP_STORED), _zip(tree, zipfile.ZIP_DEFLATED)]
     seeds += [
         _tar(tree, mode, form) for mode in ("", "gz", "xz", "bz2") for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
     ]
-    return Loader("archive", [{"a.zip": seed} for seed in seeds], mutate_file, load, FULL_BRIEF)
+    return Loader("archive", [{"a.zip": seed} for seed in seeds], mutate_file, load, NUM_INPUTS_FAST)
 
 
 def _zip(tree: Mapping[str, bytes], method: int) -> bytes:
@@ -387,30 +391,31 @@ def _yaml_loader(good: Path) -> Loader:
     )
 
 
-def _same_kind(random: Random, seeds: list[Input]) -> Input:
-    return mutate_text(random, [random.choice(seeds)] if random.random() < 0.8 else seeds)
+def _same_kind(rng: Random, seeds: list[Input]) -> Input:
+    return mutate_text(rng, [rng.choice(seeds)] if rng.random() < 0.8 else seeds)
 
 
 def _run_loader(good: Path) -> Loader:
-    from scsuite.cli.train import _same_settings
-    from scsuite.cli.zigzag import _recorded
     from scsuite.core.config import TrainConfig
-    from scsuite.core.runs.rundir import RunDir, latest_checkpoint, read_result, resolve_checkpoint
+    from scsuite.core.runs.results import read_epochs, read_result, read_run_schedule, read_steps
+    from scsuite.core.runs.rundir import RunDir, latest_checkpoint, resolve_checkpoint, truncate_rows
+    from scsuite.core.training.resume import merge_resume_settings
 
-    def opened(folder: Path) -> None:
+    def open_run(folder: Path) -> None:
         with RunDir.open(folder) as run:
             run.result()
-            _same_settings(run.config(), TrainConfig(), frozenset(), run.path)
-            run.steps(), run.epochs()
-            run.cut_back(7, 1)
+            merge_resume_settings(run.config(), TrainConfig(), frozenset(), run.path)
+            read_steps(run.path), read_epochs(run.path)
+            truncate_rows(run.path, 7, 1)
 
-    readers: list[Callable[[Path], object]] = [opened, latest_checkpoint]
-    readers += [lambda folder: read_result(str(folder), "train"), lambda folder: resolve_checkpoint(str(folder))]
-    readers += [lambda folder: _recorded(str(folder))]  # before `opened`, which cuts rows back
+    readers: list[Callable[[Path], object]] = [
+        read_run_schedule, resolve_checkpoint, lambda folder: read_result(folder, "train"), latest_checkpoint,
+        open_run,  # last, since it truncates rows
+    ]  # fmt: skip
 
     def load(folder: Path) -> None:
         refusals: list[Exception] = []
-        for reader in reversed(readers):
+        for reader in readers:
             try:
                 reader(folder)
             except (InputError, UsageError) as error:
@@ -427,36 +432,36 @@ def _run_loader(good: Path) -> Loader:
 LOADERS: dict[str, Callable[[Path], Loader]] = {
     "checkpoint": _checkpoint_loader,
     "CIFAR pickle": _pickle_loader,
-    "picture": _picture_loader,
+    "image": _image_loader,
     "archive": _archive_loader,
     "YAML": _yaml_loader,
     "run directory": _run_loader,
 }
 
 
-# --- the runs ---
+# --- reading the inputs ---
 
 
-def input_of(loader: Loader, number: int) -> Input:
-    """The input of a number."""
+def make_input(loader: Loader, number: int) -> Input:
+    """The n-th input of a loader."""
     return loader.mutate(Random(f"{loader.name} {number}"), loader.seeds)
 
 
 def write_input(loader: Loader, number: int, folder: Path) -> None:
-    """Put an input's files into the folder, in the place of what is there."""
+    """Replace the contents of the folder by an input's files."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    for name, data in input_of(loader, number).items():
+    for name, data in make_input(loader, number).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def one(loader: Loader, number: int, folder: Path) -> dict[str, Any]:
-    """Read an input: how it ended, how long it took, and how much memory."""
+def read_input(loader: Loader, number: int, folder: Path) -> dict[str, Any]:
+    """Read an input and report its end, its seconds and its memory."""
     write_input(loader, number, folder)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
-    before, begin = _megabytes("VmRSS"), time.monotonic()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
+    megabytes_before, start_time = _megabytes("VmRSS"), time.monotonic()
     try:
         loader.load(folder)
         end = "accepted"
@@ -464,9 +469,9 @@ def one(loader: Loader, number: int, folder: Path) -> dict[str, Any]:
         end = "refused" if "\n" not in str(error) else f"an error of several lines: {error}"
     except Exception as error:
         end = f"{type(error).__name__}: {error}"[:200]
-    grown = _megabytes("VmHWM") - before
-    end = end if grown < MEGABYTES_MAX else f"{grown:.0f} MB"
-    return {"number": number, "end": end, "seconds": time.monotonic() - begin, "megabytes": grown}
+    megabytes = _megabytes("VmHWM") - megabytes_before
+    end = end if megabytes < MAX_MEGABYTES else f"{megabytes:.0f} MB"
+    return {"number": number, "end": end, "seconds": time.monotonic() - start_time, "megabytes": megabytes}
 
 
 def _megabytes(name: str) -> float:
@@ -474,77 +479,79 @@ def _megabytes(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def _work(loader: Loader, numbers: Sequence[int], folder: Path, pipe: int) -> NoReturn:
+def _read_batch(loader: Loader, numbers: Sequence[int], folder: Path, pipe: int) -> NoReturn:
     try:
         warnings.simplefilter("ignore")
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
         for number in numbers:
-            signal.setitimer(signal.ITIMER_REAL, SECONDS_MAX)  # its signal ends the process, whatever holds it up
-            report = one(loader, number, folder)
+            signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)  # its signal ends the process, whatever it waits for
+            report = read_input(loader, number, folder)
             os.write(pipe, json.dumps(report).encode() + b"\n")
-    except BaseException as error:  # ours, in a mutation
+    except BaseException as error:  # a bug of the fuzzer, in a mutation
         report = {"number": number, "end": f"FUZZER: {error!r}", "seconds": 0.0, "megabytes": 0.0}
         os.write(pipe, json.dumps(report).encode() + b"\n")
     finally:
         os._exit(0)
 
 
-def fuzz(loader: Loader, count: int, folder: Path) -> Row:
-    """Read `count` inputs; a row that says how they ended."""
-    row = Row(f"fuzz: {loader.name}", "no crash, hang or unclassified exception", facts={"refused": 0, "accepted": 0})
+def fuzz(loader: Loader, count: int, folder: Path) -> ScoreRow:
+    """Read `count` inputs and count how they ended."""
+    row = ScoreRow(
+        f"fuzz: {loader.name}", "no crash, hang or unclassified exception", measured={"refused": 0, "accepted": 0}
+    )
     number = 0
     while number < count:
-        end, pipe = os.pipe()
+        read_end, pipe = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _work(loader, range(number, min(count, number + BATCH)), folder, pipe)
+            _read_batch(loader, range(number, min(count, number + BATCH_SIZE)), folder, pipe)
         os.close(pipe)
         first = number
-        with os.fdopen(end, "rb") as reports:
+        with os.fdopen(read_end, "rb") as reports:
             for line in reports:
                 _count(row, json.loads(line))
                 number += 1
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        if code and number < min(count, first + BATCH):
-            why = "a hang" if code == -signal.SIGALRM else f"the process ended with {code}"
-            _count(row, {"number": number, "end": why, "seconds": SECONDS_MAX, "megabytes": 0.0})
+        if code and number < min(count, first + BATCH_SIZE):
+            end_text = "a hang" if code == -signal.SIGALRM else f"the process ended with {code}"
+            _count(row, {"number": number, "end": end_text, "seconds": MAX_SECONDS, "megabytes": 0.0})
             number += 1
-    row.facts = {"inputs": row.total, **row.facts}
+    row.measured = {"inputs": row.total, **row.measured}
     return row
 
 
-def _count(row: Row, report: dict[str, Any]) -> None:
-    fine = report["end"] in ("refused", "accepted")
-    if fine:
-        row.facts[report["end"]] = int(row.facts[report["end"]]) + 1
-    row.count(f"input {report['number']}", "" if fine else report["end"])
-    row.worst("seconds_max", report["seconds"])
-    row.worst("megabytes_max", report["megabytes"])
+def _count(row: ScoreRow, report: dict[str, Any]) -> None:
+    is_good = report["end"] in ("refused", "accepted")
+    if is_good:
+        row.measured[report["end"]] = int(row.measured[report["end"]]) + 1
+    row.count(f"input {report['number']}", "" if is_good else report["end"])
+    row.keep_max("seconds_max", report["seconds"])
+    row.keep_max("megabytes_max", report["megabytes"])
 
 
-def _good_run(box: Box) -> Path:
-    run(box, *TINY, "--epochs", "2", "--lr-max", "0.1")
-    return box.run_dirs[0]
+def _good_run(sandbox: Sandbox) -> Path:
+    run(sandbox, *FAULT_ARGS, "--epochs", "2", "--lr-max", "0.1")
+    return sandbox.run_dirs[0]
 
 
-def rows(quick: bool) -> list[Row]:
-    """One row a loader."""
-    with new_box() as box:
-        good, folder = _good_run(box), box.path / "input"
+def rows(quick: bool) -> list[ScoreRow]:
+    """One row per loader."""
+    with new_sandbox() as sandbox:
+        good, folder = _good_run(sandbox), sandbox.path / "input"
         folder.mkdir()
         loaders = [make(good) for make in LOADERS.values()]
-        return [fuzz(loader, QUICK if quick else loader.full, folder) for loader in loaders]
+        return [fuzz(loader, NUM_QUICK if quick else loader.num_inputs, folder) for loader in loaders]
 
 
 def main() -> None:
     """Read one input again, with its traceback."""
     name, number = sys.argv[1], int(sys.argv[2])
     import_heavy()
-    with new_box() as box:
-        loader, folder = LOADERS[name](_good_run(box)), box.path / "input"
+    with new_sandbox() as sandbox:
+        loader, folder = LOADERS[name](_good_run(sandbox)), sandbox.path / "input"
         folder.mkdir()
         write_input(loader, number, folder)
         loader.load(folder)

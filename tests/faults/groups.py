@@ -1,22 +1,34 @@
-"""All groups of faults by name: each takes `quick` (the same, thinned) and returns its rows of the scorecard."""
+"""All groups of faults by name. In: `quick` (fewer cases of the same kinds). Out: the group's rows of the scorecard."""
 
 from collections.abc import Callable
 
-from tests.faults import archives, checkpoints, fuzz, pickles, pictures, policies, ranks, running, silent, sweeps, words
-from tests.faults.case import Row
+from tests.faults import (
+    archives,
+    checkpoints,
+    command_line,
+    crash_sweeps,
+    distributed,
+    fuzz,
+    pickles,
+    pictures,
+    policies,
+    runtime_faults,
+    silent_errors,
+)
+from tests.faults.case import ScoreRow
 
-GROUPS: dict[str, Callable[[bool], list[Row]]] = {
+GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "checkpoints": checkpoints.rows,
     "pickles": pickles.rows,
     "pictures": pictures.rows,
     "archives": archives.rows,
     "policies": policies.rows,
-    "words": words.rows,
-    "running": running.rows,
-    "ranks": ranks.rows,
-    "sweeps": sweeps.rows,
-    "soak": sweeps.soak_rows,
+    "command_line": command_line.rows,
+    "runtime_faults": runtime_faults.rows,
+    "distributed": distributed.rows,
+    "crash_sweeps": crash_sweeps.rows,
+    "soak": crash_sweeps.soak_rows,
     "fuzz": fuzz.rows,
-    "silent": silent.rows,
+    "silent_errors": silent_errors.rows,
 }
-FULL_ONLY = frozenset({"ranks"})  # not in the quick scorecard: processes that wait for each other want a quiet machine
+FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores

@@ -4,7 +4,6 @@ Files whose md5 is wrong are refused unread, so most faults are given twice: as 
 """
 
 import contextlib
-import functools
 import gzip
 import hashlib
 import http.server
@@ -12,6 +11,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import numpy as np
 
 from tests.core.dataset.helpers import write_folder, write_tar
 from tests.core.dataset.test_unpickle import NAMES, REAL_META, payloads, python2_batch
-from tests.faults.box import Box
-from tests.faults.case import Case, Row, check_cases, thinned
-from tests.faults.inputs import FAST
+from tests.faults.case import FaultCase, ScoreRow, check_cases, thin_cases
+from tests.faults.sandbox import Sandbox
+from tests.tiny_args import ONE_EPOCH_ARGS
 
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -38,10 +38,10 @@ def sound() -> dict[str, bytes]:
     return {**batches, "batches.meta": REAL_META}
 
 
-def train(box: Box, data_dir: object) -> list[object]:
+def train(sandbox: Sandbox, data_dir: object) -> list[object]:
     """A training on cifar10, its cache apart: nothing of another case is known."""
-    cache = box.path.parent / "cache"
-    return ["train", "--data", "cifar10", "--data-dir", data_dir, "--cache-dir", cache, *FAST]
+    cache = sandbox.path.parent / "cache"
+    return ["train", "--data", "cifar10", "--data-dir", data_dir, "--cache-dir", cache, *ONE_EPOCH_ARGS]
 
 
 def trust(files: Files, archive: bytes = b"") -> None:
@@ -54,24 +54,24 @@ def trust(files: Files, archive: bytes = b"") -> None:
     cifar10.MIRRORS = ("http://127.0.0.1:9/none", "http://127.0.0.1:9/either")
 
 
-def given(files: Files) -> Callable[[Box], Sequence[object]]:
+def given(files: Files) -> Callable[[Sandbox], Sequence[object]]:
     """In torchvision's layout."""
 
-    def make(box: Box) -> list[object]:
-        folder = box.inputs / FOLDER
+    def make(sandbox: Sandbox) -> list[object]:
+        folder = sandbox.inputs / FOLDER
         write_folder(folder, {name: data for name, data in files.items() if isinstance(data, bytes)})
         for name, data in files.items():
             if not isinstance(data, bytes):
                 data(folder / name)
-        return train(box, box.inputs)
+        return train(sandbox, sandbox.inputs)
 
     return make
 
 
-def case(row: str, name: str, files: Files, *words: str, code: int = 3, trusted: bool = True) -> Case:
+def case(fault: str, name: str, files: Files, *words: str, code: int = 3, trusted: bool = True) -> FaultCase:
     """A training on these files; `trusted`: their md5s are the right ones."""
-    before = functools.partial(trust, files if trusted else {})
-    return Case(row, f"{name}{'' if trusted else ', of another md5'}", given(files), code, words, before)
+    before = partial(trust, files if trusted else {})
+    return FaultCase(fault, f"{name}{'' if trusted else ', of another md5'}", given(files), code, words, before)
 
 
 def batch(**changes: Any) -> bytes:
@@ -155,7 +155,7 @@ def metas() -> dict[str, bytes]:
     return {name: pickle.dumps({"label_names": value}, protocol=2) for name, value in values.items()}
 
 
-def content_cases() -> Iterator[Case]:
+def content_cases() -> Iterator[FaultCase]:
     """B17 to B22: one of the seven files is not what it should be."""
     good = sound()
     yield case("B0", "nothing wrong", good, code=0)
@@ -163,9 +163,9 @@ def content_cases() -> Iterator[Case]:
     flipped = bytearray(good["data_batch_3"])
     flipped[5000] ^= 1
     md5s = [hashlib.md5(data).hexdigest() for data in (good["data_batch_3"], bytes(flipped))]
-    yield Case(
+    yield FaultCase(
         "B17", "a flipped bit", given({**good, "data_batch_3": bytes(flipped)}), 3, ("data_batch_3", *md5s),
-        functools.partial(trust, good),
+        partial(trust, good),
     )  # fmt: skip
     for name, data in hostile().items():
         for file in ("data_batch_1", "batches.meta"):
@@ -179,14 +179,14 @@ def content_cases() -> Iterator[Case]:
         yield case("B22" if name == "CIFAR-100" else "B20", name, {**good, "data_batch_4": data}, "data_batch_4", word)
     for missing in good:
         files = {name: data for name, data in good.items() if name != missing}
-        yield Case("B21", f"no {missing}", given(files), 3, (f"no {missing}",), functools.partial(trust, good))
+        yield FaultCase("B21", f"no {missing}", given(files), 3, (f"no {missing}",), partial(trust, good))
     for name, data in metas().items():
         yield case("B21", f"label_names {name}", {**good, "batches.meta": data}, "batches.meta", "label_names")
     one_class = {name: batch(labels=[3] * ROWS) if name in BATCHES else data for name, data in good.items()}
     yield case("B22", "one class only", one_class, code=0)
 
 
-def place_cases() -> Iterator[Case]:
+def place_cases() -> Iterator[FaultCase]:
     """B19, B21: what stands where a file or the folder should be."""
     good = sound()
 
@@ -201,19 +201,19 @@ def place_cases() -> Iterator[Case]:
     for name, make in places.items():
         yield case("B19", f"{name} as test_batch", {**good, "test_batch": make}, "test_batch")
 
-        def instead(box: Box, make: Callable[[Path], None] = make) -> list[object]:
-            make(box.inputs / FOLDER)
-            return train(box, box.inputs)
+        def instead(sandbox: Sandbox, make: Callable[[Path], None] = make) -> list[object]:
+            make(sandbox.inputs / FOLDER)
+            return train(sandbox, sandbox.inputs)
 
-        def archive(box: Box, make: Callable[[Path], None] = make) -> list[object]:
-            make(box.inputs / ARCHIVE)
-            return train(box, box.inputs)
+        def archive(sandbox: Sandbox, make: Callable[[Path], None] = make) -> list[object]:
+            make(sandbox.inputs / ARCHIVE)
+            return train(sandbox, sandbox.inputs)
 
-        yield Case("B21", f"{name} as the folder", instead, 3, (FOLDER,), functools.partial(trust, {}))
-        yield Case("B19", f"{name} as the archive", archive, 3, (ARCHIVE,), functools.partial(trust, {}))
+        yield FaultCase("B21", f"{name} as the folder", instead, 3, (FOLDER,), partial(trust, {}))
+        yield FaultCase("B19", f"{name} as the archive", archive, 3, (ARCHIVE,), partial(trust, {}))
 
 
-def archive_cases() -> Iterator[Case]:
+def archive_cases() -> Iterator[FaultCase]:
     """B17, B19, B21: the archive, its md5 known or not."""
     good = sound()
 
@@ -225,17 +225,17 @@ def archive_cases() -> Iterator[Case]:
             tree = {f"{FOLDER}/{name}": data for name, data in files.items()}
             return write_tar(folder / ARCHIVE, tree, "w:gz").read_bytes()
 
-    def put(data: bytes) -> Callable[[Box], list[object]]:
-        def make(box: Box) -> list[object]:
-            (box.inputs / ARCHIVE).write_bytes(data)
-            return train(box, box.inputs)
+    def put(data: bytes) -> Callable[[Sandbox], list[object]]:
+        def make(sandbox: Sandbox) -> list[object]:
+            (sandbox.inputs / ARCHIVE).write_bytes(data)
+            return train(sandbox, sandbox.inputs)
 
         return make
 
     whole = tar(good)
     less = tar({name: data for name, data in good.items() if name != "data_batch_2"})
     evil = {**good, "data_batch_1": hostile()["os.system"]}
-    for row, name, files, data, code, words in (
+    for fault, name, files, data, code, words in (
         ("B0", "nothing wrong", good, whole, 0, ()),
         ("B17", "with another batch in it", good, tar({**good, "test_batch": b"x"}), 3, ("test_batch", "md5")),
         ("B18", "with os.system in it", evil, tar(evil), 3, ("data_batch_1", "refers to")),
@@ -246,41 +246,41 @@ def archive_cases() -> Iterator[Case]:
         ("B21", "without a batch", good, less, 3, ("data_batch_2",)),
         ("B21", "with nothing in it", good, tar({}), 3, ("data_batch_2",)),
     ):  # fmt: skip
-        yield Case(row, f"an archive {name}", put(data), code, words, functools.partial(trust, files, data))
+        yield FaultCase(fault, f"an archive {name}", put(data), code, words, partial(trust, files, data))
         if code:
-            yield Case(
-                row,
+            yield FaultCase(
+                fault,
                 f"an archive {name}, of another md5",
                 put(data),
                 3,
                 (ARCHIVE, "md5"),
-                functools.partial(trust, files, b"another"),
+                partial(trust, files, b"another"),
             )
 
 
-def mirror_cases(port: int) -> Iterator[Case]:
+def mirror_cases(port: int) -> Iterator[FaultCase]:
     """What a mirror may send instead; of it nothing is left but the lock."""
 
-    def missing(box: Box) -> list[object]:
-        return train(box, box.path.parent / "place")
+    def missing(sandbox: Sandbox) -> list[object]:
+        return train(sandbox, sandbox.path.parent / "place")
 
-    def left(box: Box) -> str:
-        names = sorted(path.name for path in (box.path.parent / "place").iterdir())
+    def left(sandbox: Sandbox) -> str:
+        names = sorted(path.name for path in (sandbox.path.parent / "place").iterdir())
         return "" if names in ([], [f".{ARCHIVE}.lock"]) else f"it left {names}"
 
     for what, words in {
         "404": ("404",), "500": ("500",), "html": ("md5",), "cut": ("stopped after",), "redirect": ("mirror",),
         "huge": ("bytes",), "length": ("mirror",), "nonsense": ("mirror",),
     }.items():  # fmt: skip
-        before = functools.partial(_mirror, f"http://127.0.0.1:{port}/{what}")
-        after = (lambda _box: "") if what == "cut" else left  # a part is kept, to go on from
-        yield Case("B19", f"a mirror that sends {what}", missing, 3, ("download", *words), before, after)
+        before = partial(_mirror, f"http://127.0.0.1:{port}/{what}")
+        after = (lambda _sandbox: "") if what == "cut" else left  # a part is kept, to go on from
+        yield FaultCase("B19", f"a mirror that sends {what}", missing, 3, ("download", *words), before, after)
     for name, url in {
         "nobody listens": "http://127.0.0.1:9/x", "no address": "x", "a file that is not there": "file:///nowhere/x",
         "another scheme": "ftp://127.0.0.1/x", "a port of letters": "http://127.0.0.1:x/", "a new line": "http://127.0.0.1/\nx",
         "a folder": "file:///tmp", "/dev/zero": "file:///dev/zero",
     }.items():  # fmt: skip
-        yield Case("B21", f"no folder, and {name}", missing, 3, ("download",), functools.partial(_mirror, url), left)
+        yield FaultCase("B21", f"no folder, and {name}", missing, 3, ("download",), partial(_mirror, url), left)
 
 
 def _mirror(url: str) -> None:
@@ -325,8 +325,8 @@ def mirror() -> Iterator[int]:
         server.server_close()
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[ScoreRow]:
     """One row: the cases of B."""
     with mirror() as port:
         cases = [*content_cases(), *place_cases(), *archive_cases(), *mirror_cases(port)]
-        return [check_cases("B CIFAR-10 pickles", thinned(cases, 4) if quick else cases)]
+        return [check_cases("B CIFAR-10 pickles", thin_cases(cases, 4) if quick else cases)]

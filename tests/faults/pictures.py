@@ -9,47 +9,49 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from tests.faults.box import Box
-from tests.faults.case import Case, Row, check_cases
-from tests.faults.inputs import Tree, classes, encoded, picture, train_on, write_tree
+from tests.faults.builders import Tree, classes, encoded, picture, train_on, write_tree
+from tests.faults.case import FaultCase, ScoreRow, check_cases
+from tests.faults.sandbox import Sandbox
 
 HERE = "train/a/9"  # where one more picture is put; its suffix follows
 MB = 2**20
 
 
-def _folder(row: str, name: str, tree: Tree, words: tuple[str, ...] = (), code: int = 3, **more: object) -> Case:
+def _folder(fault: str, name: str, tree: Tree, words: tuple[str, ...] = (), code: int = 3, **more: object) -> FaultCase:
     """A training on the good classes with these files put in."""
-    return Case(row, name, lambda box: train_on(write_tree(box.inputs, {**classes(), **tree})), code, words, **more)  # type: ignore[arg-type]
+    return FaultCase(
+        fault, name, lambda sandbox: train_on(write_tree(sandbox.inputs, {**classes(), **tree})), code, words, **more
+    )  # type: ignore[arg-type]
 
 
-def _bare(row: str, name: str, tree: Tree, words: tuple[str, ...], code: int = 3) -> Case:
+def _bare(fault: str, name: str, tree: Tree, words: tuple[str, ...], code: int = 3) -> FaultCase:
     """A training on these files alone."""
-    return Case(row, name, lambda box: train_on(write_tree(box.inputs, tree)), code, words)
+    return FaultCase(fault, name, lambda sandbox: train_on(write_tree(sandbox.inputs, tree)), code, words)
 
 
-def _decoded(box: Box, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _decoded(sandbox: Sandbox, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     from scsuite import load_dataset
 
-    train = load_dataset(str(box.inputs)).train
+    train = load_dataset(str(sandbox.inputs)).train
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = train.images_NHWC[train.files.index(name)]
     return pixels
 
 
-def _becomes(row: str, name: str, file: str, data: bytes, expected: object, words: tuple[str, ...] = ()) -> Case:
+def _becomes(fault: str, name: str, file: str, data: bytes, expected: object, words: tuple[str, ...] = ()) -> FaultCase:
     """A training that ends well, on a picture that is decoded to these pixels, to one grey level."""
 
-    def off(box: Box) -> str:
-        found = _decoded(box, file).astype(int)
+    def off(sandbox: Sandbox) -> str:
+        found = _decoded(sandbox, file).astype(int)
         away = int(np.abs(found - np.asarray(expected, dtype=int)).max())
         return f"pixels are {away} away, the first is {found[0, 0].tolist()}" if away > 1 else ""
 
-    return _folder(row, name, {file: data}, ("final", *words), 0, after=off)
+    return _folder(fault, name, {file: data}, ("final", *words), 0, after=off)
 
 
 # --- 23: broken; 24: sizes ---
 
 
-def _broken() -> Iterator[Case]:
+def _broken() -> Iterator[FaultCase]:
     png, jpeg, webp, bmp = (picture(50, kind, (64, 64)) for kind in ("PNG", "JPEG", "WEBP", "BMP"))
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 1
@@ -73,7 +75,7 @@ def _broken() -> Iterator[Case]:
     yield _folder("C23", "nine broken files", many, ("bad0.png", "bad8.png", "Replace or remove them"))
 
 
-def _sizes() -> Iterator[Case]:
+def _sizes() -> Iterator[FaultCase]:
     flat = {
         size: encoded(Image.new("RGB", size, (10, 200, 90)))
         for size in ((1, 1), (33, 32), (31, 40), (5000, 3000), (1, 5000))
@@ -94,7 +96,7 @@ def _sizes() -> Iterator[Case]:
 # --- 25, 26: modes; 27: other formats; 29: turned, misnamed ---
 
 
-def _modes() -> Iterator[Case]:
+def _modes() -> Iterator[FaultCase]:
     def of(mode: str, colour: object) -> Image.Image:
         return Image.new(mode, (32, 32), colour)  # type: ignore[arg-type]
 
@@ -119,7 +121,7 @@ def _modes() -> Iterator[Case]:
     yield _folder("C26", "a float TIFF called .png", {HERE + ".png": tiff}, ("a TIFF",))
 
 
-def _formats() -> Iterator[Case]:
+def _formats() -> Iterator[FaultCase]:
     frames = [Image.new("RGB", (32, 32), (i, i, i)) for i in range(1000)]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:9])
     pages = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
@@ -168,7 +170,7 @@ def _png(width: int, height: int, *chunks: bytes, grey: bool = True) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + b"".join(chunks) + _chunk(b"IEND", b"")
 
 
-def _bombs() -> Iterator[Case]:
+def _bombs() -> Iterator[FaultCase]:
     for side in (4097, 10_000, 20_000, 2**31 - 1):
         yield _folder(
             "C28",
@@ -189,8 +191,10 @@ def _bombs() -> Iterator[Case]:
     yield _folder(
         "C28", "a BMP of 30,000 x 30,000", {HERE + ".bmp": _bmp(30_000, 30_000)}, ("more than 16,777,216 pixels",)
     )
-    yield Case("C28", "ten files of 64 MB", lambda box: _large(box, 64 * MB), 3, ("no image, or a truncated",))
-    yield Case("C28", "a file of 65 MB", lambda box: _large(box, 65 * MB), 3, ("at most 64 MB",))
+    yield FaultCase(
+        "C28", "ten files of 64 MB", lambda sandbox: _large(sandbox, 64 * MB), 3, ("no image, or a truncated",)
+    )
+    yield FaultCase("C28", "a file of 65 MB", lambda sandbox: _large(sandbox, 65 * MB), 3, ("at most 64 MB",))
     full = _chunk(b"IDAT", zlib.compress(bytes(4096 * (4096 * 4 + 1)), 1))
     largest = {f"train/a/{i}9.png": _png(4096, 4096, full, grey=False) for i in range(3)}
     yield _folder("C28", "the largest allowed, and one broken", {**largest, "train/b/z.png": b""}, ("an empty file",))
@@ -201,14 +205,14 @@ def _bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<LLLLllHHLLllLL", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
 
 
-def _large(box: Box, size: int) -> list[object]:
+def _large(sandbox: Sandbox, size: int) -> list[object]:
     """Files of zeros that take no room on the disk."""
-    write_tree(box.inputs, classes())
+    write_tree(sandbox.inputs, classes())
     for number in range(10):
-        path = box.inputs / f"train/a/big{number}.png"
+        path = sandbox.inputs / f"train/a/big{number}.png"
         path.touch()
         os.truncate(path, size)
-    return train_on(box.inputs)
+    return train_on(sandbox.inputs)
 
 
 def _scans(count: int) -> bytes:
@@ -222,7 +226,7 @@ def _scans(count: int) -> bytes:
 # --- 30: layouts; 31: what is no file; 32: names; 33: the same image twice ---
 
 
-def _layouts() -> Iterator[Case]:
+def _layouts() -> Iterator[FaultCase]:
     good = classes()
     one = {name: data for name, data in good.items() if "/a/" in name}
     yield _bare("C30", "nothing", {}, ("found none",))
@@ -236,23 +240,25 @@ def _layouts() -> Iterator[Case]:
     yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("only test",))
     many = {f"{c:04}/{i}.png": picture(c % 256) for c in range(1001) for i in (0, 1)}
     few = ("--limit-train", 8, "--limit-test", 8)
-    yield Case("C30", "1001 classes", lambda box: train_on(write_tree(box.inputs, many), *few), 0, ("1001 classes",))
+    yield FaultCase(
+        "C30", "1001 classes", lambda sandbox: train_on(write_tree(sandbox.inputs, many), *few), 0, ("1001 classes",)
+    )
     yield _bare("C30", "text files alone", {"a/x.txt": b"", "b/y.txt": b""}, ("none, and 2 other files",))
-    yield Case("C30", "a missing folder", lambda box: train_on(box.inputs / "none"), 3, ("found none",))
+    yield FaultCase("C30", "a missing folder", lambda sandbox: train_on(sandbox.inputs / "none"), 3, ("found none",))
 
 
-def _link(target: str) -> Callable[[Box], None]:
-    return lambda box: (box.inputs / "train/a/9.png").symlink_to(target)
+def _link(target: str) -> Callable[[Sandbox], None]:
+    return lambda sandbox: (sandbox.inputs / "train/a/9.png").symlink_to(target)
 
 
-def _special() -> Iterator[Case]:
-    def with_(name: str, spoil: Callable[[Box], object], words: tuple[str, ...], code: int = 3) -> Case:
-        def make(box: Box) -> list[object]:
-            write_tree(box.inputs, classes())
-            spoil(box)
-            return train_on(box.inputs)
+def _special() -> Iterator[FaultCase]:
+    def with_(name: str, spoil: Callable[[Sandbox], object], words: tuple[str, ...], code: int = 3) -> FaultCase:
+        def make(sandbox: Sandbox) -> list[object]:
+            write_tree(sandbox.inputs, classes())
+            spoil(sandbox)
+            return train_on(sandbox.inputs)
 
-        return Case("C31", name, make, code, words)
+        return FaultCase("C31", name, make, code, words)
 
     yield with_("a link out", _link("/etc/passwd"), ("a link out of it",))
     yield with_("a link to a device", _link("/dev/zero"), ("9.png",))
@@ -260,12 +266,16 @@ def _special() -> Iterator[Case]:
     yield with_("a link to nothing", _link("none.png"), ("No such file",))
     yield with_("a link to a folder", _link(".."), ("a link to a folder",))
     yield with_("a link within", _link("0.png"), ("7 training",), 0)
-    yield with_("a class that is a link", lambda box: (box.inputs / "train/c").symlink_to("a"), ("a link to a folder",))
-    yield with_("a pipe", lambda box: os.mkfifo(box.inputs / "train/a/9.png"), ("a pipe, socket or device",))
     yield with_(
-        "a device", lambda box: os.mknod(box.inputs / "train/a/9.png", 0o20644, 0x105), ("a pipe, socket or device",)
+        "a class that is a link", lambda sandbox: (sandbox.inputs / "train/c").symlink_to("a"), ("a link to a folder",)
     )
-    yield with_("a folder called .png", lambda box: (box.inputs / "train/a/9.png").mkdir(), ("6 training",), 0)
+    yield with_("a pipe", lambda sandbox: os.mkfifo(sandbox.inputs / "train/a/9.png"), ("a pipe, socket or device",))
+    yield with_(
+        "a device",
+        lambda sandbox: os.mknod(sandbox.inputs / "train/a/9.png", 0o20644, 0x105),
+        ("a pipe, socket or device",),
+    )
+    yield with_("a folder called .png", lambda sandbox: (sandbox.inputs / "train/a/9.png").mkdir(), ("6 training",), 0)
     hidden = (
         ".DS_Store",
         "train/a/.hidden.png",
@@ -274,16 +284,18 @@ def _special() -> Iterator[Case]:
         "train/a/._0.png",
         ".git/x/y.png",
     )
-    yield with_("hidden files", lambda box: write_tree(box.inputs, dict.fromkeys(hidden, b"junk")), ("6 training",), 0)
-    yield Case("C31", "an unreadable folder", _unreadable, 3, ("Permission denied",), before=_nobody)
+    yield with_(
+        "hidden files", lambda sandbox: write_tree(sandbox.inputs, dict.fromkeys(hidden, b"junk")), ("6 training",), 0
+    )
+    yield FaultCase("C31", "an unreadable folder", _unreadable, 3, ("Permission denied",), before=_nobody)
 
 
-def _unreadable(box: Box) -> list[object]:
-    write_tree(box.inputs, classes())
-    for path in (box.path.parent, box.path):
+def _unreadable(sandbox: Sandbox) -> list[object]:
+    write_tree(sandbox.inputs, classes())
+    for path in (sandbox.path.parent, sandbox.path):
         path.chmod(0o777)
-    (box.inputs / "train/a").chmod(0)
-    return train_on(box.inputs)
+    (sandbox.inputs / "train/a").chmod(0)
+    return train_on(sandbox.inputs)
 
 
 def _nobody() -> None:
@@ -291,7 +303,7 @@ def _nobody() -> None:
     os.setuid(65534)
 
 
-def _names() -> Iterator[Case]:
+def _names() -> Iterator[FaultCase]:
     odd = {
         "a newline": "x\ny",
         "an escape sequence": "\x1b[2J\x1b]0;owned\x07",
@@ -317,9 +329,9 @@ def _names() -> Iterator[Case]:
         yield _folder("C32", f"{name}, a class", both, ("3 classes",), 0, after=_no_controls)
 
 
-def _no_controls(box: Box) -> str:
+def _no_controls(sandbox: Sandbox) -> str:
     """Whether anything in a report would move a terminal's cursor, or break a line of a table."""
-    for path in box.path.parent.glob("*.out"), box.path.parent.glob("*.err"), box.runs.rglob("log.txt"):
+    for path in sandbox.path.parent.glob("*.out"), sandbox.path.parent.glob("*.err"), sandbox.runs.rglob("log.txt"):
         for file in path:
             text = file.read_text(errors="surrogateescape")
             if bad := {
@@ -329,7 +341,7 @@ def _no_controls(box: Box) -> str:
     return ""
 
 
-def _twins() -> Iterator[Case]:
+def _twins() -> Iterator[FaultCase]:
     same = {"test/a/twin.png": picture(0), "test/b/twin.jpg": picture(0)}
     yield _folder("C33", "the same images in both", same, ("2 of 6 test images are also among the training",), 0)
     again = encoded(Image.open(io.BytesIO(picture(0))), pnginfo=_note())
@@ -348,7 +360,7 @@ def _note() -> PngImagePlugin.PngInfo:
     return note
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[ScoreRow]:
     """One row: the cases of C."""
     parts = (_broken(), _sizes(), _modes(), _formats(), _bombs(), _layouts(), _special(), _names(), _twins())
     cases = [case for part in parts for case in part]

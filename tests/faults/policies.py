@@ -6,22 +6,22 @@ from typing import Any
 
 import yaml
 
-from tests.faults.box import Box
-from tests.faults.case import Case, Row, check_cases
-from tests.faults.inputs import train_on
+from tests.faults.builders import train_on
+from tests.faults.case import FaultCase, ScoreRow, check_cases
+from tests.faults.sandbox import Sandbox
 
 FEW = ("--limit-train", 20, "--limit-test", 10)
 
 
-def _policy(row: str, name: str, text: str, words: tuple[str, ...] = (), code: int = 3) -> Case:
+def _policy(fault: str, name: str, text: str, words: tuple[str, ...] = (), code: int = 3) -> FaultCase:
     """A training with this policy file; CANARY in the text becomes a path that no code may create."""
 
-    def make(box: Box) -> list[object]:
-        path = box.inputs / "policy.yaml"
-        path.write_text(text.replace("CANARY", str(box.canary)))
+    def make(sandbox: Sandbox) -> list[object]:
+        path = sandbox.inputs / "policy.yaml"
+        path.write_text(text.replace("CANARY", str(sandbox.canary)))
         return train_on("shapes", *FEW, "--augment", path)
 
-    return Case(row, name, make, code, words)
+    return FaultCase(fault, name, make, code, words)
 
 
 def node(name: str, **arguments: Any) -> dict[str, Any]:
@@ -29,16 +29,16 @@ def node(name: str, **arguments: Any) -> dict[str, Any]:
     return {"__class_fullname__": name, **arguments}
 
 
-def _compose(row: str, name: str, *nodes: Any, words: tuple[str, ...] = (), code: int = 3, **extra: Any) -> Case:
+def _compose(fault: str, name: str, *nodes: Any, words: tuple[str, ...] = (), code: int = 3, **extra: Any) -> FaultCase:
     """A training with a policy of these transforms."""
     compose = {"__class_fullname__": "Compose", "transforms": list(nodes), **extra}
-    return _policy(row, name, yaml.safe_dump({"__version__": "2.0.8", "transform": compose}), words, code)
+    return _policy(fault, name, yaml.safe_dump({"__version__": "2.0.8", "transform": compose}), words, code)
 
 
 HEAD = "transform:\n  __class_fullname__: Compose\n"
 
 
-def _yaml() -> Iterator[Case]:
+def _yaml() -> Iterator[FaultCase]:
     calls = {
         "os.system": "!!python/object/apply:os.system ['touch CANARY']",
         "subprocess": "!!python/object/apply:subprocess.check_call [['touch', 'CANARY']]",
@@ -54,8 +54,10 @@ def _yaml() -> Iterator[Case]:
     )
     yield _policy("E42", "an alias bomb", alias_bomb, ("aliases are not allowed",))
     yield _policy("E42", "an alias to itself", "&a [*a]\n", ("aliases are not allowed",))
-    yield Case("E42", "a file of 100 MB", _large, 3, ("larger than 65536 bytes",))
-    yield Case("E42", "an endless file", lambda _: train_on("shapes", *FEW, "--augment", "/dev/zero"), 3, ("65536",))
+    yield FaultCase("E42", "a file of 100 MB", _large, 3, ("larger than 65536 bytes",))
+    yield FaultCase(
+        "E42", "an endless file", lambda _: train_on("shapes", *FEW, "--augment", "/dev/zero"), 3, ("65536",)
+    )
     yield _policy("E42", "lists 5,000 deep", "[" * 5000 + "]" * 5000, ("plain YAML",))
     yield _policy("E42", "keys 5,000 deep", "".join(f"{' ' * (i % 12)}? " for i in range(5000)), ())
     deep = node("NoOp")
@@ -65,8 +67,8 @@ def _yaml() -> Iterator[Case]:
     yield _compose("E42", "65 transforms", *(node("NoOp", p=i / 65) for i in range(65)), words=("at most 64",))
 
 
-def _large(box: Box) -> list[object]:
-    path = box.inputs / "policy.yaml"
+def _large(sandbox: Sandbox) -> list[object]:
+    path = sandbox.inputs / "policy.yaml"
     path.write_bytes(b"a: b\n" * 2 * 10**7)
     return train_on("shapes", *FEW, "--augment", path)
 
@@ -74,7 +76,7 @@ def _large(box: Box) -> list[object]:
 FIRST = "transform.transforms[0]"
 
 
-def _arguments() -> Iterator[Case]:
+def _arguments() -> Iterator[FaultCase]:
     bad_nodes: dict[str, tuple[dict[str, Any], str]] = {
         "an unknown class": (node("HorizontalFlop"), FIRST),
         "a misspelt argument": (node("HorizontalFlip", prob=1), f"{FIRST}.prob"),
@@ -109,17 +111,19 @@ def _arguments() -> Iterator[Case]:
     yield _policy("E43", "JSON cut off", json.dumps({"transform": node("Compose")})[:-3], ("plain YAML",))
     yield _policy("E43", "an empty file", "", ("a mapping (option: value)",))
     yield _policy("E43", "bytes that are not text", "\x00\x01", ("plain YAML",))
-    yield Case(
+    yield FaultCase(
         "E43",
         "a missing file",
-        lambda box: train_on("shapes", *FEW, "--augment", box.inputs / "none"),
+        lambda sandbox: train_on("shapes", *FEW, "--augment", sandbox.inputs / "none"),
         3,
         ("No such file",),
     )
-    yield Case("E43", "a folder", lambda box: train_on("shapes", *FEW, "--augment", box.inputs), 3, ("directory",))
+    yield FaultCase(
+        "E43", "a folder", lambda sandbox: train_on("shapes", *FEW, "--augment", sandbox.inputs), 3, ("directory",)
+    )
 
 
-def _outcomes() -> Iterator[Case]:
+def _outcomes() -> Iterator[FaultCase]:
     size = ("32x32x3",)
     yield _compose("E45", "images of 16 x 16", node("Resize", height=16, width=16), words=size)
     yield _compose("E45", "a crop larger than the image", node("CenterCrop", height=40, width=40), words=size)
@@ -174,7 +178,7 @@ def _outcomes() -> Iterator[Case]:
     )
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> list[ScoreRow]:
     """One row: the cases of E."""
     cases = [*_yaml(), *_arguments(), *_outcomes()]
     return [check_cases("E augmentation policies", cases[::4] if quick else cases)]

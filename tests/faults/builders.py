@@ -1,4 +1,4 @@
-"""Good data and how to spoil it: trees of small pictures, tars and zips byte by byte, the command that reads them."""
+"""Build the input data of fault cases: trees of small images, tar and zip files byte by byte, training arguments."""
 
 import functools
 import io
@@ -9,28 +9,27 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.faults.box import Box
-from tests.faults.case import Case
+from tests.faults.case import FaultCase
+from tests.faults.sandbox import Sandbox
+from tests.tiny_args import ONE_EPOCH_ARGS
 
 Tree = Mapping[str, bytes]
 
-FAST = ("--epochs", "1", "--lr-max", "0.1", "--width", "0.05", "--bs", "4", "--workers", "0", "--device", "cpu")
-
 
 def train_on(data: object, *more: object) -> list[object]:
-    """The shortest training there is, on these data."""
-    return ["train", "--data", data, *FAST, *more]
+    """Arguments of the shortest training, on this data."""
+    return ["train", "--data", data, *ONE_EPOCH_ARGS, *more]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """A picture file."""
+    """The bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def picture(number: int, kind: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
-    """A picture like no other of another number: a ramp of its own colour."""
+    """A ramp whose color depends on the number, so that no two numbers give the same image."""
     ramp = Image.linear_gradient("L").resize(size)
     flat = Image.new("L", size, number * 37 % 256)
     return encoded(Image.merge("RGB", (ramp, flat, Image.new("L", size, number))), kind)
@@ -44,20 +43,20 @@ def classes() -> Tree:
 
 
 def file_case(
-    row: str, name: str, file: str, data: bytes | Callable[[], bytes], words: tuple[str, ...] = (), code: int = 3
-) -> Case:
-    """A training on one file of these bytes; large ones are made when it is their turn."""
+    fault: str, name: str, file: str, data: bytes | Callable[[], bytes], words: tuple[str, ...] = (), code: int = 3
+) -> FaultCase:
+    """A training on one file of these bytes; large files are made when the case runs."""
 
-    def make(box: Box) -> list[object]:
-        path = box.inputs / file
+    def prepare(sandbox: Sandbox) -> list[object]:
+        path = sandbox.inputs / file
         path.write_bytes(data if isinstance(data, bytes) else data())
         return train_on(path)
 
-    return Case(row, name, make, code, words)
+    return FaultCase(fault, name, prepare, code, words)
 
 
 def write_tree(root: Path, tree: Tree) -> Path:
-    """The files of a tree on disk."""
+    """Write the files of a tree to the disk."""
     for name, data in tree.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -72,7 +71,7 @@ END = bytes(1024)  # two blocks of zeros end an archive
 def header(
     name: bytes, size: int = 0, kind: bytes = b"0", link: bytes = b"", mode: int = 0o644, raw_size: bytes = b""
 ) -> bytes:
-    """One block; `raw_size` stands in place of the size's octal digits."""
+    """One header block; `raw_size` replaces the octal digits of the size."""
     digits = raw_size or b"%011o\0" % size
     block = struct.pack(
         "100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x", name, b"%07o\0" % mode, b"0000000\0", b"0000000\0", digits,
@@ -82,28 +81,28 @@ def header(
 
 
 def member(name: str, data: bytes, kind: bytes = b"0", mode: int = 0o644) -> bytes:
-    """Header and contents, filled up to whole blocks."""
+    """Header and contents, padded to full blocks."""
     return header(name.encode("utf-8", "surrogateescape"), len(data), kind, mode=mode) + data + bytes(-len(data) % 512)
 
 
-def tar(*spoilt: bytes, tree: Tree | None = None) -> bytes:
-    """A good archive with these blocks in front of its end mark."""
-    good = classes() if tree is None else tree
-    return b"".join(member(name, data) for name, data in good.items()) + b"".join(spoilt) + END
+def tar(*blocks: bytes, tree: Tree | None = None) -> bytes:
+    """A valid archive with these blocks before its end mark."""
+    members = classes() if tree is None else tree
+    return b"".join(member(name, data) for name, data in members.items()) + b"".join(blocks) + END
 
 
 # --- zip: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT ---
 
 
 def local(name: bytes, crc: int, packed: int, size: int, method: int = 8, flags: int = 0) -> bytes:
-    """The header in front of a member's bytes (4.3.7)."""
+    """The header before a member's bytes (4.3.7)."""
     return struct.pack("<4s5H3L2H", b"PK\3\4", 20, flags, method, 0, 0x21, crc, packed, size, len(name), 0) + name
 
 
 def entry(
     name: bytes, crc: int, packed: int, size: int, offset: int, method: int = 8, flags: int = 0, mode: int = 0
 ) -> bytes:
-    """The directory's line on it (4.3.12); made on Unix."""
+    """The member's entry in the central directory (4.3.12), as made on Unix."""
     return struct.pack(
         "<4s6H3L5H2L", b"PK\1\2", 0x314, 20, flags, method, 0, 0x21, crc, packed, size, len(name), 0, 0, 0, 0,
         mode << 16, offset,
@@ -111,11 +110,11 @@ def entry(
 
 
 def zip_end(count: int, size: int, offset: int) -> bytes:
-    """The end record (4.3.16)."""
+    """The end record of the central directory (4.3.16)."""
     return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, min(count, 65535), min(count, 65535), size, offset, 0)
 
 
 def deflated(data: bytes) -> bytes:
-    """Raw deflate, as zip holds it."""
+    """Raw deflate, as in a zip file."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return packer.compress(data) + packer.flush()
