@@ -155,6 +155,8 @@ def test_the_program_lines_run(place: str, folder: Path, train_run: Path, lr_ran
     if words == ["COMMAND", "--help"]:
         words = ["train", "--help"]
     small = () if "--help" in words or "--resume" in words else SMALL.get(words[0], ())
+    if words[0] == "train" and not {"--lr-max", "--lr-from", "--resume", "--help"} & set(words):
+        small = (*small, "--lr-max", "0.1")  # the lines of lr-range run the range test
     result = run_cli(*words, *small)
     assert result.code == 0, result.err
 
