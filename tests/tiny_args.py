@@ -20,8 +20,8 @@ FAULT_TRAIN_ARGS = (*FAULT_ARGS, "--epochs", "1", "--lr-max", "0.1")
 RESUME_EPOCHS, STEPS_PER_EPOCH = 3, 7
 RESUME_STEPS = RESUME_EPOCHS * STEPS_PER_EPOCH
 RESUME_AUTO_LR_ARGS = (*FAULT_ARGS, "--epochs", str(RESUME_EPOCHS))
-RESUME_ARGS = (*RESUME_AUTO_LR_ARGS, "--lr-max", "0.1", "--dropout", "0.1", "--ema", "1")
-RESUME_ALBUMENTATIONS_ARGS = (*RESUME_ARGS, "--augment-engine", "albumentations")
+RESUME_ARGS = (*RESUME_AUTO_LR_ARGS, "--lr-max", "0.1", "--dropout", "0.1", "--ema-epochs", "1")
+RESUME_ALBUMENTATIONS_ARGS = (*RESUME_ARGS, "--augment-backend", "albumentations")
 RESUME_WORKER_ARGS = (*RESUME_ALBUMENTATIONS_ARGS, "--workers", "1")
 
 # 300 images: 19 steps per epoch; long enough to be killed at random times.

@@ -1,4 +1,4 @@
-"""What scripts rely on: the JSON object, the run directory, the rows, where values come from."""
+"""What scripts rely on: the JSON object, the run directory, its rows, and where values come from."""
 
 import csv
 import json
@@ -21,9 +21,9 @@ KEYS = {  # design.md, "at least"
     "train_run": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},
     "evaluate_run": {
         "accuracy", "loss", "num_images", "per_class", "confusion_matrix", "ece",
-        "accuracy_ci95", "top5_accuracy", "macro", "confusion_normalized", "confused", "misclassified", "tta",
+        "accuracy_ci95", "top5_accuracy", "macro", "confusion_normalized", "most_confused", "misclassified", "tta",
     },
-    "gradcam_run": {"figure", "images"},
+    "gradcam_run": {"figures", "images"},
 }  # fmt: skip
 NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam"), strict=True))
 METRICS = ["epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
@@ -36,20 +36,20 @@ def command(request: pytest.FixtureRequest) -> tuple[str, CliResult]:
     return request.param, request.getfixturevalue(request.param)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def files_of(run: Path) -> set[str]:
+def list_files(run: Path) -> set[str]:
     """All files of a run directory but the empty one that the lock is held on."""
     return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
-    mine, theirs = (read_checkpoint(path / "model.safetensors").tensors for path in (run, other))
-    assert mine.keys() == theirs.keys()
-    assert all(bool((mine[name] == theirs[name]).all()) for name in mine)
+    weights, other_weights = (read_checkpoint(path / "model.safetensors").tensors for path in (run, other))
+    assert weights.keys() == other_weights.keys()
+    assert all(bool((weights[name] == other_weights[name]).all()) for name in weights)
 
 
 # --- every command ---
@@ -70,17 +70,17 @@ def test_result_json_is_what_was_printed(command: tuple[str, CliResult]) -> None
 
 def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, CliResult]) -> None:
     result = command[1].result
-    paths = [result[key] for key in ("run_dir", "figure", "checkpoint") if key in result] + result.get("figures", [])
+    paths = [result[key] for key in ("run_dir", "checkpoint") if key in result] + result["figures"]
     assert paths
     for path in paths:
         assert Path(path).is_absolute()
         assert Path(path).exists()
 
 
-def test_every_run_says_what_it_was_and_where_it_ran(command: tuple[str, CliResult]) -> None:
+def test_every_run_records_its_configuration_and_environment(command: tuple[str, CliResult]) -> None:
     name, answer = command
     run = answer.run_dir
-    assert {"config.yaml", "environment.json", "log.txt", "result.json"} <= files_of(run)
+    assert {"config.yaml", "environment.json", "log.txt", "result.json"} <= list_files(run)
     facts = json.loads((run / "environment.json").read_text())
     assert {"versions", "command_line", "git_commit"} <= facts.keys()
     assert facts["versions"]["scsuite"] == __version__
@@ -103,9 +103,9 @@ def test_a_runs_directory_holds_run_directories_and_nothing_else(
     assert all((path / "config.yaml").is_file() for path in runs_dir.iterdir())
 
 
-def test_what_people_read_under_json_goes_to_stderr_and_into_the_log(train_run: CliResult) -> None:
+def test_under_json_the_text_goes_to_stderr_and_into_the_log(train_run: CliResult) -> None:
     log = (train_run.run_dir / "log.txt").read_text()
-    for text in ("200 training and 100 test images", "epoch 1/2", "epoch 2/2", "LRMIN is LRMAX / 10"):
+    for text in ("200 training and 100 test images", "epoch 1/2", "epoch 2/2", "LRMIN = LRMAX / 10"):
         assert text in train_run.err
         assert text in log
 
@@ -123,13 +123,13 @@ def test_quiet_training_prints_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_name_ends_the_run_directorys_name_and_leads_nowhere_else(tmp_path: Path) -> None:
+def test_the_name_ends_the_run_directorys_name_and_is_no_path(tmp_path: Path) -> None:
     answer = run_cli("zigzag", "--step-size", 2, "--name", "../../a b", "--runs-dir", tmp_path / "runs", "--json")
     assert answer.run_dir.parent == (tmp_path / "runs").resolve()
     assert answer.run_dir.name.endswith("-zigzag-a-b")
 
 
-def test_the_runs_directory_comes_from_the_environment_unless_a_flag_says_else(
+def test_a_flag_overrides_the_runs_directory_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCSUITE_RUNS", str(tmp_path / "environment"))
@@ -142,7 +142,7 @@ def test_the_runs_directory_comes_from_the_environment_unless_a_flag_says_else(
 
 def test_zigzag_draws_the_triangle(zigzag_run: CliResult) -> None:
     # step size 4, from 0.04 to 0.4: up a quarter of 0.36 a step, and down again; one cycle
-    lrs = [float(row["lr"]) for row in rows_of(zigzag_run.run_dir / "schedule.csv")]
+    lrs = [float(row["lr"]) for row in read_rows(zigzag_run.run_dir / "schedule.csv")]
     assert lrs == pytest.approx([0.04, 0.13, 0.22, 0.31, 0.4, 0.31, 0.22, 0.13, 0.04])
 
 
@@ -166,40 +166,40 @@ def test_zigzag_writes_each_policys_values(policy: str, step: int, lr: float, tm
     more = ("--peak-epoch", 2) if policy == "one-cycle" else ()
     answer = run_cli("zigzag", "--policy", policy, *options, *more, "--csv", table, "--runs-dir", tmp_path / "runs")
     assert answer.code == 0
-    assert float(rows_of(table)[step]["lr"]) == pytest.approx(lr, abs=1e-12)
+    assert float(read_rows(table)[step]["lr"]) == pytest.approx(lr, abs=1e-12)
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_zigzag_writes_the_figure_where_it_is_told(suffix: str, magic: bytes, tmp_path: Path) -> None:
+def test_zigzag_writes_the_figure_to_out(suffix: str, magic: bytes, tmp_path: Path) -> None:
     out = tmp_path / f"curve.{suffix}"
     answer = run_cli("zigzag", "--step-size", 4, "--out", out, "--runs-dir", tmp_path / "runs", "--json")
-    assert answer.result["figure"] == str(out)
+    assert answer.result["figures"][-1] == str(out)
     assert out.read_bytes().startswith(magic)
 
 
-def test_zigzag_makes_the_folders_of_what_it_is_told_to_write(tmp_path: Path) -> None:
+def test_zigzag_creates_the_folders_of_out_and_csv(tmp_path: Path) -> None:
     out, table = tmp_path / "figures" / "new" / "curve.png", tmp_path / "tables" / "new" / "curve.csv"
     where = ("--out", out, "--csv", table, "--runs-dir", tmp_path / "runs")
     assert run_cli("zigzag", "--step-size", 4, *where).code == 0
     assert out.is_file()
-    assert len(rows_of(table)) == 17
+    assert len(read_rows(table)) == 17
 
 
-def test_zigzag_draws_what_a_run_really_did(train_run: CliResult, tmp_path: Path) -> None:
+def test_zigzag_draws_the_actual_steps_of_a_run(train_run: CliResult, tmp_path: Path) -> None:
     answer = run_cli("zigzag", "--run", train_run.run_dir, "--runs-dir", tmp_path, "--json")
-    real = [row["lr"] for row in rows_of(train_run.run_dir / "steps.csv")]
-    assert [row["lr"] for row in rows_of(answer.run_dir / "schedule.csv")] == real
+    real = [row["lr"] for row in read_rows(train_run.run_dir / "steps.csv")]
+    assert [row["lr"] for row in read_rows(answer.run_dir / "schedule.csv")] == real
     assert (answer.result["lr_min"], answer.result["lr_max"]) == (0.01, 0.1)
 
 
 # --- lr-range ---
 
 
-def test_lr_range_leaves_its_curve_and_figure(lr_range_run: CliResult) -> None:
-    assert files_of(lr_range_run.run_dir) == {
+def test_lr_range_writes_its_curve_and_figure(lr_range_run: CliResult) -> None:
+    assert list_files(lr_range_run.run_dir) == {
         "config.yaml", "environment.json", "log.txt", "result.json", "history.csv", "figures/lr-range.png",
     }  # fmt: skip
-    rows = rows_of(lr_range_run.run_dir / "history.csv")
+    rows = read_rows(lr_range_run.run_dir / "history.csv")
     assert 10 <= len(rows) <= 20
     assert float(rows[0]["lr"]) == pytest.approx(1e-3)
     result = lr_range_run.result
@@ -210,20 +210,20 @@ def test_lr_range_leaves_its_curve_and_figure(lr_range_run: CliResult) -> None:
 def test_a_repeated_lr_range_gives_the_same_numbers(lr_range_run: CliResult, tmp_path: Path) -> None:
     again = run_cli(*TINY_LR_RANGE_ARGS, "--steps", 20, "--runs-dir", tmp_path, "--json")
     differ = {name for name, value in again.result.items() if lr_range_run.result[name] != value}
-    assert differ <= {"run_dir", "figure", "seconds"}
+    assert differ <= {"run_dir", "figures", "seconds"}
     for name in ("history.csv", "figures/lr-range.png"):
         assert (again.run_dir / name).read_bytes() == (lr_range_run.run_dir / name).read_bytes()
 
 
-def test_the_rates_of_a_range_test_are_the_runs_own_before_its_first_step(
+def test_lr_from_is_kept_in_the_run_before_its_first_step(
     lr_range_run: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ended(*_: object) -> None:
+    def stop_at_once(*_: object) -> None:
         raise SystemExit(143)
 
     options = (*TINY_AUTO_LR_ARGS, "--epochs", 1, "--lr-from", lr_range_run.run_dir, "--runs-dir", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("scsuite.cli.train._train", ended)
+        patch.setattr("scsuite.cli.train.run_main", stop_at_once)
         assert run_cli(*options).code == 143
     (run,) = tmp_path.iterdir()
     resumed = run_cli("train", "--resume", run, "--json")
@@ -232,32 +232,20 @@ def test_the_rates_of_a_range_test_are_the_runs_own_before_its_first_step(
         assert resumed.result[name] == lr_range_run.result[name]
 
 
-def test_train_takes_the_rates_of_a_range_test_and_warns_of_other_conditions(
-    lr_range_run: CliResult, tmp_path: Path
-) -> None:
-    options = (
-        *TINY_AUTO_LR_ARGS,
-        "--epochs",
-        1,
-        "--lr-from",
-        lr_range_run.run_dir,
-        "--bs",
-        50,
-        "--runs-dir",
-        tmp_path,
-        "--json",
-    )
-    answer = run_cli(*options)
-    rates = ("lr_min", "lr_max")
-    assert [answer.result[name] for name in rates] == [lr_range_run.result[name] for name in rates]
-    assert "warning: " in answer.err
-    assert "batch size 64, not 50" in answer.err
-    assert "batch size 64, not 50" in (answer.run_dir / "log.txt").read_text()
-    assert "epochs 24, not 1" in answer.err
-    assert answer.err.count("were found with") == 2  # all else is as it was
+def test_lr_from_takes_the_lr_bounds_and_warns_of_other_conditions(lr_range_run: CliResult, tmp_path: Path) -> None:
+    options = ("--epochs", 1, "--lr-from", lr_range_run.run_dir, "--bs", 50, "--runs-dir", tmp_path, "--json")
+    answer = run_cli(*TINY_AUTO_LR_ARGS, *options)
+    bounds = ("lr_min", "lr_max")
+    assert [answer.result[name] for name in bounds] == [lr_range_run.result[name] for name in bounds]
+    batch_size = "was found with batch size 64; this run uses 50"
+    assert batch_size in answer.err
+    assert batch_size in (answer.run_dir / "log.txt").read_text()
+    assert "was found with epochs 24; this run uses 1" in answer.err
+    assert answer.err.count("was found with") == 2  # all other conditions are equal
+    assert sum("was found with" in warning for warning in answer.result["warnings"]) == 2
 
 
-def test_what_an_older_range_test_does_not_say_is_called_unknown(lr_range_run: CliResult, tmp_path: Path) -> None:
+def test_a_missing_condition_of_a_range_test_is_called_unknown(lr_range_run: CliResult, tmp_path: Path) -> None:
     older = {**lr_range_run.result, "conditions": {**lr_range_run.result["conditions"]}}
     del older["conditions"]["epochs"]
     (tmp_path / "older").mkdir()
@@ -265,30 +253,30 @@ def test_what_an_older_range_test_does_not_say_is_called_unknown(lr_range_run: C
     options = (*TINY_AUTO_LR_ARGS, "--epochs", 1, "--lr-from", tmp_path / "older")
     answer = run_cli(*options, "--runs-dir", tmp_path / "runs")
     assert answer.code == 0
-    assert "were found with epochs unknown, not 1" in answer.out
+    assert "was found with epochs unknown; this run uses 1" in answer.out
 
 
-def test_train_without_rates_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
+def test_train_without_lr_bounds_finds_them_first_and_keeps_them(tmp_path: Path) -> None:
     recipe = (*TINY_ARGS, "--limit-train", 64, "--bs", 16)
     answer = run_cli("train", *recipe, "--epochs", 2, "--runs-dir", tmp_path, "--json")
     result, run = answer.result, answer.run_dir
-    assert {"history.csv", "figures/lr-range.png", "model.safetensors"} <= files_of(run)
+    assert {"history.csv", "figures/lr-range.png", "model.safetensors"} <= list_files(run)
     assert len(list(tmp_path.iterdir())) == 1
     for epochs, same in ((2, True), (24, False)):  # it is for a training of its own length
         found = run_cli("lr-range", *recipe, "--steps", 100, "--train-epochs", epochs, "--runs-dir", tmp_path, "--json")
         assert (found.result["lr_max"] == result["lr_max"]) is same
     config = yaml.safe_load((run / "config.yaml").read_text())
-    steps = [float(row["lr"]) for row in rows_of(run / "steps.csv")]
+    steps = [float(row["lr"]) for row in read_rows(run / "steps.csv")]
     for name, used in (("lr_min", min(steps)), ("lr_max", max(steps))):
         assert result[name] == config[name] == pytest.approx(used, rel=1e-12)
-    assert float(rows_of(run / "metrics.csv")[-1]["lr"]) == pytest.approx(result["lr_min"], rel=1e-12)
+    assert float(read_rows(run / "metrics.csv")[-1]["lr"]) == pytest.approx(result["lr_min"], rel=1e-12)
 
 
 # --- train ---
 
 
 def test_a_training_run_holds_exactly_the_files_of_the_contract(train_run: CliResult) -> None:
-    files = files_of(train_run.run_dir)
+    files = list_files(train_run.run_dir)
     states = {name for name in files if name.startswith("checkpoints/")}
     figures = {name for name in files if name.startswith("figures/")}
     assert files - states - figures == {
@@ -299,47 +287,47 @@ def test_a_training_run_holds_exactly_the_files_of_the_contract(train_run: CliRe
     assert figures == {"figures/training.png", "figures/augmented.png"}
 
 
-def test_with_ema_the_weights_for_use_are_the_average_and_both_accuracies_are_reported(tmp_path: Path) -> None:
-    last = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema", 0, "--json").result
-    answer = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema", 1, "--json")
+def test_with_ema_the_average_is_saved_and_both_accuracies_are_reported(tmp_path: Path) -> None:
+    last = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema-epochs", 0, "--json").result
+    answer = run_cli(*TINY_TRAIN_ARGS, "--runs-dir", tmp_path, "--ema-epochs", 1, "--json")
     final = answer.result["final"]
     assert (final["test_accuracy_no_ema"], final["test_loss_no_ema"]) == (
         last["final"]["test_accuracy"],
         last["final"]["test_loss"],
     )
-    assert "test_accuracy_no_ema" not in last["final"]
-    assert f"those of the last step: {100 * final['test_accuracy_no_ema']:.2f}" in answer.err
-    seen = run_cli("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
-    assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
-    assert seen["loss"] != last["final"]["test_loss"]
+    assert last["final"]["test_accuracy_no_ema"] is None
+    assert f"without EMA {100 * final['test_accuracy_no_ema']:.2f}" in answer.err
+    evaluation = run_cli("evaluate", "--ckpt", answer.run_dir, "--runs-dir", tmp_path, "--json").result
+    assert (evaluation["accuracy"], evaluation["loss"]) == (final["test_accuracy"], final["test_loss"])
+    assert evaluation["loss"] != last["final"]["test_loss"]
 
 
 def test_rows_have_the_contracts_columns_and_one_row_an_epoch_and_a_step(train_run: CliResult) -> None:
     metrics = (train_run.run_dir / "metrics.csv").read_text().splitlines()
     assert metrics[0].split(",")[: len(METRICS)] == METRICS
-    rows = rows_of(train_run.run_dir / "metrics.csv")
+    rows = read_rows(train_run.run_dir / "metrics.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
-    steps = rows_of(train_run.run_dir / "steps.csv")
+    steps = read_rows(train_run.run_dir / "steps.csv")
     assert list(steps[0]) == ["step", "lr", "momentum", "loss"]
     assert [row["step"] for row in steps] == [str(step) for step in range(8)]
 
 
-def test_the_rates_follow_one_cycle_without_annihilation(train_run: CliResult) -> None:
-    lrs = [float(row["lr"]) for row in rows_of(train_run.run_dir / "steps.csv")]
+def test_the_learning_rates_follow_one_cycle_without_annihilation(train_run: CliResult) -> None:
+    lrs = [float(row["lr"]) for row in read_rows(train_run.run_dir / "steps.csv")]
     # peak at round(2 * 5 / 24 * 4) - 1 = 1; then 6 equal steps of 0.015 down to LRMIN, and never below it
     assert lrs == pytest.approx([0.01, 0.1, 0.085, 0.07, 0.055, 0.04, 0.025, 0.01])
-    assert {row["momentum"] for row in rows_of(train_run.run_dir / "steps.csv")} == {"0.9"}
+    assert {row["momentum"] for row in read_rows(train_run.run_dir / "steps.csv")} == {"0.9"}
 
 
-def test_lr_max_alone_gives_a_tenth_as_the_lower_rate_and_says_so(train_run: CliResult) -> None:
+def test_lr_max_alone_sets_lr_min_to_a_tenth_and_says_so(train_run: CliResult) -> None:
     assert (train_run.result["lr_min"], train_run.result["lr_max"]) == (pytest.approx(0.01), 0.1)
-    assert "LRMIN is LRMAX / 10" in train_run.err
+    assert "LRMIN = LRMAX / 10" in train_run.err
 
 
-def test_the_final_figures_are_the_last_rows(train_run: CliResult) -> None:
-    last = rows_of(train_run.run_dir / "metrics.csv")[-1]
+def test_the_final_metrics_are_the_last_row(train_run: CliResult) -> None:
+    last = read_rows(train_run.run_dir / "metrics.csv")[-1]
     final = train_run.result["final"]
-    assert {name: float(last[name]) for name in final} == final
+    assert {name: float(last[name]) if last[name] else None for name in final} == final
     assert train_run.result["best"]["test_accuracy"] >= final["test_accuracy"]
     assert train_run.result["best"]["selected_on"] == "test"
     assert train_run.result["checkpoint"] == str(train_run.run_dir / "model.safetensors")
@@ -353,7 +341,7 @@ def test_a_runs_config_repeats_it_bit_by_bit(train_run: CliResult, tmp_path: Pat
     assert (again.run_dir / "config.yaml").read_bytes() == (train_run.run_dir / "config.yaml").read_bytes()
 
 
-def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_overrides_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("lr-max: 1.5\nlr_min: 1e-2\nstep_size: 7\n")  # YAML reads 1e-2 as a text; both spellings of names
     answer = run_cli("zigzag", "--config", file, "--step-size", 3, "--runs-dir", tmp_path / "runs", "--json")
@@ -373,7 +361,7 @@ def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
     none, one, two = (
         run_cli(
             *TINY_TRAIN_ARGS,
-            "--augment-engine",
+            "--augment-backend",
             "albumentations",
             "--workers",
             workers,
@@ -389,49 +377,51 @@ def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "lr-range"])
-def test_what_augments_is_said_and_written_down(command: str, tmp_path: Path) -> None:
+def test_the_augmentation_backend_is_reported_with_its_reason(command: str, tmp_path: Path) -> None:
     words = TINY_TRAIN_ARGS if command == "train" else (*TINY_LR_RANGE_ARGS, "--steps", 10)
     policy = tmp_path / "noise.yaml"
     policy.write_text(
         "transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n"
     )
     for more, name, reason in (
-        ((), "batched", "every transform of the policy has its batched twin"),
-        (("--augment-engine", "albumentations"), "albumentations", "as asked for"),
-        (("--augment", policy), "albumentations", "GaussNoise has no batched twin"),
+        ((), "batched", "every transform of the policy has a batched version"),
+        (("--augment-backend", "albumentations"), "albumentations", "as requested"),
+        (("--augment", policy), "albumentations", "GaussNoise has no batched version"),
     ):
         answer = run_cli(*words, *more, "--runs-dir", tmp_path / "runs", "--json")
-        facts = json.loads((answer.run_dir / "environment.json").read_text())
-        assert facts["augment_backend"] == {"name": name, "reason": reason}
-        assert [line for line in answer.err.splitlines() if f"{name}: {reason}" in line and "augments" in line]
+        environment = json.loads((answer.run_dir / "environment.json").read_text())
+        assert environment["augment_backend"] == {"name": name, "reason": reason}
+        lines = [line for line in answer.err.splitlines() if line.startswith("augmentation")]
+        assert [line for line in lines if f"{name}: {reason}" in line]
 
 
-def test_a_resume_with_another_engine_is_refused(train_run: CliResult) -> None:
-    answer = run_cli("train", "--resume", train_run.run_dir, "--augment-engine", "albumentations")
+def test_a_resume_with_another_backend_is_refused(train_run: CliResult) -> None:
+    answer = run_cli("train", "--resume", train_run.run_dir, "--augment-backend", "albumentations")
     assert answer.code == 2
-    assert "--augment-engine: expected auto" in answer.err
+    assert "--augment-backend: expected auto" in answer.err
 
 
 def test_another_seed_gives_another_run(train_run: CliResult, tmp_path: Path) -> None:
     other = run_cli(*TINY_TRAIN_ARGS, "--seed", 1, "--runs-dir", tmp_path, "--json")
-    mine, theirs = (read_checkpoint(run / "model.safetensors").tensors for run in (other.run_dir, train_run.run_dir))
-    assert not bool((mine["model.fc.weight"] == theirs["model.fc.weight"]).all())
-    losses = [float(rows_of(run / "steps.csv")[0]["loss"]) for run in (other.run_dir, train_run.run_dir)]
+    run_dirs = (other.run_dir, train_run.run_dir)
+    weights, other_weights = (read_checkpoint(run / "model.safetensors").tensors for run in run_dirs)
+    assert not bool((weights["model.fc.weight"] == other_weights["model.fc.weight"]).all())
+    losses = [float(read_rows(run / "steps.csv")[0]["loss"]) for run in run_dirs]
     assert losses[0] != losses[1]
 
 
 def test_resuming_a_finished_run_prints_the_same_object_and_rewrites_nothing(train_run: CliResult) -> None:
     run = train_run.run_dir
-    before = {name: (run / name).stat().st_mtime_ns for name in files_of(run)}
+    before = {name: (run / name).stat().st_mtime_ns for name in list_files(run)}
     again = run_cli("train", "--resume", run, "--json")
     assert again.result == train_run.result
     assert "complete" in again.err
-    assert {name: (run / name).stat().st_mtime_ns for name in files_of(run)} == before
+    assert {name: (run / name).stat().st_mtime_ns for name in list_files(run)} == before
 
 
-def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_path: Path) -> None:
+def test_held_out_images_select_the_best_and_the_test_images_are_read_once(tmp_path: Path) -> None:
     answer = run_cli(*TINY_TRAIN_ARGS, "--val-split", 50, "--epochs", 3, "--runs-dir", tmp_path, "--json")
-    rows = rows_of(answer.run_dir / "metrics.csv")
+    rows = read_rows(answer.run_dir / "metrics.csv")
     assert [bool(row["test_accuracy"]) for row in rows] == [False, False, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, False, True]
     assert rows[0]["step"] == "3"  # 150 images are left to train on: 64 + 64 + 22
@@ -440,10 +430,10 @@ def test_held_out_images_choose_the_best_and_the_test_images_are_read_once(tmp_p
     assert best["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
     assert float(rows[best["epoch"] - 1]["val_accuracy"]) == best["val_accuracy"]
     chosen = answer.run_dir / "best.safetensors"
-    seen = run_cli("evaluate", "--ckpt", chosen, "--runs-dir", tmp_path, "--json").result
-    assert 0 <= seen["accuracy"] <= 1
+    evaluation = run_cli("evaluate", "--ckpt", chosen, "--runs-dir", tmp_path, "--json").result
+    assert 0 <= evaluation["accuracy"] <= 1
     if best["epoch"] == 3:
-        assert seen["accuracy"] == answer.result["final"]["test_accuracy"]
+        assert evaluation["accuracy"] == answer.result["final"]["test_accuracy"]
 
 
 def test_train_learns_shapes(tmp_path: Path) -> None:
@@ -464,12 +454,12 @@ def test_train_learns_shapes(tmp_path: Path) -> None:
 # --- evaluate ---
 
 
-def test_evaluate_gives_the_trainings_final_figures(train_run: CliResult, evaluate_run: CliResult) -> None:
-    final, seen = train_run.result["final"], evaluate_run.result
-    assert (seen["accuracy"], seen["loss"]) == (final["test_accuracy"], final["test_loss"])
+def test_evaluate_repeats_the_final_metrics_of_the_training(train_run: CliResult, evaluate_run: CliResult) -> None:
+    final, evaluation = train_run.result["final"], evaluate_run.result
+    assert (evaluation["accuracy"], evaluation["loss"]) == (final["test_accuracy"], final["test_loss"])
 
 
-def test_evaluate_takes_a_file_as_well_and_gives_the_same_figures_again(
+def test_evaluate_of_the_file_equals_evaluate_of_the_run(
     train_run: CliResult, evaluate_run: CliResult, tmp_path: Path
 ) -> None:
     again = run_cli("evaluate", "--ckpt", train_run.result["checkpoint"], "--runs-dir", tmp_path, "--json").result
@@ -480,15 +470,15 @@ def test_evaluate_takes_a_file_as_well_and_gives_the_same_figures_again(
 
 
 def test_the_confusion_matrix_adds_up(evaluate_run: CliResult) -> None:
-    seen = evaluate_run.result
-    matrix = seen["confusion_matrix"]
-    assert sum(map(sum, matrix)) == seen["num_images"] == 100
-    assert [sum(row) for row in matrix] == [row["support"] for row in seen["per_class"]]  # rows are the actual classes
-    assert sum(matrix[i][i] for i in range(10)) / 100 == pytest.approx(seen["accuracy"])
-    for i, row in enumerate(seen["per_class"]):
+    evaluation = evaluate_run.result
+    matrix = evaluation["confusion_matrix"]
+    assert sum(map(sum, matrix)) == evaluation["num_images"] == 100
+    assert [sum(row) for row in matrix] == [row["support"] for row in evaluation["per_class"]]  # rows: actual classes
+    assert sum(matrix[i][i] for i in range(10)) / 100 == pytest.approx(evaluation["accuracy"])
+    for i, row in enumerate(evaluation["per_class"]):
         assert row["recall"] == pytest.approx(matrix[i][i] / sum(matrix[i]))
         assert {"name", "precision", "recall", "f1", "support"} <= row.keys()
-    assert 0 <= seen["ece"] <= 1
+    assert 0 <= evaluation["ece"] <= 1
 
 
 def test_evaluate_reads_what_the_run_read_and_a_flag_overrides_it(
@@ -503,21 +493,22 @@ def test_evaluate_reads_what_the_run_read_and_a_flag_overrides_it(
     assert evaluate_run.result["data"] == fewer["data"] == "shapes"
 
 
-def test_evaluate_computes_in_the_precision_of_the_run_unless_a_flag_says_else(tmp_path: Path) -> None:
+def test_evaluate_uses_the_precision_of_the_run_unless_a_flag_overrides_it(tmp_path: Path) -> None:
     run = run_cli(*TINY_TRAIN_ARGS, "--epochs", 1, "--precision", "bf16", "--runs-dir", tmp_path, "--json").run_dir
     for more, precision in (((), "bf16"), (("--precision", "fp32"), "fp32")):
         answer = run_cli("evaluate", "--ckpt", run, "--device", "cpu", *more, "--runs-dir", tmp_path, "--json")
         assert json.loads((answer.run_dir / "environment.json").read_text())["precision"] == precision
 
 
-def test_tta_is_reported_beside_the_plain_figure(train_run: CliResult, evaluate_run: CliResult, tmp_path: Path) -> None:
-    seen = run_cli("evaluate", "--ckpt", train_run.run_dir, "--tta", "flip", "--runs-dir", tmp_path, "--json").result
-    assert seen["accuracy"] == evaluate_run.result["accuracy"]
-    assert seen["tta"]["views"] == "flip"
-    assert seen["tta"]["loss"] != seen["loss"]
-    assert {"accuracy", "accuracy_ci95", "top5_accuracy", "loss", "ece", "macro"} < seen["tta"].keys()
-    plain, flip = (f"{100 * accuracy:.2f}" for accuracy in (seen["accuracy"], seen["tta"]["accuracy"]))
-    assert ("accuracy", plain, "%", flip, "%") in logged(Path(seen["run_dir"]))
+def test_tta_is_reported_next_to_the_metrics(train_run: CliResult, evaluate_run: CliResult, tmp_path: Path) -> None:
+    options = ("--ckpt", train_run.run_dir, "--tta", "flip", "--runs-dir", tmp_path)
+    evaluation = run_cli("evaluate", *options, "--json").result
+    assert evaluation["accuracy"] == evaluate_run.result["accuracy"]
+    assert evaluation["tta"]["views"] == "flip"
+    assert evaluation["tta"]["loss"] != evaluation["loss"]
+    assert {"accuracy", "accuracy_ci95", "top5_accuracy", "loss", "ece", "macro"} < evaluation["tta"].keys()
+    plain, flip = (f"{100 * accuracy:.2f}" for accuracy in (evaluation["accuracy"], evaluation["tta"]["accuracy"]))
+    assert ("accuracy", plain, "%", flip, "%") in logged(Path(evaluation["run_dir"]))
 
 
 def logged(run: Path) -> set[tuple[str, ...]]:
@@ -525,20 +516,20 @@ def logged(run: Path) -> set[tuple[str, ...]]:
     return {tuple(line.split()[2:]) for line in (run / "log.txt").read_text().splitlines()}
 
 
-def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluate_run: CliResult) -> None:
-    seen, run = evaluate_run.result, evaluate_run.run_dir
+def test_the_table_the_object_and_the_files_have_the_same_values(evaluate_run: CliResult) -> None:
+    evaluation, run = evaluate_run.result, evaluate_run.run_dir
     lines = logged(run)
-    rows = [*seen["per_class"], {"name": "macro average", **seen["macro"], "support": 100}]
+    rows = [*evaluation["per_class"], {"name": "macro average", **evaluation["macro"], "support": 100}]
     for row in rows:
         shares = [f"{100 * row[key]:.2f}" for key in ("precision", "recall", "f1")]
         assert (*row["name"].split(), *shares, str(row["support"])) in lines
-    for pair in seen["confused"][:5]:
-        assert (pair["actual"], pair["predicted"], str(pair["images"]), f"{100 * pair['share']:.1f}") in lines
-    low, high = seen["accuracy_ci95"]
-    assert low < seen["accuracy"] < high
+    for pair in evaluation["most_confused"][:5]:
+        assert (pair["actual"], pair["predicted"], str(pair["count"]), f"{100 * pair['fraction']:.1f}") in lines
+    low, high = evaluation["accuracy_ci95"]
+    assert low < evaluation["accuracy"] < high
     assert ("95", "%", "interval", f"{100 * low:.2f}", "to", f"{100 * high:.2f}", "%") in lines
-    assert ("top-5", "accuracy", f"{100 * seen['top5_accuracy']:.2f}", "%") in lines
-    for row, own in zip(rows_of(run / "per_class.csv"), seen["per_class"], strict=True):
+    assert ("top-5", "accuracy", f"{100 * evaluation['top5_accuracy']:.2f}", "%") in lines
+    for row, own in zip(read_rows(run / "per_class.csv"), evaluation["per_class"], strict=True):
         assert row["name"] == own["name"]
         assert [float(row[key]) for key in ("precision", "recall", "f1")] == [
             own["precision"],
@@ -548,26 +539,29 @@ def test_the_table_the_object_and_the_files_hold_the_same_figures(evaluate_run: 
         assert [float(row["recall_low"]), float(row["recall_high"])] == own["recall_ci95"]
 
 
-def test_misclassified_images_are_listed_the_most_confident_first_in_the_file_and_the_object(
+def test_misclassified_images_are_listed_with_the_most_confident_first(
     evaluate_run: CliResult,
 ) -> None:
-    predictions = rows_of(evaluate_run.run_dir / "predictions.csv")
-    listed = rows_of(evaluate_run.run_dir / "misclassified.csv")
+    predictions = read_rows(evaluate_run.run_dir / "predictions.csv")
+    listed = read_rows(evaluate_run.run_dir / "misclassified.csv")
     wrong = [row for row in predictions if row["actual"] != row["predicted"]]
-    surely = [float(row["p_predicted"]) for row in listed]
-    assert surely == sorted(surely, reverse=True)
+    confidences = [float(row["p_predicted"]) for row in listed]
+    assert confidences == sorted(confidences, reverse=True)
     assert {row["index"] for row in listed} == {row["index"] for row in wrong}
     assert evaluate_run.result["num_misclassified"] == len(listed) == round(100 * (1 - evaluate_run.result["accuracy"]))
     assert len(evaluate_run.result["misclassified"]) == min(len(listed), 25)
     for row, own in zip(listed, evaluate_run.result["misclassified"], strict=False):
         assert {key: str(value) for key, value in own.items()} == row
-        whole = predictions[int(row["index"])]
-        assert (whole["file"], whole["loss"]) == (row["file"], row["loss"])
-        assert (row["p_actual"], row["p_predicted"]) == (whole[f"p_{row['actual']}"], whole[f"p_{row['predicted']}"])
+        prediction = predictions[int(row["index"])]
+        assert (prediction["file"], prediction["loss"]) == (row["file"], row["loss"])
+        assert (row["p_actual"], row["p_predicted"]) == (
+            prediction[f"p_{row['actual']}"],
+            prediction[f"p_{row['predicted']}"],
+        )
 
 
 def write_shapes(folder: Path, names: tuple[str, ...]) -> Path:
-    """The tests' test images of these classes as a folder of pictures, named by their place among the test images."""
+    """Write the test images of these classes to a folder, named by their index among the test images."""
     from PIL import Image
 
     data = load_dataset("shapes", limit_test=100)
@@ -581,27 +575,27 @@ def write_shapes(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 @pytest.mark.parametrize("names", [("arrow", "circle", "ring"), ()])
-def test_classes_of_other_data_are_matched_by_name_all_or_a_part_of_them(
+def test_classes_of_other_data_are_matched_by_name(
     names: tuple[str, ...], evaluate_run: CliResult, train_run: CliResult, tmp_path: Path
 ) -> None:
     classes = [row["name"] for row in evaluate_run.result["per_class"]]
     assert classes != sorted(classes)  # a folder's classes stand in another order than the network's
-    folder = write_shapes(tmp_path / "pictures", names or tuple(classes))
+    folder = write_shapes(tmp_path / "images", names or tuple(classes))
     answer = run_cli(
         "evaluate", "--ckpt", train_run.run_dir, "--data", folder, "--runs-dir", tmp_path / "runs", "--json"
     )
-    seen = answer.result
-    assert [row["name"] for row in seen["per_class"]] == classes
-    assert seen["num_images"] == (10 * len(names) or 100)
-    assert {row["name"] for row in seen["per_class"] if row["support"]} == set(names or classes)
+    evaluation = answer.result
+    assert [row["name"] for row in evaluation["per_class"]] == classes
+    assert evaluation["num_images"] == (10 * len(names) or 100)
+    assert {row["name"] for row in evaluation["per_class"] if row["support"]} == set(names or classes)
     assert ("no test images of 7 of the network's classes" in answer.err) == bool(names)
-    originals = rows_of(evaluate_run.run_dir / "predictions.csv")
-    for row in rows_of(answer.run_dir / "predictions.csv"):
+    originals = read_rows(evaluate_run.run_dir / "predictions.csv")
+    for row in read_rows(answer.run_dir / "predictions.csv"):
         original = originals[int(Path(row["file"]).stem)]
         assert (row["actual"], row["predicted"]) == (original["actual"], original["predicted"])
         assert float(row["loss"]) == pytest.approx(float(original["loss"]), rel=0.02)  # bf16 in other batches
     if not names:
-        assert seen["accuracy"] == evaluate_run.result["accuracy"]
+        assert evaluation["accuracy"] == evaluate_run.result["accuracy"]
 
 
 # --- gradcam ---
@@ -629,7 +623,7 @@ def test_gradcam_agrees_with_evaluate_about_the_images_it_is_asked_for(
     train_run: CliResult, evaluate_run: CliResult, tmp_path: Path
 ) -> None:
     images = gradcam(train_run, tmp_path, "--select", "7,3", "--class", "predicted")["images"]
-    rows = rows_of(evaluate_run.run_dir / "predictions.csv")
+    rows = read_rows(evaluate_run.run_dir / "predictions.csv")
     assert [image["index"] for image in images] == [7, 3]
     for image in images:
         row = rows[image["index"]]
@@ -638,7 +632,7 @@ def test_gradcam_agrees_with_evaluate_about_the_images_it_is_asked_for(
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_gradcam_takes_pictures_of_ones_own(repeated: bool, train_run: CliResult, tmp_path: Path) -> None:
+def test_gradcam_takes_own_images(repeated: bool, train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     files = [tmp_path / "a.png", tmp_path / "b.JPG"]
@@ -653,34 +647,34 @@ def test_gradcam_takes_pictures_of_ones_own(repeated: bool, train_run: CliResult
 @pytest.mark.parametrize("method", ["gradcam++", "hirescam", "layercam", "xgradcam"])
 def test_every_method_draws(method: str, train_run: CliResult, tmp_path: Path) -> None:
     result = gradcam(train_run, tmp_path, "--method", method, "--layer", "layer2", "--count", 1)
-    assert Path(result["figure"]).stat().st_size > 5000
+    assert Path(result["figures"][0]).stat().st_size > 5000
     assert (result["method"], result["layer"]) == (method, "layer2")
 
 
-def test_gradcam_says_how_far_its_maps_can_be_trusted(
+def test_gradcam_reports_the_faithfulness_of_its_maps(
     train_run: CliResult, gradcam_run: CliResult, tmp_path: Path
 ) -> None:
-    scores = gradcam_run.result["trust"]
+    scores = gradcam_run.result["faithfulness"]
     assert list(scores) == ["predicted", "actual"]
     for of_class in scores.values():
-        assert (of_class["num_images"], of_class["num_erased"]) == (4, 4)
+        assert (of_class["num_images"], of_class["num_scored"]) == (4, 4)
         names = [name for name in of_class if not name.startswith("num_")]
         assert len(names) == 9  # `shapes` has masks
         assert all(0 <= of_class[name] <= 1 for name in names)
     assert "pointing game" in gradcam_run.err
     again = gradcam(train_run, tmp_path, "--count", 4)
-    assert again["trust"] == scores
+    assert again["faithfulness"] == scores
     none = gradcam(train_run, tmp_path, "--select", "0", "--class", "circle", "--limit-test", 10)
-    assert list(none["trust"]) == ["circle"]
+    assert list(none["faithfulness"]) == ["circle"]
 
 
-def test_pictures_of_ones_own_have_no_object_that_anyone_marked(train_run: CliResult, tmp_path: Path) -> None:
+def test_scores_of_own_images_need_no_masks(train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "a.png")
-    scores = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.png")["trust"]["predicted"]
+    scores = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.png")["faithfulness"]["predicted"]
     assert scores["deletion"] is not None
-    assert scores["pointing"] is None and scores["inside"] is None
+    assert scores["pointing"] is None and scores["energy_on_object"] is None
 
 
 def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(train_run: CliResult, tmp_path: Path) -> None:
@@ -695,29 +689,29 @@ def test_gradcam_lists_the_layers_that_it_takes_and_writes_nothing(train_run: Cl
     assert averaged["layer"] == "layer2,layer3.res"
 
 
-def test_raw_maps_and_single_overlays_are_written_on_request(train_run: CliResult, tmp_path: Path) -> None:
+def test_maps_and_overlays_are_written_on_request(train_run: CliResult, tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
     from safetensors.numpy import load_file
 
-    result = gradcam(train_run, tmp_path, "--select", "7,3", "--raw", "--overlays")
+    result = gradcam(train_run, tmp_path, "--select", "7,3", "--save-maps", "--save-overlays")
     maps = load_file(result["maps"])
     assert maps["index"].tolist() == [7, 3]
     assert all(maps[name].shape == (2, 32, 32) and maps[name].min() >= 0 for name in ("predicted", "actual"))
     for number, image in enumerate(result["images"]):
-        empty = [name for name in ("predicted", "actual") if not np.any(maps[name][number])]
-        assert image["empty"] == empty
+        no_evidence = [name for name in ("predicted", "actual") if not np.any(maps[name][number])]
+        assert image["no_evidence"] == no_evidence
     assert [Path(path).name for path in result["overlays"]] == [
         f"overlay-{index}-{name}.png" for index in (7, 3) for name in ("predicted", "actual")
     ]
     assert all(Image.open(path).size == (512, 512) for path in result["overlays"])
 
 
-def test_maps_of_ones_own_pictures_are_laid_over_the_whole_picture(train_run: CliResult, tmp_path: Path) -> None:
+def test_maps_of_own_images_cover_the_complete_image(train_run: CliResult, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (1200, 600), (200, 30, 30)).save(tmp_path / "a.jpg")
-    result = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.jpg", "--class", "ring", "--overlays")
+    result = gradcam(train_run, tmp_path / "runs", "--images", tmp_path / "a.jpg", "--class", "ring", "--save-overlays")
     assert [Image.open(path).size for path in result["overlays"]] == [(512, 256)]
     assert gradcam(train_run, tmp_path / "runs", "--count", 1)["overlays"] is None
 
@@ -731,7 +725,7 @@ def test_python_m_scsuite_prints_one_object_and_only_that(tmp_path: Path) -> Non
     assert "Learning-rate curve" in answer.err
 
 
-def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+def test_a_closed_pipe_does_not_end_the_program(tmp_path: Path) -> None:
     import subprocess
     import sys
 

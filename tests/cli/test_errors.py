@@ -1,4 +1,4 @@
-"""What cannot be done: one line that says what, where, what was expected and found, and what to do; nothing written."""
+"""Refusals: one line that says what, where, what was expected and found, and what to do; and nothing is written."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def assert_refused(tmp_path: Path) -> AssertRefused:
 
 # --- numbers ---
 
-ABOVE_0 = ("0", "-1", "-0.0", "1e-400")  # beside what no number may be
+ABOVE_0 = ("0", "-1", "-0.0", "1e-400")  # in addition to the values that no number may have
 NEVER = ("nan", "inf", "-inf", "1_0", "ten", "", "1e999", "0x10", "٣", " 1")
 POSITIVE = {
     TRAIN: ("--lr-max", "--div-factor", "--peak-epoch", "--width", "--test-split"),
@@ -58,7 +58,7 @@ COUNTS = {
 FROM_0 = {TRAIN: ("--seed", "--workers", "--val-split")}
 
 
-def each(
+def options_and_values(
     options: Mapping[tuple[str, ...], tuple[str, ...]], bad: tuple[str, ...]
 ) -> list[tuple[tuple[str, ...], str, str]]:
     return [(command, flag, value) for command, flags in options.items() for flag in flags for value in bad]
@@ -67,14 +67,14 @@ def each(
 @pytest.mark.parametrize(
     ("command", "flag", "value"),
     [
-        *each(POSITIVE, (*NEVER, *ABOVE_0)),
-        *each(NOT_NEGATIVE, (*NEVER, "-1", "-0.0", "1e-400")),
-        *each(COUNTS, (*NEVER, "0", "-1", "1.5", "1e3")),
-        *each(FROM_0, (*NEVER, "-1", "1.5", "1e3")),
+        *options_and_values(POSITIVE, (*NEVER, *ABOVE_0)),
+        *options_and_values(NOT_NEGATIVE, (*NEVER, "-1", "-0.0", "1e-400")),
+        *options_and_values(COUNTS, (*NEVER, "0", "-1", "1.5", "1e3")),
+        *options_and_values(FROM_0, (*NEVER, "-1", "1.5", "1e3")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else repr(value),
 )
-def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, value: str, tmp_path: Path) -> None:
+def test_numbers_out_of_range_are_refused(command: tuple[str, ...], flag: str, value: str, tmp_path: Path) -> None:
     check_refusal(run_cli(*command, f"{flag}={value}", "--runs-dir", tmp_path / "runs"), 2, flag)
     assert not (tmp_path / "runs").exists()
 
@@ -107,13 +107,13 @@ def test_numbers_out_of_reach_are_refused(command: tuple[str, ...], flag: str, v
         ((*TRAIN, "--lr-from", "somewhere"), ("--lr-from", "--lr-max")),
     ],
 )  # fmt: skip
-def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
+def test_contradictory_and_excessive_values_are_refused(
     arguments: tuple[str, ...], words: tuple[str, ...], assert_refused: AssertRefused
 ) -> None:
     assert_refused(arguments, 2, *words)
 
 
-# --- words ---
+# --- words and options ---
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
         (("lr_range",), ("Did you mean lr-range?",)),
         (("nonsense",), ("nonsense", "--help")),
         (("--nonsense",), ("--nonsense",)),
-        (("train", "--bacth-size", "3"), ("--bacth-size", "Did you mean --batch-size?")),
+        (("train", "--bacth-size", "3"), ("--bacth-size", "Did you mean --batch-size")),
         (("train", "--json=yes"), ("--json",)),
         (("train", "extra"), ("extra",)),
         (("evaluate",), ("--ckpt",)),
@@ -146,7 +146,7 @@ def test_values_that_contradict_each_other_or_ask_too_much_are_refused(
         (("evaluate", "--ckpt", ""), ("--ckpt", "empty")),
     ],
 )
-def test_words_that_mean_nothing_are_refused_and_the_near_one_is_named(
+def test_unknown_words_are_refused_and_a_similar_one_is_suggested(
     arguments: tuple[str, ...], words: tuple[str, ...], assert_refused: AssertRefused
 ) -> None:
     known = arguments[0] in ("train", "lr-range", "evaluate", "gradcam", "zigzag")
@@ -156,7 +156,7 @@ def test_words_that_mean_nothing_are_refused_and_the_near_one_is_named(
         check_refusal(run_cli(*arguments), 2, *words)
 
 
-def test_an_empty_runs_directory_is_not_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_runs_dir_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_refusal(run_cli("zigzag", "--runs-dir", ""), 2, "--runs-dir", "empty")
     assert list(tmp_path.iterdir()) == []
@@ -176,7 +176,7 @@ def test_an_empty_runs_directory_is_not_the_current_one(tmp_path: Path, monkeypa
         ("line\nbreak", (r"line\nbreak",)),
     ],
 )
-def test_data_that_is_not_there_is_refused(
+def test_missing_or_unreadable_data_is_refused(
     spec: str,
     words: tuple[str, ...],
     assert_refused: AssertRefused,
@@ -199,7 +199,7 @@ def test_data_that_is_not_there_is_refused(
         (LR_RANGE, ("--val-split", "500"), 2, ("--val-split", "500")),
     ],
 )
-def test_more_than_the_data_has_is_refused(
+def test_more_images_than_the_data_has_are_refused(
     command: tuple[str, ...],
     more: tuple[str, ...],
     code: int,
@@ -209,7 +209,7 @@ def test_more_than_the_data_has_is_refused(
     assert_refused((*command, *more), code, *words)
 
 
-# --- files that people write ---
+# --- configuration and policy files ---
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
 
@@ -274,20 +274,20 @@ def test_a_bad_policy_file_is_refused(
 
 
 @pytest.mark.parametrize("command", [TRAIN, LR_RANGE])
-def test_a_batched_twin_that_a_policy_has_not_is_refused(
+def test_the_batched_backend_is_refused_for_a_policy_without_one(
     command: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n")
-    words = ("--augment-engine", "GaussNoise has no batched twin", "Use auto.")
-    assert_refused((*command, "--augment", path, "--augment-engine", "batched"), 2, *words)
+    words = ("--augment-backend", "GaussNoise has no batched version", "Use auto.")
+    assert_refused((*command, "--augment", path, "--augment-backend", "batched"), 2, *words)
 
 
 # --- checkpoints and runs ---
 
 
-def damaged(kind: str, good: Path, folder: Path) -> Path:
-    """A file that is no whole checkpoint of ours, made of one that is."""
+def damage_checkpoint(kind: str, good: Path, folder: Path) -> Path:
+    """A damaged copy of a valid checkpoint."""
     data, path = bytearray(good.read_bytes()), folder / f"{kind.split(maxsplit=1)[0]}.safetensors"
     if kind == "missing":
         return path
@@ -299,7 +299,7 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
         data += b"\0"
     elif kind == "bit flipped in a weight":
         data[-5] ^= 4
-    elif kind == "fact changed":
+    elif kind == "metadata changed":
         at = data.index(b"circle")
         data[at : at + 6] = b"cirkel"
     elif kind == "text":
@@ -322,7 +322,7 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
         ("cut by a byte", ("truncated",)),
         ("grown by a byte", ("added",)),
         ("bit flipped in a weight", ("sha256",)),
-        ("fact changed", ("sha256",)),
+        ("metadata changed", ("sha256",)),
         ("huge header", ("1,099,511,627,776",)),
         ("text", ("header",)),
     ],
@@ -336,11 +336,11 @@ def test_a_damaged_checkpoint_is_refused(
     assert_refused: AssertRefused,
     tmp_path: Path,
 ) -> None:
-    path = damaged(kind, train_run.run_dir / "model.safetensors", tmp_path)
+    path = damage_checkpoint(kind, train_run.run_dir / "model.safetensors", tmp_path)
     assert_refused((command, "--ckpt", path), 3, str(path), *words)
 
 
-def test_a_checkpoint_that_is_no_file_is_refused(assert_refused: AssertRefused, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_a_file_is_refused(assert_refused: AssertRefused, tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "pipe")
@@ -373,14 +373,14 @@ def test_a_checkpoint_that_is_no_file_is_refused(assert_refused: AssertRefused, 
         (("--limit-test", "0"), ("--limit-test",)),
     ],
 )
-def test_what_gradcam_cannot_show_is_refused(
+def test_gradcam_options_without_a_meaning_are_refused(
     more: tuple[str, ...] | str, words: tuple[str, ...], train_run: CliResult, assert_refused: AssertRefused
 ) -> None:
-    given = (more,) if isinstance(more, str) else more
-    assert_refused(("gradcam", "--ckpt", train_run.run_dir, *given), 2, *words)
+    options = (more,) if isinstance(more, str) else more
+    assert_refused(("gradcam", "--ckpt", train_run.run_dir, *options), 2, *words)
 
 
-def test_pictures_that_are_none_are_refused_by_name(
+def test_files_that_are_no_images_are_refused_by_name(
     train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
@@ -388,7 +388,7 @@ def test_pictures_that_are_none_are_refused_by_name(
         assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--images", tmp_path / name), 3, name, *words)
 
 
-def test_data_with_other_classes_than_the_network_has_is_refused(
+def test_data_with_other_classes_is_refused(
     train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
     from PIL import Image
@@ -411,7 +411,7 @@ def test_data_with_other_classes_than_the_network_has_is_refused(
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_run_goes_on_under_its_own_settings_or_not_at_all(
+def test_a_run_resumes_only_with_its_own_settings(
     finished: bool, more: tuple[str, ...], words: tuple[str, ...], train_run: CliResult, assert_refused: AssertRefused,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -434,14 +434,14 @@ def test_only_a_training_can_be_resumed(
     assert_refused(("train", "--resume", tmp_path), 3, "config.yaml")
 
 
-def test_rates_come_from_a_range_test_or_not_at_all(train_run: CliResult, assert_refused: AssertRefused) -> None:
+def test_lr_from_needs_a_range_test(train_run: CliResult, assert_refused: AssertRefused) -> None:
     assert_refused((*TINY_AUTO_LR_ARGS, "--lr-from", train_run.run_dir), 3, "lr-range", "train")
     assert_refused((*TINY_AUTO_LR_ARGS, "--lr-from", "nowhere"), 3, "nowhere")
     assert_refused(("zigzag", "--run", "nowhere"), 3, "nowhere")
 
 
-def result_of_a_range_test(folder: Path, text: str | None) -> tuple[str, ...]:
-    """A training that is to take its rates from a folder with this result.json."""
+def lr_from_arguments(folder: Path, text: str | None) -> tuple[str, ...]:
+    """A training with --lr-from a folder with this result.json."""
     (folder / "swept").mkdir()
     if text is not None:
         (folder / "swept" / "result.json").write_text(text)
@@ -449,12 +449,10 @@ def result_of_a_range_test(folder: Path, text: str | None) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", "\0", "[" * 100_000])
-def test_a_range_test_that_is_unfinished_or_damaged_is_refused(
+def test_an_unfinished_or_damaged_range_test_is_refused(
     text: str | None, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
-    assert_refused(
-        result_of_a_range_test(tmp_path, text), 3, "swept", "lr-range" if text is not None else "No such file"
-    )
+    assert_refused(lr_from_arguments(tmp_path, text), 3, "swept", "lr-range" if text is not None else "No such file")
 
 
 @pytest.mark.parametrize(
@@ -475,14 +473,14 @@ def test_a_range_test_that_is_unfinished_or_damaged_is_refused(
     ],
     ids=str,
 )
-def test_a_range_test_whose_pair_is_none_is_refused(
+def test_invalid_lr_bounds_of_a_range_test_are_refused(
     damage: dict[str, object], word: str, lr_range_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
 ) -> None:
-    arguments = result_of_a_range_test(tmp_path, json.dumps({**lr_range_run.result, **damage}))
+    arguments = lr_from_arguments(tmp_path, json.dumps({**lr_range_run.result, **damage}))
     assert_refused(arguments, 3, "swept", word, "Run scsuite lr-range again.")
 
 
-def test_a_run_that_another_process_holds_is_left_alone(train_run: CliResult) -> None:
+def test_a_run_in_use_by_another_process_is_refused(train_run: CliResult) -> None:
     from filelock import FileLock
 
     with FileLock(train_run.run_dir / ".lock"):
@@ -506,32 +504,32 @@ def test_a_file_that_cannot_be_written_is_an_output_error(flag: str, name: str, 
     check_refusal(answer, 4, name)
 
 
-# --- ours ---
+# --- bugs and resources ---
 
 
-def test_a_bug_of_ours_is_one_line_and_with_debug_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_config: object) -> None:
+def test_a_bug_is_one_line_and_with_debug_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_bug(*_: object) -> None:
         raise RuntimeError("something\nunforeseen")
 
-    monkeypatch.setattr("scsuite.cli.zigzag._planned", broken)
+    monkeypatch.setattr("scsuite.cli.zigzag._curve_from_options", raise_bug)
     answer = run_cli("zigzag", "--runs-dir", tmp_path / "runs")
     assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1)
     assert re.match(r"error: bug in scsuite .+: RuntimeError: something unforeseen\. .+--debug", answer.err)
-    loud = run_cli("zigzag", "--runs-dir", tmp_path / "runs", "--debug")
-    assert loud.code == 1
-    assert "Traceback" in loud.err
-    assert loud.err.splitlines()[-1].startswith("error: bug in scsuite")
+    debug = run_cli("zigzag", "--runs-dir", tmp_path / "runs", "--debug")
+    assert debug.code == 1
+    assert "Traceback" in debug.err
+    assert debug.err.splitlines()[-1].startswith("error: bug in scsuite")
 
 
-def test_memory_that_runs_out_is_a_resource_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def starving(_config: object) -> None:
+def test_out_of_memory_is_a_resource_error_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_memory_error(*_: object) -> None:
         raise MemoryError("9 GiB")
 
-    monkeypatch.setattr("scsuite.cli.zigzag._planned", starving)
+    monkeypatch.setattr("scsuite.cli.zigzag._curve_from_options", raise_memory_error)
     check_refusal(run_cli("zigzag", "--runs-dir", tmp_path / "runs"), 4, "out of memory", "--bs")
 
 
-def test_rates_that_blow_up_end_with_their_own_code(tmp_path: Path) -> None:
+def test_a_diverged_training_has_its_own_exit_code(tmp_path: Path) -> None:
     answer = run_cli(*TINY_TRAIN_ARGS, "--lr-max", "1e30", "--runs-dir", tmp_path, "--quiet")
     check_refusal(answer, 5, "diverged", "--lr-max")
     run = next(tmp_path.iterdir())
@@ -539,5 +537,5 @@ def test_rates_that_blow_up_end_with_their_own_code(tmp_path: Path) -> None:
     assert not (run / "result.json").exists()
 
 
-def test_a_process_refuses_in_the_same_words() -> None:
+def test_a_new_process_refuses_with_the_same_line() -> None:
     check_refusal(run_cli_process("train", "--bs", "0"), 2, "--bs")

@@ -49,11 +49,11 @@ def plain_case(fault: str, words: Sequence[object], code: int, *expected: str) -
 def _refusals() -> list[FaultCase]:
     cases = [
         plain_case("F47-51", (*command, f"{flag}={value}"), 2, flag)
-        for command, flag, value in parameters(test_errors.test_numbers_out_of_reach_are_refused)
+        for command, flag, value in parameters(test_errors.test_numbers_out_of_range_are_refused)
     ]
     for fault, test in (
-        ("F48-51", test_errors.test_values_that_contradict_each_other_or_ask_too_much_are_refused),
-        ("F52", test_errors.test_words_that_mean_nothing_are_refused_and_the_near_one_is_named),
+        ("F48-51", test_errors.test_contradictory_and_excessive_values_are_refused),
+        ("F52", test_errors.test_unknown_words_are_refused_and_a_similar_one_is_suggested),
     ):
         cases += [plain_case(fault, words, 2, *expected) for words, expected in parameters(test)]
     return cases
@@ -99,7 +99,7 @@ def _cases_of_a_run(good: Path) -> list[FaultCase]:
         FaultCase("F54", "with another", with_run("train --resume", "--epochs", 3), 2, ("--epochs",), after=untouched),
     ]
     last_index = "49"  # of this run's test images, fewer than in test_errors
-    for more, words in parameters(test_errors.test_what_gradcam_cannot_show_is_refused):
+    for more, words in parameters(test_errors.test_gradcam_options_without_a_meaning_are_refused):
         options = (more,) if isinstance(more, str) else more
         expected = tuple(last_index if word == "99" else word for word in words)
         name, prepare = f"gradcam {' '.join(options)}", with_run("gradcam --ckpt", *options)
