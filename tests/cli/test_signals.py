@@ -83,7 +83,7 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, signal_at_step:
 def test_a_signal_in_the_range_test_ends_the_run_with_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from scsuite.core.lr_range import range_test
 
-    launch_step = range_test.launch_step
+    launch_step = range_test.launch_step  # type: ignore[attr-defined]
 
     def launch_and_raise(*args: object, **kwargs: object) -> object:
         signal.raise_signal(signal.SIGTERM)

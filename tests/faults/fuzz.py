@@ -261,7 +261,7 @@ def mutate_run(rng: Random, seeds: list[Input]) -> Input:
 def _checkpoint_loader(good: Path) -> Loader:
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import load_dataset
-    from scsuite.core.model.checkpoint import load_checkpoint, read_checkpoint
+    from scsuite.core.model.checkpoint import load_checkpoint_file, read_checkpoint
     from scsuite.core.training.resume import load_state
     from scsuite.core.training.trainer import Trainer
 
@@ -270,7 +270,7 @@ def _checkpoint_loader(good: Path) -> Loader:
     trainers: list[Trainer] = []
 
     def load(folder: Path) -> None:
-        load_checkpoint(folder / "a.safetensors")
+        load_checkpoint_file(folder / "a.safetensors")
         if not trainers:  # once per forked process
             trainers.append(Trainer(load_dataset("shapes", limit_train=100, limit_test=50), config))
         load_state(trainers[0], read_checkpoint(folder / "a.safetensors"))

@@ -17,11 +17,16 @@ HERE = "train/a/9"  # where one more picture is put; its suffix follows
 MB = 2**20
 
 
-def _folder(fault: str, name: str, tree: Tree, words: tuple[str, ...] = (), code: int = 3, **more: object) -> FaultCase:
-    """A training on the good classes with these files put in."""
-    return FaultCase(
-        fault, name, lambda sandbox: train_on(write_tree(sandbox.inputs, {**classes(), **tree})), code, words, **more
-    )  # type: ignore[arg-type]
+def _folder(
+    fault: str, name: str, tree: Tree, words: tuple[str, ...] = (), code: int = 3,
+    after: Callable[[Sandbox], str] = lambda _sandbox: "",
+) -> FaultCase:  # fmt: skip
+    """A training on the two valid classes with these files added."""
+
+    def prepare(sandbox: Sandbox) -> list[object]:
+        return train_on(write_tree(sandbox.inputs, {**classes(), **tree}))
+
+    return FaultCase(fault, name, prepare, code, words, after=after)
 
 
 def _bare(fault: str, name: str, tree: Tree, words: tuple[str, ...], code: int = 3) -> FaultCase:

@@ -63,7 +63,7 @@ def record_journal(journal: Path, root: Path) -> None:
         return call_and_record
 
     os.open, os.write, os.fsync = open_and_record, write_and_record, fsync_and_record  # type: ignore[assignment]
-    os.replace = replace_and_record
+    os.replace = replace_and_record  # type: ignore[assignment]
     os.unlink, os.mkdir = wrap_path_operation("unlink"), wrap_path_operation("mkdir")
 
 
