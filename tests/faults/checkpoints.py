@@ -444,7 +444,7 @@ RESUME_STATES: list[tuple[str, str, Change, Words]] = [
         ("A12", f"of a run with another {path[-1]}", set_metadata(*path, value=value), ())
         for path, value in OTHER_RUNS.items()
     ),
-    ("A11", "a checkpoint without its position", set_metadata("state", value=...), ("weights alone",)),
+    ("A11", "a checkpoint without its position", set_metadata("state", value=...), ("weights only",)),
     ("A11", "a checkpoint without its optimizer", remove_tensors("optimizer."), ("momentum_buffer", "missing")),
     ("A7", "a missing momentum", remove_tensors(MOMENTUM), ("momentum_buffer.fc.weight is missing",)),
     ("A7", "an extra momentum", add_tensor("optimizer.momentum_buffer.x", EMPTY), ("x is not part",)),
@@ -620,7 +620,7 @@ def resume_cases(good: GoodRun) -> Iterator[FaultCase]:
             return ["train", "--resume", path]
 
         yield FaultCase(
-            "A16", f"the newest checkpoint {name}", given, 0, ("passed over", good.last.name), after=good.compare_end
+            "A16", f"the newest checkpoint {name}", given, 0, ("skipped a damaged checkpoint", good.last.name), after=good.compare_end
         )
 
     def undamaged(sandbox: Sandbox) -> list[object]:
@@ -658,7 +658,7 @@ def resume_cases(good: GoodRun) -> Iterator[FaultCase]:
     def weights_as_checkpoint(sandbox: Sandbox) -> Sequence[object]:
         return resume_with(good)(sandbox, good.weights)
 
-    yield FaultCase("A11", "weights as a run's only checkpoint", weights_as_checkpoint, 3, ("weights alone",))
+    yield FaultCase("A11", "weights as a run's only checkpoint", weights_as_checkpoint, 3, ("weights only",))
     yield FaultCase(
         "A11",
         "a file of weights to resume",

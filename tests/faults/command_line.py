@@ -62,9 +62,9 @@ def _refusals() -> list[FaultCase]:
 SIZES = [
     plain_case("F50", (*TRAIN, "--bs", "101"), 3, "--bs", "100 images"),
     plain_case("F50", (*TRAIN, "--val-split", "100"), 2, "--val-split"),
-    plain_case("F50", (*TRAIN, "--bs", "99"), 0, "2 an epoch, batch 99"),  # the last batch is one image
+    plain_case("F50", (*TRAIN, "--bs", "99"), 0, "2 per epoch, batch size 99"),  # the last batch is one image
     plain_case("F49", (*TRAIN, "--peak-epoch", "1e-300"), 0),
-    plain_case("F52", (*ZIGZAG, "--step-size", "9", "--step-size", "7"), 0, "15, 98 an epoch"),
+    plain_case("F52", (*ZIGZAG, "--step-size", "9", "--step-size", "7"), 0, "15, 98 per epoch"),
     plain_case("F52", (*ZIGZAG, "--csv", "/dev/null"), 2, "--csv", "device"),
     plain_case("F52", (*ZIGZAG, "--csv", "/proc/self/fd/1"), 2, "--csv"),
     plain_case("F52", (*ZIGZAG, "--runs-dir", "~nobody-has-this-name/runs"), 2, "--runs-dir"),

@@ -309,7 +309,7 @@ def no_store(sandbox: Sandbox, _reference: Path) -> list[str]:
 
     outcomes = run_ranks(sandbox, *RESUME_ARGS, faults={0: shorten_timeout, 1: shorten_timeout}, port=1)
     problems = [f"exit {outcome.code}" for outcome in outcomes if outcome.code not in (4, *TERMINATED)]
-    if not any("torchrun is gone: 127.0.0.1:1" in outcome.err for outcome in outcomes):
+    if not any("torchrun unreachable: 127.0.0.1:1" in outcome.err for outcome in outcomes):
         problems.append("no rank reports the address")
     problems += [f"output: {o.err!r}" for o in outcomes if o.err and not ERROR_LINE.fullmatch(o.err)]
     return problems + [f"left: {path}" for path in sandbox.run_dirs]
@@ -317,7 +317,7 @@ def no_store(sandbox: Sandbox, _reference: Path) -> list[str]:
 
 def finished_run(sandbox: Sandbox, reference: Path) -> list[str]:
     """54: resuming a complete run says so, once."""
-    return check_outcomes(run_ranks(sandbox, "train", "--resume", reference), (0, 0), "nothing to do")
+    return check_outcomes(run_ranks(sandbox, "train", "--resume", reference), (0, 0), "already complete")
 
 
 def repeated_run(sandbox: Sandbox, reference: Path) -> list[str]:

@@ -34,7 +34,7 @@ def resume(sandbox: Sandbox, reference: Path, *words: str) -> list[str]:
     if len(sandbox.run_dirs) != 1:
         return [f"{len(sandbox.run_dirs)} run directories"]
     outcome = run(sandbox, "train", "--resume", sandbox.run_dirs[0])
-    torn = ["a checkpoint under its final name was incomplete"] if "passed over" in outcome.out else []
+    torn = ["a checkpoint under its final name was incomplete"] if "skipped a damaged" in outcome.out else []
     return check_outcome(outcome, 0, *words) + torn + find_differences(sandbox.run_dirs[0], reference)
 
 
@@ -277,7 +277,7 @@ def range_test_meets_nan(sandbox: Sandbox, _reference: Path) -> list[str]:
 
 def nothing_learned(sandbox: Sandbox, _reference: Path) -> list[str]:
     """71: accuracy at chance level is reported, and is no error."""
-    return check_outcome(run(sandbox, *FAULT_ARGS, "--epochs", "1", "--lr-max", "1e-9"), 0, "learned nothing")
+    return check_outcome(run(sandbox, *FAULT_ARGS, "--epochs", "1", "--lr-max", "1e-9"), 0, "never exceeded chance")
 
 
 # --- workers, data, clocks: 72 to 74 ---
@@ -334,7 +334,7 @@ def finished_run(sandbox: Sandbox, reference: Path) -> list[str]:
     outcome = run(sandbox, "train", "--resume", copy)
     after = _times_and_contents(copy)
     changed = [f"{path.name} was written" for path in after if before.get(path) != after[path] and path.name != ".lock"]
-    return check_outcome(outcome, 0, "nothing to do") + changed
+    return check_outcome(outcome, 0, "already complete") + changed
 
 
 def _times_and_contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
