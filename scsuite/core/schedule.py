@@ -25,6 +25,9 @@ def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> fl
     Returns:
         The learning rate.
 
+    Raises:
+        ZeroDivisionError: For a step_size of 0.
+
     Example:
         >>> [triangular(step, lr_min=0.1, lr_max=0.3, step_size=2) for step in range(4)]
         [0.1, 0.2, 0.3, 0.2]
@@ -65,6 +68,9 @@ def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_st
 
     Returns:
         The learning rate.
+
+    Raises:
+        ZeroDivisionError: For a step after a peak in the last step.
 
     Example:
         >>> [one_cycle(step, lr_min=0.1, lr_max=0.3, peak_step=2, num_steps=5) for step in range(5)]

@@ -44,6 +44,7 @@ from scsuite.core.lr_range.rules import (
     geometric_mean,
     make_sweep,
     make_warnings,
+    mean_curves,
     reference_lr_max,
     smoothing_window,
 )
@@ -74,6 +75,10 @@ class RangeTest:
     loss_source: str
     curve: str
     conditions: dict[str, Any]
+
+    def mean_curves(self) -> tuple[Float1D, Float1D, Float1D]:
+        """Return learning rates, smoothed loss and smoothed accuracy, averaged over the repeats."""
+        return mean_curves(self.sweeps)
 
     def plot(self) -> "Figure":
         """Return a figure of loss and accuracy over the learning rate, with the bounds and the suggestions."""

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from scsuite.core.lr_range.rules import mean_curves
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats, nan_for_invalid
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def lr_range(test: "RangeTest") -> Figure:
     """Draw loss and accuracy over the learning rate, the LR bounds, and a row with the suggestion of each rule."""
-    lrs_S, loss_S, accuracy_S = mean_curves(test.sweeps)
+    lrs_S, loss_S, accuracy_S = test.mean_curves()
     suggestions = {name: lr for name, lr in test.suggestions.items() if math.isfinite(lr)}
     rules_height = 0.35 + 0.24 * len(suggestions) if suggestions else 0.0
     with style.new_figure(height=5.6 + rules_height) as figure:
