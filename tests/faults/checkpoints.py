@@ -620,7 +620,12 @@ def resume_cases(good: GoodRun) -> Iterator[FaultCase]:
             return ["train", "--resume", path]
 
         yield FaultCase(
-            "A16", f"the newest checkpoint {name}", given, 0, ("skipped a damaged checkpoint", good.last.name), after=good.compare_end
+            "A16",
+            f"the newest checkpoint {name}",
+            given,
+            0,
+            ("skipped a damaged checkpoint", good.last.name),
+            after=good.compare_end,
         )
 
     def undamaged(sandbox: Sandbox) -> list[object]:
