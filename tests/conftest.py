@@ -18,12 +18,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the pa
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep the tests of a file in one process, so that its fixtures run once; all of tests/cli share their runs."""
-    for item in items:
-        group = "cli" if item.path.parent.name == "cli" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "cli" if item.path.parent.name == "cli" else item.path.stem
+    item.add_marker(pytest.mark.xdist_group(group))  # before pytest-xdist reads the groups
 
 
 @pytest.fixture(scope="session", autouse=True)
