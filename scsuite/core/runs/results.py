@@ -8,9 +8,10 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from scsuite import __version__
 from scsuite.core.config import MAX_PLOTTED_STEPS
@@ -19,6 +20,7 @@ from scsuite.core.files import read_regular_file
 from scsuite.core.schedule import OneCycle
 
 MAX_CSV_BYTES = 2**30  # ten million steps
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -242,12 +244,12 @@ def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
 
 def read_steps(run: Path) -> list[StepRow]:
     """Return the rows of steps.csv as numbers. Raises InputError where there are none, or other values."""
-    return [StepRow(**row) for row in _read_records(run / "steps.csv")]
+    return _read_records(run / "steps.csv", StepRow)
 
 
 def read_epochs(run: Path) -> list[EpochResult]:
     """Return the rows of metrics.csv as numbers. Raises InputError where there are none, or other values."""
-    return [EpochResult(**row) for row in _read_records(run / "metrics.csv")]
+    return _read_records(run / "metrics.csv", EpochResult)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -266,16 +268,19 @@ def read_csv(path: Path) -> list[list[str]]:
     return [line.split(",") for line in text.split("\n") if line]
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a CSV file as numbers by column; an empty cell is None."""
+def _read_records(path: Path, make_record: Callable[..., Record]) -> list[Record]:
+    """Return the complete rows of a CSV file, made of numbers by column; an empty cell is None."""
     hint = "Give a training run."
     header, *rows = read_csv(path) or [[]]
     if not header:
         raise InputError("run", path, expected="the rows of a training run", found="none", hint=hint)
     try:
-        return [dict(zip(header, map(_number, header, row), strict=True)) for row in rows if len(row) == len(header)]
+        values = [dict(zip(header, map(_number, header, row), strict=True)) for row in rows if len(row) == len(header)]
+        return [make_record(**row) for row in values]
     except ValueError as error:
         raise InputError("run", path, expected="numbers", found=one_line(error), hint=hint) from None
+    except TypeError as error:  # a column that is missing or unknown
+        raise InputError("run", path, expected="the columns of a run", found=one_line(error), hint=hint) from None
 
 
 def _number(column: str, text: str) -> int | float | None:
