@@ -1,6 +1,7 @@
 """Evidence is small, names no machine and has today's keys. Run: pytest tests/test_evidence.py."""
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ CLASSES = {
     "gradcam": (GradcamResult, GradcamConfig),
 }  # fmt: skip
 KEPT_RESULTS = sorted(REFERENCE.rglob("result.json"))
+README = REFERENCE / "README.md"
+MAX_MEGABYTES, MAX_README_LINES, MAX_LINE_LENGTH = 8, 300, 140
+REFERENCE_PATH = re.compile(r"runs/reference/([\w.*/-]*\w)")
+RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
 def names_of(dataclass: Any) -> list[str]:
@@ -183,3 +188,48 @@ def test_the_rows_of_a_kept_training_are_those_of_its_schedule(run: Path) -> Non
     assert [row.lr for row in epochs] == pytest.approx([cycle.lr_at(row.step - 1) for row in epochs], abs=1e-12)
     expected = [cycle.momentum_at(row.step - 1) for row in epochs]
     assert [row.momentum for row in epochs] == pytest.approx(expected, abs=1e-12)
+
+
+# --- what names the evidence ---
+
+in_checkout = pytest.mark.skipif(not README.exists(), reason="the source distribution has no evidence")
+
+
+@in_checkout
+def test_the_evidence_is_small() -> None:
+    num_bytes = sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file())
+    assert num_bytes <= MAX_MEGABYTES * 1e6
+
+
+def files_that_name_evidence() -> list[Path]:
+    """Return the Markdown and Python files of the repository, except the two whose paths are examples."""
+    folders = [ROOT / name for name in (".github", "scsuite", "tests")]
+    paths = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".md", ".py"}]
+    examples = {ROOT / "tests" / "evidence.py", Path(__file__).resolve()}
+    markdown = [*ROOT.glob("*.md"), *ROOT.glob("runs/*.md"), *REFERENCE.rglob("*.md")]
+    return sorted({*paths, *markdown, ROOT / "pyproject.toml"} - examples)
+
+
+@in_checkout
+def test_each_path_of_evidence_in_the_documentation_and_the_code_exists() -> None:
+    named = {(path, name) for path in files_that_name_evidence() for name in REFERENCE_PATH.findall(path.read_text())}
+    assert len(named) > 5
+    missing = sorted(f"{path.relative_to(ROOT)}: {name}" for path, name in named if not list(REFERENCE.glob(name)))
+    assert not missing
+
+
+@in_checkout
+def test_the_readme_of_the_evidence_names_each_run_and_links_only_to_what_exists() -> None:
+    text = README.read_text()
+    links = RELATIVE_LINK.findall(text)
+    assert links
+    assert [link for link in links if not (REFERENCE / link).exists()] == []
+    folders = [path.name for path in REFERENCE.iterdir() if path.is_dir()]
+    assert [name for name in folders if not re.search(rf"[`(]{name}[`)]", text)] == []
+
+
+@in_checkout
+def test_the_readme_of_the_evidence_is_short() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= MAX_README_LINES
+    assert max(map(len, lines)) <= MAX_LINE_LENGTH

@@ -7,6 +7,7 @@ All training images except 10,000, width 1, batch 512, 24 epochs, LR bounds from
 study that `--minutes` stops has complete seeds. `--factorial` trains all combinations of five changes instead, once
 each, and reports the effect of each change. A training whose row exists is not run again.
 Out: trainings.csv and environments.json in FOLDER, and tables of the gains over the defaults.
+R rows, C factors, A kinds of accuracy.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from rich.table import Table
 from scsuite.core.device import resolve_device
 from scsuite.core.runs.environment import device_info
 from tests.studies.__main__ import ARCHIVE, ROOT
-from tests.studies.recipes import fit_effects, format_effects
+from tests.studies.regret import Values
 from tests.studies.trainings import OLD_DEFAULTS, append_environment
 
 OUT = ROOT / "runs" / "reference" / "recipes-full"
@@ -194,6 +195,23 @@ def gains_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             cells = [f"{gain:+.2f} ± {error:.2f}" for _, gain, error in gains]
         table.add_row(name, str(gains[0][0]), *cells)
     return table
+
+
+def fit_effects(signs_RC: Values, accuracies_RA: Values) -> tuple[Values, Values, Values]:
+    """Fit by least squares, with each row at +1 or -1 of each factor: effects_CA, errors_CA and means_A, in points."""
+    model = np.column_stack([np.ones(len(signs_RC)), signs_RC])
+    points_RA = 100 * accuracies_RA
+    coefficients: Values = np.asarray(np.linalg.lstsq(model, points_RA, rcond=None)[0], np.float64)
+    residuals_RA = points_RA - model @ coefficients
+    variance_A = (residuals_RA**2).sum(axis=0) / (len(model) - model.shape[1])
+    inverse_C = np.diag(np.linalg.inv(model.T @ model))[1:]
+    errors_CA: Values = 2 * np.sqrt(np.outer(inverse_C, variance_A))
+    return 2 * coefficients[1:], errors_CA, coefficients[0]
+
+
+def format_effects(effects_A: Values, errors_A: Values) -> list[str]:
+    """Return each effect and its standard error, as `+0.12 ± 0.03`."""
+    return [f"{effect:+.2f} ± {error:.2f}" for effect, error in zip(effects_A, errors_A, strict=True)]
 
 
 def effects_table(rows: Sequence[Mapping[str, Any]]) -> Table:

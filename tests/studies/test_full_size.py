@@ -3,6 +3,7 @@
 import io
 import math
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,7 @@ from tests.studies.full_size import (
     compute_gain,
     effects_table,
     factorial_design,
+    fit_effects,
     gains_table,
     read_rows,
     variant_options,
@@ -78,6 +80,23 @@ def test_effects_equal_the_gains_the_made_up_rows() -> None:
     assert lines[-2].count("89.65 %") == len(COLUMNS)  # 90, and half of 1, -2 and 0.3
     assert "±" not in to_text(effects_table(rows[:6]))
     assert BASE not in to_text(gains_table([other, *rows]))  # its rows belong to the design
+
+
+def test_correlated_factors_have_larger_errors() -> None:
+    # Two factors that agree in six of eight rows, a correlation of a half: their errors grow by 1 / sqrt(1 - 0.5 ** 2).
+    signs_RC = np.array([[1.0, 1.0], [-1.0, -1.0]] * 3 + [[1.0, -1.0], [-1.0, 1.0]])
+    accuracies_RA = np.random.default_rng(0).normal(0.9, 0.004, (8, 1))
+    effects_CA, errors_CA, means_A = fit_effects(signs_RC, accuracies_RA)
+    residuals_R = 100 * accuracies_RA[:, 0] - means_A[0] - signs_RC @ effects_CA[:, 0] / 2
+    deviation = np.sqrt((residuals_R**2).sum() / 5)
+    assert errors_CA[:, 0] == pytest.approx(2 * deviation / np.sqrt(8) / np.sqrt(1 - 0.5**2))
+
+
+def test_the_error_is_that_of_a_difference_of_two_means() -> None:
+    rng, signs_RC = np.random.default_rng(0), np.array([[1.0], [-1.0]] * 8)
+    errors = [fit_effects(signs_RC, rng.normal(0.9, 0.004, (16, 1)))[1][0, 0] for _ in range(400)]
+    # Two means of eight values with a deviation of 0.4 points.
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(0.4 * np.sqrt(2 / 8), rel=0.05)
 
 
 def to_text(table: Table) -> str:

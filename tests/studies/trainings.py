@@ -156,12 +156,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of sweeps.csv."""
+    """A row of sweeps.csv. Its LR is that of `sweep_lrs` at this step, the same in all range tests of the study."""
 
     setting: str
     seed: int
     step: int
-    lr: float
     loss: float
     accuracy: float
 
@@ -223,7 +222,7 @@ def run_sweep(cell: Cell, archive: str) -> list[Step]:
 
     setting, (data, _) = SETTINGS[cell.setting], load_images(cell.setting, archive)
     (sweep,) = range_test(data, LrRangeConfig(**_recipe(setting, cell.seed))).sweeps
-    columns = zip(sweep.lrs_L.tolist(), sweep.losses_L.tolist(), sweep.accuracies_L.tolist(), strict=True)
+    columns = zip(sweep.losses_L.tolist(), sweep.accuracies_L.tolist(), strict=True)
     return [Step(cell.setting, cell.seed, step, *values) for step, values in enumerate(columns)]
 
 

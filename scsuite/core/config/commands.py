@@ -10,7 +10,7 @@ from scsuite.core.config.recipe import DEVICES, PRECISIONS
 from scsuite.core.config.training import MAX_PLOTTED_STEPS, PEAK_FRACTION, check_order, check_peak
 from scsuite.core.errors import UsageError, did_you_mean
 
-CAM_METHOD = "hirescam"  # scores best on `shapes`, at the network's `cam_layer`; README, "Which map can be trusted?"
+CAM_METHOD = "hirescam"  # scores best on `shapes`, at the network's `cam_layer`; `runs/reference/cams`
 CAM_METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
 LR_POLICIES = ("triangular", "triangular2", "exp-range", "one-cycle")
 SELECTIONS = ("misclassified", "correct", "confident", "uncertain", "all")  # or indices, as in 3,14,15

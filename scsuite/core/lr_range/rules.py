@@ -30,7 +30,7 @@ MIN_SIGNAL_TO_NOISE = 15.0
 # the best and the highest LR of the only grid that was trained (`runs/reference/adamw`); not verified at width 1.
 REFERENCE_LR_MAX = {"sgd": 0.4, "adamw": 0.006}
 REFERENCE_BATCH_SIZE, REFERENCE_STEPS = 512, 24 * 98
-SHORT_TRAINING_STEPS = 192  # of the study's shortest training; shorter ones did best at a lower LR (`reference/short`)
+SHORT_TRAINING_STEPS = 192  # of the study's shortest training; shorter ones need a lower LR (`runs/reference/short`)
 # Allowed ratios of LRMAX to the middle of the loss valley: about half and twice those that the best LRs had. These were
 # 0.05 to 1.5 in the settings of the study, and 1.8 for cifar10-fast's 0.4 at width 1.
 MIN_VALLEY_RATIO, MAX_VALLEY_RATIO = 1 / 32, 4.0
