@@ -26,7 +26,6 @@ from scsuite.report.figures.image_grid import (
     draw_image,
     draw_title,
     empty_figure,
-    enlarge,
     make_grid,
     with_caption_lines,
 )
@@ -99,7 +98,7 @@ def overlay(image: Image, heatmap: Heatmap, max_value: float) -> Figure:
     factor = max(1, _OVERLAY_PX // max(rows, columns))
     width, height = columns * factor, rows * factor
     with style.pixel_figure(width=width, height=height) as (figure, axes):
-        axes.imshow(enlarge(blended_HWC, factor), extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+        axes.imshow(blended_HWC, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
     return figure
 
 

@@ -155,12 +155,6 @@ def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int) -> l
     return [(line, style.TEXT) for line in actual_lines] + [(line, style.VERMILION) for line in predicted_lines]
 
 
-def enlarge(image: Image, factor: int) -> Image:
-    """Repeat each pixel: matplotlib before 3.11 blurs the edges of pixels that it enlarges itself."""
-    enlarged: Image = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    return enlarged
-
-
 def draw_image(axes: Axes, image: Image, corner: tuple[int, int], tile_px: int) -> tuple[int, int]:
     """Draw an image in the upper left of a square tile with its proportions; return its width and height in pixels."""
     rows, columns = image.shape[:2]
@@ -168,7 +162,7 @@ def draw_image(axes: Axes, image: Image, corner: tuple[int, int], tile_px: int) 
     scale = tile_px / max(rows, columns)
     (x, y), width, height = corner, max(1, round(columns * scale)), max(1, round(rows * scale))
     axes.imshow(
-        enlarge(image[::stride, ::stride], int(max(1, scale))),
+        image[::stride, ::stride],
         cmap="gray",
         vmin=0,
         vmax=255,

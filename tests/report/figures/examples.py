@@ -38,14 +38,6 @@ def overlap(labels: Sequence[Text], axis: int) -> bool:
     return any(first[1] > second[0] + 1 for first, second in itertools.pairwise(spans))
 
 
-def pixels_before_enlargement(tile_HWC: NDArray[np.uint8], size: int = 32) -> NDArray[np.uint8]:
-    """One pixel for each block of equal pixels, where an image of `size` pixels was enlarged by a whole number."""
-    factor = max(1, len(tile_HWC) // size)
-    pixels_HWC = tile_HWC[::factor, ::factor]
-    assert (tile_HWC == pixels_HWC.repeat(factor, axis=0).repeat(factor, axis=1)).all()
-    return pixels_HWC
-
-
 def random_images(num_images: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), dtype=np.uint8)
 

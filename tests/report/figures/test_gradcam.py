@@ -14,14 +14,13 @@ from PIL import Image
 from scsuite.report import figures
 from scsuite.report.figures import save_figure, style
 from scsuite.report.figures.gradcam import blend_heatmap
-from tests.report.figures.examples import NAN, make_cam_data, pixels_before_enlargement, random_images, texts, tiles
+from tests.report.figures.examples import NAN, make_cam_data, random_images, texts, tiles
 
 
 def _draw(maps: dict[str, Any], images: Any = None) -> tuple[Figure, list[NDArray[np.uint8]]]:
     """Return the figure and its tiles: image, one per map, the difference of predicted and actual."""
     figure = figures.gradcam(make_cam_data(maps, images))
-    *drawn, _color_bar = [np.asarray(tile.get_array()) for tile in tiles(figure)]
-    return figure, [pixels_before_enlargement(tile) for tile in drawn]
+    return figure, [np.asarray(tile.get_array()) for tile in tiles(figure)][:-1]  # the last is the color bar
 
 
 def test_both_maps_of_an_image_share_one_scale() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from scsuite.report import figures
 from scsuite.report.figures import save_figure
-from tests.report.figures.examples import make_mistakes, overlap, pixels_before_enlargement, random_images, texts, tiles
+from tests.report.figures.examples import make_mistakes, overlap, random_images, texts, tiles
 
 
 def test_images_are_enlarged_by_whole_pixels_without_blur(tmp_path: Path) -> None:
@@ -37,8 +37,7 @@ def test_a_mistake_has_actual_and_predicted_class_and_its_probability() -> None:
     evaluation, split = make_mistakes(683)
     figure = figures.misclassified(evaluation, split, 1)
     assert texts(figure) == ["683 misclassified images, the most confident 1", "true cat", "predicted dog 0.93"]
-    drawn = pixels_before_enlargement(np.asarray(tiles(figure)[0].get_array()))
-    np.testing.assert_array_equal(drawn, split.images_NHWC[evaluation.misclassified[0]])
+    np.testing.assert_array_equal(tiles(figure)[0].get_array(), split.images_NHWC[evaluation.misclassified[0]])
 
 
 def test_a_long_name_is_truncated_and_its_probability_is_not() -> None:
