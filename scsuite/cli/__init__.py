@@ -1,1 +1,1 @@
-"""The command line: options > config > core > rundir > report; one file a command."""
+"""The command line, one file per command: options become a configuration, core works, report shows the result."""

@@ -107,8 +107,8 @@ def scsuite(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code. An error is one line on stderr, with a traceback only if --debug."""
-    # A thread that waits for the others then yields its core: otherwise a DataLoader worker, or any other process,
-    # makes the network several times slower on few cores. On two busy ones 162 images/s became 455.
+    # A thread that waits for the others then yields its core. Otherwise a DataLoader worker, or any other process,
+    # makes the network several times slower on few cores: on two busy cores this gave 455 images/s instead of 162.
     # torch reads both variables when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch's C++ part prints a stack trace when a rank is gone; the error line names the cause.

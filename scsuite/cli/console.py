@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scsuite.cli.streams import ignore_closed_stream, make_console, print_json_line
-from scsuite.report.formatting import escape
+from scsuite.core.errors import escape
 
 if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
     from rich.console import RenderableType
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need
     from scsuite.cli.options import OutputOptions
     from scsuite.core.runs.rundir import RunDir
 
-PLAIN_PROGRESS_SECONDS = 30.0  # seconds between lines about something long if there is no terminal
+PLAIN_PROGRESS_SECONDS = 30.0  # between progress lines where there is no terminal
 
 
 class Progress(Protocol):
@@ -38,7 +38,7 @@ class Terminal:
         self._buffer: list[tuple[str, Callable[[], None]]] = []
 
     def attach_run(self, run: "RunDir") -> None:
-        """Print and log what was buffered, and from now on at once: until now an error's line had to stand alone."""
+        """Print and log what was buffered, and everything later at once; an error before this prints its line alone."""
         self._run = run
         for text, show in self._buffer:
             self._show(text, show)

@@ -1,6 +1,6 @@
-"""From an exception to an exit code and one line on stderr.
+"""Turn an exception into an exit code and one line on stderr.
 
-In: whatever ended a command. Out: the exit code of design.md; the line `error: WHAT: WHERE: expected X, found Y. HINT`.
+In: the exception that ended a command. Out: an `ExitCode`; the line `error: WHAT: WHERE: expected X, found Y. HINT`.
 """
 
 import errno
@@ -41,7 +41,7 @@ def exit_code_for(error: BaseException, arguments: Sequence[str]) -> int:
         f"bug in scsuite {__version__}: {type(error).__name__}: {one_line(error, 500)}. "
         "Run it again with --debug and report what it prints."
     )
-    if claim_first_failure():  # else another rank has named the cause
+    if claim_first_failure():  # otherwise another rank has reported the cause
         print_error(f"error: {known_error or bug}")
     return known_error.exit_code if known_error else ExitCode.BUG
 

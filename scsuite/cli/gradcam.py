@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from scsuite.core.cam import CamInputs
     from scsuite.core.evaluation.evaluate import TrainedModel
 
-MAX_CLASSES_NAMED = 20  # in an error
-
 
 @options(GradcamConfig)
 def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
@@ -96,7 +94,9 @@ def _map_names(config: GradcamConfig, class_names: tuple[str, ...]) -> tuple[str
             return ("predicted",)
         return ("predicted", "actual") if config.class_ == "both" else (config.class_,)
     if config.class_ not in class_names:
-        choices = ", ".join(class_names[:MAX_CLASSES_NAMED])
+        from scsuite.core.dataset.split import format_names
+
+        choices = format_names(class_names)
         raise UsageError(
             "option", "--class", expected=f"predicted, actual, both or one of {choices}", found=repr(config.class_),
             hint=did_you_mean(config.class_, class_names, otherwise="Choose one of these."),

@@ -1,4 +1,7 @@
-"""What commands share: data, decoded under a progress bar; a trained network; a run directory; the result."""
+"""What commands share: loading data and a trained network, making a run directory, writing the result.
+
+In: a configuration and the terminal. Out: datasets, networks, run directories.
+"""
 
 import re
 import time
@@ -56,7 +59,7 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROC
 
 
 def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "TrainedModel":
-    """Load the network of --ckpt in its run's precision; in the best one of this device where it lacks that."""
+    """Load the network of --ckpt in its run's precision; if the device lacks that, in the device's fastest one."""
     import torch
 
     from scsuite.core.device import resolve_device, tune_process
@@ -80,7 +83,7 @@ def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "Trained
 
 
 def load_test_data(config: CheckpointConfig, trained: "TrainedModel", terminal: Terminal) -> "Dataset":
-    """Load the data of the network's run, or that of --data, with the network's labels; other classes are refused."""
+    """Load the data of the network's run, or that of --data, with the network's labels; refuse other classes."""
     from scsuite.core.dataset.split import format_names
 
     explicit = {name: value for name, value in config.to_dict().items() if value is not None}

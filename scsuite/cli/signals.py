@@ -28,7 +28,7 @@ class StopSignal:
                     continue
                 try:
                     self._saved_handlers[signum] = signal.signal(signum, self._handle)
-                except ValueError:  # not the main thread, which alone gets signals
+                except ValueError:  # not the main thread; only the main thread gets signals
                     break
         return self
 
@@ -44,7 +44,7 @@ class StopSignal:
     def is_set(self) -> bool:
         """Return whether any rank got a signal: all ranks ask at the same step, and exit with the same code."""
         signum = self.world.all_reduce_max(self.signum or 0)
-        if signum:  # else a signal may have come in the meantime: it counts at the next step
+        if signum:  # 0 must not replace a signal that came in the meantime: it counts at the next step
             self.signum = signum
         return bool(signum)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NUM_PREVIEW_IMAGES = 64
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
-ETA_STEP = 20  # after so many steps the speed is known well enough for an estimate
+ETA_STEP = 20  # steps after which the speed is known well enough for an estimate
 ETA_WINDOW = 50  # steps
 
 

@@ -1,4 +1,4 @@
-"""The course of `scsuite train` on one rank: LR bounds, trainer, training and outputs.
+"""What `scsuite train` does on one rank: find LR bounds, build the trainer, train, write outputs.
 
 In: a configuration, data, and a checkpoint to resume from if there is one. Out: a finished run directory.
 """
@@ -35,7 +35,7 @@ def run_main(
     run: "RunDir", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal,
     checkpoint: "Checkpoint | None",
 ) -> None:  # fmt: skip
-    """Rank 0: find the LR bounds if they are not given, train to the end, and write the results."""
+    """On rank 0, find the LR bounds if they are not given, train to the end, and write the results."""
     from scsuite.core.runs.rundir import check_disk_space, truncate_rows
     from scsuite.core.training.checkpoint_schedule import checkpoint_bytes
     from scsuite.core.training.loop import run_environment
@@ -54,7 +54,7 @@ def run_main(
         draw_augmented(run, trainer)
     else:
         load_state(trainer, checkpoint)
-        terminal.attach_run(run)  # only now: until here an error's line stands alone
+        terminal.attach_run(run)  # not earlier: an error before this prints its own line only
         for problem in truncate_rows(run.path, trainer.state.step, trainer.num_epochs_done):
             terminal.log_warning(problem)
         load_history(trainer, run.path)
@@ -67,7 +67,7 @@ def run_main(
 def run_worker(
     config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal, checkpoint: "Checkpoint | None"
 ) -> None:
-    """Any other rank: do the same steps as rank 0, and neither print nor write."""
+    """On any other rank, do the same steps as rank 0, and neither print nor write."""
     from scsuite.core.training.resume import load_state
     from scsuite.core.training.trainer import Trainer
 
@@ -84,7 +84,7 @@ def run_worker(
 def _find_bounds(
     run: "RunDir | None", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal
 ) -> TrainConfig:
-    """Run the range test first, on rank 0 with its figure and history in this run."""
+    """Return the configuration with LR bounds from a range test; rank 0 writes its figure and history to the run."""
     from scsuite.core.lr_range.range_test import find_lr_bounds, num_range_test_steps, write_history
     from scsuite.report import figures
 

@@ -12,8 +12,6 @@ from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
 from scsuite.core.errors import InputError, UsageError
 
-OUT_SUFFIXES = (".png", ".svg", ".pdf")
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -33,10 +31,12 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
     """Draw the learning-rate curve between a lower and an upper limit."""
     from scsuite.core.runs.results import ZigzagResult
     from scsuite.report import figures, tables
+    from scsuite.report.figures.style import check_figure_suffix
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
-    _check_out_suffix(config.out)
+    if config.out:
+        check_figure_suffix(Path(config.out), "option", "--out")
     _check_output_path("--out", config.out)
     _check_output_path("--csv", config.csv)
     curve = _curve_from_options(config) if config.run is None else _curve_from_run(config.run)
@@ -95,14 +95,6 @@ def _curve_from_run(spec: str) -> Curve:
         raise InputError("run", spec, expected="at least one step", found="none", hint="Give a run that has trained.")
     title = f"{len(lrs_done):,} of {cycle.num_steps:,} steps: {Path(spec).resolve().name}"
     return Curve("one-cycle", title, cycle.lr_min, cycle.lr_max, cycle.steps_per_epoch, lrs_done, cycle.lrs())
-
-
-def _check_out_suffix(out: str | None) -> None:
-    if out is not None and Path(out).suffix not in OUT_SUFFIXES:
-        raise UsageError(
-            "option", "--out", expected="a name ending in .png, .svg or .pdf", found=repr(out),
-            hint="Change its ending.",
-        )  # fmt: skip
 
 
 def _check_output_path(flag: str, target: str | None) -> None:

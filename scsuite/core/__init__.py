@@ -1,1 +1,1 @@
-"""The work itself. It imports no typer, rich or matplotlib, and never prints; see scsuite/README.md for the order."""
+"""Everything that scsuite computes. It never prints and imports no typer, rich or matplotlib; see scsuite/README.md."""

@@ -42,7 +42,7 @@ class Device:
 
     @property
     def max_steps_in_flight(self) -> int:
-        """Return how many steps are launched before one is read: an accelerator is idle while it is read."""
+        """Return how many steps are launched before their results are read, which an accelerator would wait for."""
         return 1 if self.device.type == "cpu" else STEPS_IN_FLIGHT
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -61,8 +61,8 @@ class Device:
 def resolve_device(device: str, precision: str, world: World = SINGLE_PROCESS) -> Device:
     """Resolve --device and --precision to a torch device and dtype.
 
-    auto is CUDA, else MPS, else the CPU; bf16 where it is faster than fp32, fp16 on older CUDA devices, else fp32.
-    Each rank on a machine takes a CUDA device of its own.
+    The device auto is CUDA, else MPS, else the CPU. The precision auto is bf16 where it is faster than fp32, fp16 on
+    older CUDA devices, else fp32. Each rank on a machine uses its own CUDA device.
     Raises UsageError for a device that is not available or a precision that it does not support.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -71,11 +71,11 @@ def resolve_device(device: str, precision: str, world: World = SINGLE_PROCESS) -
     best = cuda if "cuda:0" in available else available[-1]
     name = {"auto": best, "cuda": cuda}.get(device, device)
     if name not in available:
-        single = world.size == 1
+        is_single = world.size == 1
         raise UsageError(
             "option", "--device", expected=f"one of auto, {', '.join(available)}",
-            found=repr(device if single else name),
-            hint="Use auto." if single else "Start one process per CUDA device, or give --device cpu.",
+            found=repr(device if is_single else name),
+            hint="Use auto." if is_single else "Start one process per CUDA device, or give --device cpu.",
         )  # fmt: skip
     resolved = torch.device(name)
     if resolved.type == "cuda" and world.size > 1:
@@ -124,7 +124,7 @@ def tune_malloc() -> None:
     """Let glibc reuse freed memory instead of returning it to the system; does nothing elsewhere.
 
     By default glibc returns the end of its heap after every step, and the system hands it out again page by page,
-    filled with zeros. Tensors above 32 MB are still mapped each time: to keep them took up to 1.4 times the memory.
+    filled with zeros. Tensors above 32 MB are still mapped each time: keeping them needed up to 1.4 times the memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

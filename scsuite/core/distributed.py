@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch._C._distributed_c10d import Store
 
-RENDEZVOUS_SECONDS = 10.0  # for torchrun's store to answer; it is there before the processes that torchrun starts
-COLLECTIVE_SECONDS = 25.0  # for one collective; torchrun gives a rank that hangs 30 s more, so all ends in a minute
-STARTUP_SECONDS = 300.0  # from the first rank's start to the last one's: torch loads slowly from a cold disk
+RENDEZVOUS_SECONDS = 10.0  # limit for torchrun's store to answer; torchrun starts the store before its processes
+COLLECTIVE_SECONDS = 25.0  # limit for one collective; torchrun gives a rank that hangs another 30 s
+STARTUP_SECONDS = 300.0  # limit from the first rank's start to the last one's: torch loads slowly from a cold disk
 POLL_SECONDS = 0.02  # between two reads of the store
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _broadcast_counter = itertools.count()  # every rank counts in the same order, so equal numbers belong together
@@ -166,9 +166,9 @@ def distributed_world() -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
-    # Imported while there is no group: this module keeps the group that exists when it loads (as default arguments),
-    # and with it gloo's threads. They must not outlive the group: one that frees a tensor while Python exits aborts
-    # the process. torch's optimizers import this module too.
+    # Imported before the group exists: when it is loaded, this module stores the existing group in default arguments,
+    # which would keep gloo's threads until Python exits. A thread that frees a tensor then aborts the process.
+    # torch's optimizers import this module too, so importing it later is not an option.
     import torch.distributed.nn.functional
 
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -216,7 +216,7 @@ def claim_first_failure() -> bool:
 def _claim_first_failure() -> bool:
     try:
         return _store().add("num_failed", 1) == 1
-    except Exception:  # torchrun itself is gone: reported twice is better than never
+    except Exception:  # torchrun itself is gone: two reports are better than none
         return True
 
 

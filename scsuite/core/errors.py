@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 def one_line(error: object, max_length: int = 120) -> str:
-    """Return the text of an error as one line of at most `max_length` characters; its type where it has no text."""
+    """Return the text of an error as one line of at most `max_length` characters, or its type if it has no text."""
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
@@ -19,8 +19,13 @@ def did_you_mean(value: object, choices: Iterable[str], otherwise: str, cutoff: 
     return f"Did you mean {similar[0]}?" if similar else otherwise
 
 
+def escape(text: object) -> str:
+    """Return a text on one line: line ends and control characters become visible escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 class ExitCode(IntEnum):
-    """The exit codes of design.md; signals exit with 128 + their number."""
+    """The exit codes of the program, listed in README.md; a signal ends it with 128 + the signal's number."""
 
     DONE = 0
     BUG = 1
@@ -42,8 +47,7 @@ class ScsuiteError(Exception):
     def __init__(self, what: str, where: object, *, expected: str, found: object, hint: str) -> None:
         self.what, self.where, self.expected, self.found, self.hint = what, where, expected, found, hint
         message = f"{what}: {where}: expected {expected}, found {found}. {hint}"
-        # File names and option values come from outside: escape line breaks and terminal controls in them.
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+        super().__init__(escape(message))  # file names and option values may hold line ends and terminal controls
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep every part when a DataLoader worker passes the error to its parent."""

@@ -1,4 +1,4 @@
-"""Writing files atomically, reading only regular files, CSV text, and strict YAML. Imports no torch.
+"""Write files atomically, read only regular files, and read strict YAML. Imports no torch.
 
 In: paths and bytes, rows or text. Out: files that are complete or not there; bytes or plain values.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from scsuite.core.errors import InputError, OutputError, one_line
 
-MAX_FILE_BYTES = 64 * 2**20  # one image or one CIFAR-10 batch (30.7 MB)
+MAX_FILE_BYTES = 64 * 2**20  # of one image; a CIFAR-10 batch has 30.7 MB
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -26,7 +26,7 @@ _WRITE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomic(path: Path, data: bytes | bytearray) -> None:
-    """Write a complete file or none: write and fsync a temporary file beside it, rename it, fsync the directory.
+    """Write a complete file or none: write and fsync a temporary file next to it, rename it, fsync the directory.
 
     Raises OutputError; the temporary file is removed then, and an older file at `path` stays as it was.
     """

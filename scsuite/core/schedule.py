@@ -5,16 +5,16 @@ The training loop owns the step counter and applies the value; `zigzag` draws th
 """
 
 import math
-import sys
 from dataclasses import dataclass
 
-from scsuite.core.config import MOMENTUM, PEAK_FRACTION
+from scsuite.core.config import MOMENTUM, is_finite_number, resolve_peak_epoch
 
 
 def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
     """Return the learning rate of the triangular policy at `step`.
 
-    The rate rises linearly from lr_min at step 0 to lr_max at step `step_size`, falls back as long, and repeats.
+    The learning rate rises linearly from lr_min at step 0 to lr_max at step `step_size`, falls back to lr_min
+    in the same number of steps, and repeats.
 
     Args:
         step: Step, from 0.
@@ -38,13 +38,13 @@ def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> fl
 
 
 def triangular2(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
-    """Return `triangular` with its height halved after each cycle. Source: as `triangular`."""
+    """Return `triangular` with its height halved after each cycle. Source: see `triangular`."""
     cycle = step // (2 * step_size)  # from 0
     return lr_min + (lr_max - lr_min) * _triangle(step, step_size) * 0.5**cycle
 
 
 def exp_range(step: int, *, lr_min: float, lr_max: float, step_size: int, gamma: float) -> float:
-    """Return `triangular` with its height multiplied by gamma**step. Source: as `triangular`."""
+    """Return `triangular` with its height multiplied by gamma**step. Source: see `triangular`."""
     return lr_min + (lr_max - lr_min) * _triangle(step, step_size) * gamma**step
 
 
@@ -56,8 +56,9 @@ def _triangle(step: int, step_size: int) -> float:
 def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_steps: int) -> float:
     """Return the learning rate of one cycle over `num_steps` steps at `step`, without annihilation.
 
-    The rate is lr_min at step 0, lr_max at `peak_step` and lr_min again at step num_steps - 1, linear between, and
-    never below lr_min. Momentum cycles the other way when its high end is given as lr_min and its low end as lr_max.
+    The learning rate is lr_min at step 0, lr_max at `peak_step` and lr_min again at step num_steps - 1; it is linear
+    between them and never below lr_min. For a momentum, which cycles the other way, give its high end as lr_min and its
+    low end as lr_max.
 
     Args:
         step: Step, from 0.
@@ -87,14 +88,14 @@ def one_cycle(step: int, *, lr_min: float, lr_max: float, peak_step: int, num_st
 
 
 def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Return the number of batches in which each image comes once; the last batch may be smaller."""
+    """Return the number of batches of an epoch, which has each image once; the last batch may be smaller."""
     return math.ceil(num_images / batch_size)
 
 
 def peak_step(peak_epoch: float, steps_per_epoch: int, num_steps: int) -> int:
     """Return the last step of the epochs up to the peak: round(peak_epoch * steps_per_epoch) - 1.
 
-    A cycle of three steps or more has a rising and a falling side, however short it is.
+    A cycle of at least three steps always has a rising and a falling side.
     """
     last_step = round(peak_epoch * steps_per_epoch) - 1
     return min(max(last_step, 1), num_steps - 2) if num_steps >= 3 else 0
@@ -133,12 +134,12 @@ class OneCycle:
     def __post_init__(self) -> None:
         counts = (self.peak_step, self.num_steps, self.steps_per_epoch)
         if not all(type(count) is int for count in counts) or not 0 <= self.peak_step < self.num_steps:
-            raise ValueError(f"a peak at step {self.peak_step!r:.40} of {self.num_steps!r:.40}")
+            raise ValueError(f"peak at step {self.peak_step!r:.40} is outside a cycle of {self.num_steps!r:.40} steps")
         if self.steps_per_epoch < 1:
-            raise ValueError(f"{self.steps_per_epoch} steps per epoch")
+            raise ValueError(f"{self.steps_per_epoch} steps per epoch are not 1 or more")
         for value in (self.lr_min, self.lr_max, self.momentum_max, self.momentum_min):
-            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
-                raise ValueError(f"a learning rate or momentum of {value!r:.40}")
+            if not is_finite_number(value) or value <= 0:
+                raise ValueError(f"learning rate or momentum {value!r:.40} is not positive and finite")
 
     @classmethod
     def from_epochs(
@@ -154,7 +155,7 @@ class OneCycle:
     ) -> "OneCycle":
         """Return the cycle over `epochs`, with its peak at the end of `peak_epoch` (default: 5/24 of the epochs)."""
         num_steps = epochs * steps_per_epoch
-        peak = peak_step(epochs * PEAK_FRACTION if peak_epoch is None else peak_epoch, steps_per_epoch, num_steps)
+        peak = peak_step(resolve_peak_epoch(peak_epoch, epochs), steps_per_epoch, num_steps)
         return cls(lr_min, lr_max, peak, num_steps, steps_per_epoch, momentum_max, momentum_min)
 
     def lr_at(self, step: int) -> float:

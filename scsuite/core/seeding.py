@@ -20,7 +20,7 @@ def keyed_seed(seed: int, purpose: str, *key: int) -> int:
 
 
 class CounterRng:
-    """Random numbers for a batch of images; the k-th draw of an image is the same in whatever batch it comes.
+    """Random numbers for a batch of images; the k-th number of an image does not depend on the batch that it is in.
 
     The numbers are made on the CPU: a device may lack float64, and then its numbers would differ.
     """

@@ -1,7 +1,6 @@
 """How numbers and names are written in tables and figures.
 
-In: plain values from core: fractions, losses, learning rates, counts, names from the user's files. Out: short strings
-without markup or control characters.
+In: plain values from core: fractions, losses, learning rates, counts, names. Out: short strings without markup.
 """
 
 import math
@@ -43,18 +42,13 @@ def rule_label(name: str) -> str:
     return _RULE_LABELS.get(name, name.replace("_", " "))
 
 
-def escape(name: object) -> str:
-    """Put a name from outside on one line: control characters and line ends become visible escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in str(name))
-
-
 def display_width(text: str) -> float:
     """Return the width on a terminal: two columns for wide East Asian characters, none for combining marks."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
 
 
 def truncate_middle(text: str, max_width: float, width: Callable[[str], float] = display_width) -> str:
-    """Replace the middle of a text that is too wide by `…`: names often differ at their end, where numbers stand."""
+    """Replace the middle of a text that is too wide by `…`: names often differ in a number at their end."""
     if width(text) <= max_width:
         return text
     truncated = "…"

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from scsuite.core.errors import escape
 from scsuite.report import formatting
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def stack(*tables: Table) -> RenderableType:
 
 
 def evaluation(result: "EvaluateResult") -> Table:
-    """Return the overall metrics, with a second column for test-time augmentation where it was used."""
+    """Return the overall metrics, with a second column for test-time augmentation if it was used."""
     columns: dict[str, Mapping[str, Any]] = {"plain": vars(result)}
     if result.tta is not None:
         columns[result.tta["views"]] = {**result.tta, "num_images": result.num_images}
@@ -282,4 +283,4 @@ def _number_column(table: Table, head: str, **kwargs: Any) -> None:
 
 
 def _cell(value: object, style: str = "") -> Text:
-    return Text(formatting.escape(value), style=style, overflow="fold")
+    return Text(escape(value), style=style, overflow="fold")

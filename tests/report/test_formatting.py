@@ -2,6 +2,7 @@
 
 import pytest
 
+from scsuite.core.errors import escape
 from scsuite.report import formatting
 
 
@@ -29,12 +30,12 @@ def test_rules_of_the_range_test_have_readable_labels() -> None:
 
 
 def test_control_characters_become_visible_escapes() -> None:
-    assert formatting.escape("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
-    assert formatting.escape("Straße 猫") == "Straße 猫"
+    assert escape("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
+    assert escape("Straße 猫") == "Straße 猫"
 
 
 def test_a_name_that_python_read_from_undecodable_bytes_can_be_written() -> None:
-    name = formatting.escape(b"caf\xe9".decode("utf-8", "surrogateescape"))
+    name = escape(b"caf\xe9".decode("utf-8", "surrogateescape"))
     assert name.encode("utf-8") == rb"caf\udce9"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scsuite.core.augment.compiler import NotBatchableError, compile_policy
-from scsuite.core.augment.policy import load_policy
+from scsuite.core.augment.policy import PLACEHOLDER_MEAN_STD, load_policy
 from scsuite.core.augment.transforms import BatchedPolicy
 from scsuite.core.errors import UsageError
 
@@ -44,5 +44,5 @@ def choose_backend(option: str, policy: "Compose") -> Backend:
 
 
 def check_backend(option: str, path: str | None) -> Backend:
-    """Like `choose_backend`, for a policy file or the default policy, before the data's mean and std are known."""
-    return choose_backend(option, load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
+    """Return the backend of a policy file, or of the default policy, before the mean and std of the data are known."""
+    return choose_backend(option, load_policy(path, *PLACEHOLDER_MEAN_STD))

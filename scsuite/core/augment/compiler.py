@@ -1,6 +1,6 @@
 """Compile an albumentations policy to batched transforms.
 
-In: an albumentations Compose and the image size. Out: a BatchedPolicy, or a NotBatchableError that names the reason.
+In: an albumentations Compose. Out: a BatchedPolicy, or a NotBatchableError that names the reason.
 """
 
 from collections.abc import Callable
@@ -45,17 +45,17 @@ class CompiledTransform(NamedTuple):
     shape: Shape
 
 
-def compile_policy(policy: "Compose", size: int = SIZE) -> BatchedPolicy:
-    """Compile a policy for images of size x size. Raises NotBatchableError, which names the transform at fault."""
+def compile_policy(policy: "Compose") -> BatchedPolicy:
+    """Compile a policy for images of SIZE x SIZE. Raises NotBatchableError, which names the unsupported transform."""
     if policy.p != 1:
-        raise NotBatchableError("the policy as a whole is applied to some images only")
+        raise NotBatchableError("the complete policy is applied to some images only")
     if not policy.transforms or type(policy.transforms[-1]).__name__ != "Normalize":
         raise NotBatchableError("the policy does not end with Normalize")
     *transforms, normalize = policy.transforms
     if normalize.normalization != "standard" or normalize.p != 1:
         raise NotBatchableError("Normalize does not use one fixed mean and standard deviation for all images")
     batched: list[BatchTransform] = []
-    shape: Shape = (size, size)
+    shape: Shape = (SIZE, SIZE)
     for transform in transforms:
         name = type(transform).__name__
         if name not in TRANSFORM_COMPILERS:
@@ -64,7 +64,7 @@ def compile_policy(policy: "Compose", size: int = SIZE) -> BatchedPolicy:
             compiled = TRANSFORM_COMPILERS[name](transform, shape)
             if compiled.shape != shape and transform.p < 1:
                 raise NotBatchableError(f"{name} with p={transform.p:g} changes the size of some images only")
-            if max(compiled.shape) > MAX_GROWTH * size:
+            if max(compiled.shape) > MAX_GROWTH * SIZE:
                 height, width = compiled.shape
                 raise NotBatchableError(f"{name} makes images of {height} x {width}, too large for whole batches")
             batched += compiled.transforms

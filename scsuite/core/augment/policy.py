@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PADDING = 4  # pixels on each side before the crop: a 40 x 40 image has 9 x 9 = 81 crops
 CUTOUT_SIZE = 8  # pixels, side of the hole
+PLACEHOLDER_MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # to check a policy before the data is read
 
 # Transforms that a policy file may name: they use one image only, read no file and call no code from the file.
 # fmt: off
@@ -85,7 +86,9 @@ def default_policy(mean: Sequence[float], std: Sequence[float], *, flip: bool = 
 
 
 def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
-    """Load a policy file in the YAML form of albumentations and try it, or return the default (`flip` is for it only).
+    """Load a policy file in the YAML form of albumentations and try it, or return the default policy.
+
+    `flip` applies to the default policy only.
 
     A policy without Normalize gets one with `mean` and `std` at its end; `policy_mean_std` returns the values in use.
     Raises InputError, which names the place in the file, for anything but a policy of allowed transforms.
@@ -132,7 +135,7 @@ def policy_mean_std(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, 
 
 def validate_policy(path: str | None) -> tuple[str, ...]:
     """Raise what `load_policy` raises, before any data is read; return warnings."""
-    load_policy(path, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    load_policy(path, *PLACEHOLDER_MEAN_STD)
     installed = _import_albumentations().__version__
     version = installed if path is None else str(read_yaml(path, "augmentation policy").get("__version__", installed))
     if version == installed:

@@ -106,7 +106,7 @@ def _probabilities(model: nn.Module, images_NCHW: Tensor, classes_N: Tensor) -> 
 
 
 def pointing(maps_NHW: Floats, masks_NHW: Bools) -> Pointing:
-    """Play the pointing game, and measure the evidence on the objects, with masks of the maps' size."""
+    """Score the maximum of each map (pointing game) and its evidence on the object; masks have the size of the maps."""
     targets_NHW = dilate(fill_holes(masks_NHW), POINTING_TOLERANCE_PX)
     maxima_N11 = maps_NHW.max(axis=(1, 2), keepdims=True)
     is_maximum_NHW = (maps_NHW >= maxima_N11 * (1 - TIE_TOLERANCE)) & (maxima_N11 > 0)
@@ -136,12 +136,12 @@ def _center_mask(shape: tuple[int, ...]) -> Bools:
 def fill_holes(masks_NHW: Bools) -> Bools:
     """Return masks without holes: all pixels that no path of 4-neighbours from outside the image reaches."""
     free_NHW = ~np.pad(masks_NHW, ((0, 0), (1, 1), (1, 1)))
-    reached, extended = np.zeros_like(free_NHW), np.zeros_like(free_NHW)
-    extended[:, 0] = True
-    while (extended != reached).any():
-        reached = extended
-        extended = (reached | dilate(reached, 1)) & free_NHW  # a disc of radius 1: the four neighbours
-    return np.asarray(~reached[:, 1:-1, 1:-1])
+    outside_NHW, next_NHW = np.zeros_like(free_NHW), np.zeros_like(free_NHW)
+    next_NHW[:, 0] = True
+    while (next_NHW != outside_NHW).any():
+        outside_NHW = next_NHW
+        next_NHW = (outside_NHW | dilate(outside_NHW, 1)) & free_NHW  # a disc of radius 1: the four neighbours
+    return np.asarray(~outside_NHW[:, 1:-1, 1:-1])
 
 
 def dilate(masks_NHW: Bools, radius: int) -> Bools:

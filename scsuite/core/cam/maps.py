@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.config import CAM_METHOD
+from scsuite.core.dataset.split import format_names
 from scsuite.core.errors import UsageError, did_you_mean
 from scsuite.core.model.network import capture_outputs, evaluation_mode
 
@@ -71,10 +72,10 @@ def grad_cam(
     method: str = CAM_METHOD,
     layer: str | None = None,
 ) -> Tensor:
-    """Compute class activation maps: how much each pixel of an image speaks for a class.
+    """Compute class activation maps: how much each pixel of an image is evidence for a class.
 
-    The model computes in the dtype of its weights, whatever the precision of the run was. Its training mode, gradients
-    and hooks are restored, also after an error.
+    The model computes in the dtype of its weights, which may differ from the precision of the run. Its training mode,
+    gradients and hooks are restored, also after an error.
 
     Args:
         model: A network from normalised images_NCHW to logits_NK.
@@ -91,8 +92,9 @@ def grad_cam(
             network does not have.
 
     Example:
-        >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
-        >>> heatmaps_NHW = grad_cam(model, images_NCHW, model(images_NCHW).argmax(dim=1))
+        >>> model, images_NCHW = build_model(seed=0), torch.zeros(2, 3, 32, 32)
+        >>> grad_cam(model, images_NCHW, classes=[0, 1]).shape
+        torch.Size([2, 32, 32])
     """
     if method not in _METHODS:
         raise _unknown_name("--method", method, list(_METHODS))
@@ -196,4 +198,4 @@ def _activations_and_gradients(
 def _unknown_name(flag: str, name: str, names: Iterable[str]) -> UsageError:
     names = list(names)
     hint = did_you_mean(name, names, "Choose one of these.")
-    return UsageError("option", flag, expected=f"one of {', '.join(names[:40])}", found=repr(name), hint=hint)
+    return UsageError("option", flag, expected=f"one of {format_names(names, 40)}", found=repr(name), hint=hint)

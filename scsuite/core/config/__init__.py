@@ -15,6 +15,7 @@ from scsuite.core.config.fields import GROUPS, OUTPUT, Config, flag_name, is_fin
 from scsuite.core.config.recipe import (
     BACKENDS,
     DATA_SOURCES,
+    MAX_WIDTH,
     MOMENTUM,
     MOMENTUM_MAX,
     MOMENTUM_MIN,
@@ -25,18 +26,17 @@ from scsuite.core.config.recipe import (
     RecipeConfig,
 )
 from scsuite.core.config.training import (
-    EMA_FRACTION,
     MAX_PLOTTED_STEPS,
     MIN_RANGE_TEST_STEPS,
-    PEAK_FRACTION,
     LrRangeConfig,
     TrainConfig,
+    resolve_peak_epoch,
 )
 
 __all__ = [
-    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "EMA_FRACTION", "GROUPS", "LR_POLICIES",
-    "MAX_PLOTTED_STEPS", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
-    "PEAK_FRACTION", "PRECISIONS", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
+    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "GROUPS", "LR_POLICIES",
+    "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
+    "PRECISIONS", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
-    "TrainConfig", "ZigzagConfig", "flag_name", "is_finite_number", "parse_number",
+    "TrainConfig", "ZigzagConfig", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass
 
 from scsuite.core.config.fields import COMPUTE, DATA, LEARNING_RATE, OUTPUT, Config, option
 from scsuite.core.config.recipe import DEVICES, PRECISIONS
-from scsuite.core.config.training import MAX_PLOTTED_STEPS, PEAK_FRACTION, check_order, check_peak
+from scsuite.core.config.training import MAX_PLOTTED_STEPS, check_order, check_peak, resolve_peak_epoch
 from scsuite.core.errors import UsageError, did_you_mean
 
 CAM_METHOD = "hirescam"  # scores best on `shapes`, at the network's `cam_layer`; `runs/reference/cams`
@@ -56,7 +56,7 @@ class ZigzagConfig(Config):
     @property
     def resolved_peak_epoch(self) -> float:
         """The peak of one-cycle in epochs: `peak_epoch`, or 5/24 of the epochs."""
-        return self.epochs * PEAK_FRACTION if self.peak_epoch is None else self.peak_epoch
+        return resolve_peak_epoch(self.peak_epoch, self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an option is: its default, range and help in a dataclass field, and the check of each value.
+"""The definition of an option: its default, range and help in a dataclass field, and the check of each value.
 
 In: values from the command line, a YAML file, a checkpoint or Python. Out: a valid `Config`, or a UsageError.
 `cli.options` turns the same fields into Typer options; nothing here imports typer, torch or numpy.
@@ -57,7 +57,7 @@ def is_finite_number(value: Any) -> TypeGuard[int | float]:
 def parse_number(
     value: Any, number_type: type[int] | type[float], flag: str, allow_auto: bool = False
 ) -> int | float | None:
-    """Read a number as people write it; int() and float() would also take 1_0, and 1e-400 for 0.
+    """Parse a number. int() and float() alone would also accept 1_0, and would read 1e-400 as 0.
 
     None stands for `auto`. Raises UsageError for anything else.
     """
@@ -77,7 +77,7 @@ def parse_number(
         expected = "a whole number" if number_type is int else "a number" + " or auto" * allow_auto
         raise UsageError("option", flag, expected=expected, found=repr(value), hint="See --help.") from None
     if number == 0 and math.copysign(1, number) < 0:
-        raise UsageError("option", flag, expected="a number without a sign at 0", found=repr(value), hint="See --help.")
+        raise UsageError("option", flag, expected="0 without a minus sign", found=repr(value), hint="See --help.")
     return number
 
 
@@ -97,13 +97,13 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration of `to_dict`; names that this class does not have are ignored."""
+        """Return the configuration that `to_dict` gave; names that this class does not have are ignored."""
         names = {item.name for item in fields(cls)}
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items() if n in names})
 
     @classmethod
     def from_saved(cls, values: Mapping[str, Any], where: object) -> Self:
-        """Return `from_dict` of values that the file `where` holds; raises InputError, since the file is wrong then."""
+        """Return the configuration that the file `where` holds. Raises InputError for a value that is not valid."""
         try:
             return cls.from_dict(values)
         except UsageError as error:

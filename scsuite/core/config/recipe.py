@@ -15,6 +15,7 @@ BACKENDS = ("auto", "batched", "albumentations")
 DATA_SOURCES = ("cifar10", "shapes")  # or a path
 DEVICES = "[auto|cpu|cuda|cuda:N|mps]"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+MAX_WIDTH = 16
 
 # Options that no result depends on: a resume may change them, and ranks may differ in them.
 RESULT_NEUTRAL_OPTIONS = frozenset({"workers", "data_dir", "cache_dir"})
@@ -53,7 +54,9 @@ class ComputeConfig(DataConfig):
         None, COMPUTE, "DataLoader workers (albumentations backend only). (default: by machine)", ge=0, le=256
     )
     precision: str = option("auto", COMPUTE, "Compute precision.", choices=PRECISIONS)
-    width: float = option(1.0, RECIPE, "Factor on the network's channels; 1 is the assignment's network.", gt=0, le=16)
+    width: float = option(
+        1.0, RECIPE, "Factor on the network's channels; 1 is the assignment's network.", gt=0, le=MAX_WIDTH
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from scsuite.core.errors import UsageError
 PEAK_FRACTION = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
 EMA_FRACTION = 1 / 24  # of the epochs: the time constant of the weights' moving average
 MIN_RANGE_TEST_STEPS = 100  # steps; a shorter range test gives a warning, and the one that train runs is never shorter
-MAX_PLOTTED_STEPS = 1_000_000  # steps; a longer curve takes memory and time that no reader sees
+MAX_PLOTTED_STEPS = 1_000_000  # steps; a longer curve needs memory and time, and its plot shows no more
 
 
 @document_fields
@@ -107,12 +107,17 @@ class TrainConfig(RecipeConfig):
     @property
     def resolved_peak_epoch(self) -> float:
         """The peak in epochs: `peak_epoch`, or 5/24 of the epochs."""
-        return self.epochs * PEAK_FRACTION if self.peak_epoch is None else self.peak_epoch
+        return resolve_peak_epoch(self.peak_epoch, self.epochs)
 
     @property
     def resolved_ema_epochs(self) -> float:
         """The time constant of the weights' average in epochs: `ema_epochs`, or 1/24 of the epochs."""
         return self.epochs * EMA_FRACTION if self.ema_epochs is None else self.ema_epochs
+
+
+def resolve_peak_epoch(peak_epoch: float | None, epochs: int) -> float:
+    """Return `peak_epoch`, or for None 5/24 of the epochs."""
+    return epochs * PEAK_FRACTION if peak_epoch is None else peak_epoch
 
 
 def check_peak(peak_epoch: float | None, epochs: int) -> None:

@@ -43,9 +43,9 @@ def load_dataset(
             or of `CLASS/*` alone. A folder with the name of a keyword is given as ./cifar10.
         data_dir: The folder of CIFAR-10's files, which are downloaded into it if missing; default: the cache folder.
         cache_dir: The folder for decoded images; default: $SCSUITE_CACHE, or else the user's cache folder.
-        limit_train: At most so many training images, balanced by class, always the same ones.
-        limit_test: At most so many test images, likewise.
-        test_split: The fraction of each class that is split off as test images where the source has none.
+        limit_train: Maximum number of training images; they are balanced by class and always the same.
+        limit_test: Maximum number of test images, chosen in the same way.
+        test_split: The fraction of each class that is split off as test images if the source has none.
         progress: A function that is called with an activity, the number done, and the total number or None: bytes
             while downloading, otherwise images or files.
 
@@ -62,7 +62,7 @@ def load_dataset(
         >>> data.train.images_NHWC.shape, data.class_names[0]
         ((1000, 32, 32, 3), 'circle')
     """
-    # The checks of the configuration, so that the limits are the same in Python as on the command line.
+    # The configuration checks the limits, so they are the same in Python as on the command line.
     DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split)
     folder = cache.cache_folder(cache_dir)
     report = progress or (lambda _activity, _done, _total: None)
@@ -71,7 +71,7 @@ def load_dataset(
     elif spec == "shapes":
         name, (raw, fingerprint) = spec, _load_shapes(folder, report)
     else:
-        path = Path(os.path.expanduser(spec))  # noqa: PTH111 - which leaves ~name as it is if there is no such user
+        path = Path(os.path.expanduser(spec))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
         _check_exists(path, spec)
         name = path.resolve().name
         raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, report)
@@ -139,7 +139,7 @@ def _load_archive(folder: Path | None, path: Path, report: Progress) -> tuple[Ra
 
 
 def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float, spec: str) -> Dataset:
-    """Split test images off where there are none. The fraction is then part of the fingerprint too."""
+    """Make the dataset. Without test images, some are split off; the fingerprint then includes the fraction."""
     if raw.test is not None:
         return Dataset(name, raw.class_names, raw.train, raw.test, fingerprint, raw.notes)
     from scsuite.core.dataset.folder_layout import test_split_mask

@@ -36,12 +36,12 @@ _ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
 _UNSUPPORTED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 
 
-def read_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield each member's name and, where `wanted(name)`, its contents; a folder's name ends in "/".
+def read_members(file: BinaryIO, where: str, needs_data: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield each member's name and, where `needs_data(name)`, its contents; a folder's name ends in "/".
 
     Raises InputError for a file that is no .zip or .tar (.gz, .bz2, .xz), for a damaged one, and for what an archive
     of images never has: links, devices, sparse or encrypted members, repeated names, names out of the archive, names
-    that differ in letter case alone, and anything over the limits of `archive_limits`.
+    that differ only in letter case, and anything over the limits of `archive_limits`.
     """
     file.seek(0)
     magic = file.read(6)
@@ -53,7 +53,7 @@ def read_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) -> I
     names: dict[str, str] = {}
     num_non_images = num_characters = 0
     with _wrap_archive_errors(where):
-        for count, (name, data) in enumerate(read(file, where, wanted), start=1):
+        for count, (name, data) in enumerate(read(file, where, needs_data), start=1):
             num_non_images += data is None
             num_characters += len(name)
             if count > archive_limits.MAX_MEMBERS:

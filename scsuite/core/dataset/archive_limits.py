@@ -9,17 +9,17 @@ import stat
 from scsuite.core.errors import InputError
 from scsuite.core.files import MAX_FILE_BYTES
 
-Member = tuple[str, bytes | None]  # name, which ends in "/" for a folder, and contents where they are wanted
+Member = tuple[str, bytes | None]  # name, which ends in "/" for a folder, and contents where they are needed
 
 MAX_TOTAL_BYTES = 4 * 2**30  # of decompressed contents
 MAX_MEMBERS = 300_000
-MAX_NON_IMAGES = 100_000  # folders and files that nobody reads
+MAX_NON_IMAGES = 100_000  # folders, and files that are not read
 MAX_NAME_CHARACTERS = 48 * 2**20  # of all names together: 300,000 names of 160 characters
 SETUID_BITS = stat.S_ISUID | stat.S_ISGID
 HINT_REPACK = "Download or pack it again."
 HINT_SMALLER = "Give a smaller archive, or a folder."
 _MAX_RATIO = 200  # decompressed to compressed bytes; deflate reaches 1032, images hardly 2
-_RATIO_FROM = 64 * 2**20  # decompressed bytes: a small archive of empty files or flat images may well be so dense
+_RATIO_FROM = 64 * 2**20  # decompressed bytes: a small archive of empty files or flat images can have this ratio
 _MAX_NAME_LENGTH = 4096  # characters, as of the longest path
 _DRIVE = re.compile("[A-Za-z]:")
 

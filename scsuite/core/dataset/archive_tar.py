@@ -49,14 +49,14 @@ class _CountingReader:
         self._num_decompressed = 0
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes, all of them. Raises InputError where the archive ends before."""
+        """Return exactly the next `size` bytes. Raises InputError if the archive ends before."""
         data = self.peek(size)
         self._position += size
         self.num_read += size
         return data
 
     def peek(self, size: int) -> bytes:
-        """Return what `read` will return, and stay where we are."""
+        """Return what `read` would return, without moving forward."""
         if self._position + size > len(self._buffer):
             parts = [self._buffer[self._position :]]
             missing = size - len(parts[0])
@@ -70,7 +70,7 @@ class _CountingReader:
         return self._buffer[self._position : self._position + size]
 
     def drain(self) -> None:
-        """Read to the end of the file, where the checksum of a compressed one is."""
+        """Read to the end of the file: the checksum of a compressed file is there."""
         while self._next_chunk():
             pass
 
@@ -81,8 +81,8 @@ class _CountingReader:
         return chunk
 
 
-def read_tar_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield each member's name and, where `wanted(name)`, its contents."""
+def read_tar_members(file: BinaryIO, where: str, needs_data: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield each member's name and, where `needs_data(name)`, its contents."""
     reader = _CountingReader(file, where)
     headers = _HeaderChecks(reader, where)
     with tarfile.open(  # type: ignore[call-overload]  # of a stream only `read` is used
@@ -99,12 +99,12 @@ def read_tar_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) 
             tar.pax_headers.clear()
             name = check_name(info.name, where, info.isdir())
             _check_type(info, where, name)
-            is_wanted = not info.isdir() and wanted(name)
-            if is_wanted:
+            has_data = not info.isdir() and needs_data(name)
+            if has_data:
                 check_size(info.size, where, name)
             # A claim over the limit is refused before anything of it is decompressed.
             check_total(reader.num_read + info.size, reader.num_read + info.size, where)
-            yield name, tar.fileobj.read(info.size) if is_wanted else None
+            yield name, tar.fileobj.read(info.size) if has_data else None
     if not headers.has_ended:
         raise archive_error(where, "a damaged header", HINT_REPACK)
     reader.drain()
@@ -178,7 +178,7 @@ class _HeaderChecks:
             raise archive_error(self.where, "a name that leads out of the archive")
 
     def _check_pax_records(self, body: bytes) -> None:
-        """Refuse records not of the form `LENGTH KEY=VALUE` and a line end; LENGTH counts all of it."""
+        """Refuse records that are not `LENGTH KEY=VALUE` and a line end; LENGTH counts the complete record."""
         position = 0
         while position < len(body):
             digits = body[position : position + 20].partition(b" ")[0]

@@ -28,8 +28,8 @@ _MAX_DIRECTORY_BYTES = 48 * 2**20  # 300,000 members of 46 bytes and a name of 1
 _UNIX = 3  # value of create_system with which a member has a file mode
 
 
-def read_zip_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield each member's name and, where `wanted(name)`, its contents."""
+def read_zip_members(file: BinaryIO, where: str, needs_data: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield each member's name and, where `needs_data(name)`, its contents."""
     _check_directory(file, where)
     num_bytes = num_compressed = 0
     with zipfile.ZipFile(file) as archive:
@@ -37,7 +37,7 @@ def read_zip_members(file: BinaryIO, where: str, wanted: Callable[[str], bool]) 
         for info in archive.infolist():
             name = check_name(info.orig_filename, where, info.is_dir())
             _check_member(info, where, name)
-            if info.is_dir() or not wanted(name):
+            if info.is_dir() or not needs_data(name):
                 yield name, None
                 continue
             check_size(info.file_size, where, name)
@@ -80,7 +80,7 @@ def _check_directory(file: BinaryIO, where: str) -> None:
     if end < 0 or len(tail) < end + 22:
         raise archive_error(where, "one that ends too early", HINT_REPACK)
     (size,) = struct.unpack_from("<L", tail, end + 12)
-    # With zip64, a locator stands in front of the end record, and in front of the locator the record with the size.
+    # With zip64, the record with the size and then a locator come directly before the end record.
     if tail[max(0, end - 20) : end].startswith(b"PK\x06\x07") and end >= 76:
         end -= 76
         (size,) = struct.unpack_from("<Q", tail, end + 40)

@@ -3,7 +3,7 @@
 In: a key that names the source's content, and a function that decodes it. Out: the images and their fingerprint.
 
 There is one safetensors file per dataset. It is written to a temporary file and renamed, so a reader sees all of it or
-nothing. Its content is verified by sha256 at each read, and decoded again if that fails. Where the cache cannot be
+nothing. Its content is verified by sha256 at each read, and decoded again if that fails. If the cache cannot be
 written, the images are decoded each time.
 """
 
@@ -25,7 +25,7 @@ from scsuite.core.errors import one_line
 
 FORMAT = 2  # of the file and of the rules by which images are decoded: raise it when either changes
 _METADATA_TENSOR, _METADATA_SHA256 = "metadata", "metadata_sha256"
-_STALE_SECONDS = 3600  # after this time another process's temporary file is one that a killed process left
+_STALE_SECONDS = 3600  # an older temporary file was left by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class CacheKey:
 
     @property
     def file_name(self) -> str:
-        """A name of letters, digits and dashes, whatever the source is called."""
+        """A name of letters, digits and dashes for any source."""
         label = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.label)[:40]
         return f"{label}-{hashlib.sha256(self.path.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.safetensors"
 
 
 def cache_folder(cache_dir: str | None = None) -> Path | None:
-    """Return `cache_dir`, or $SCSUITE_CACHE, or the system's folder for caches; None where there is no home."""
+    """Return `cache_dir`, or $SCSUITE_CACHE, or the system's folder for caches; None if there is no home directory."""
     if folder := cache_dir or os.environ.get("SCSUITE_CACHE"):
-        return Path(os.path.expanduser(folder))  # noqa: PTH111 - which leaves ~name as it is if there is no such user
+        return Path(os.path.expanduser(folder))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if Path(xdg).is_absolute():  # the standard says to ignore a relative one
         return Path(xdg) / "scsuite"
@@ -60,9 +60,9 @@ def cache_folder(cache_dir: str | None = None) -> Path | None:
 
 
 def load_or_build(folder: Path | None, key: CacheKey, build: Callable[[], RawDataset]) -> tuple[RawDataset, str]:
-    """Return the images from the cache, or from `build` where they are not in it, and their fingerprint.
+    """Return the images from the cache, or from `build` if they are not in it, and their fingerprint.
 
-    A note tells of a damaged file that was built again, and of a folder that could not be written.
+    A note in the dataset reports a damaged file that was built again, or a folder that could not be written.
     """
     if folder is None:
         dataset = build()
@@ -72,7 +72,7 @@ def load_or_build(folder: Path | None, key: CacheKey, build: Callable[[], RawDat
     try:
         if cached := _read(path, key.content_hash):
             return cached
-    except Exception as error:  # whatever is wrong with the file, it can be built again
+    except Exception as error:  # the file can be built again after any error
         reason = one_line(error, 100)
         notes.append(f"the cached images in {path} could not be used ({reason}) and were decoded again")
     dataset = build()
@@ -136,7 +136,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def _read(path: Path, content_hash: str) -> tuple[RawDataset, str] | None:
-    """Return what `_write` wrote, None where there is no file or one of another content. Raises for any damage."""
+    """Return what `_write` wrote, or None if there is no file or it has other content. Raises for any damage."""
     from safetensors import safe_open
 
     if not path.exists():

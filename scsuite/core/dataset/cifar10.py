@@ -1,4 +1,4 @@
-"""Read CIFAR-10, python version, from a folder or from its archive, which is downloaded where it is missing.
+"""Read CIFAR-10, python version, from a folder or from its archive, which is downloaded if it is missing.
 
 In: a folder with `cifar-10-batches-py/` (torchvision's layout) or `cifar-10-python.tar.gz`.
 Out: images_NHWC uint8, N = 50,000 and 10,000, H = W = 32, C = 3, in the order of the batches.
@@ -58,7 +58,7 @@ def cache_key() -> CacheKey:
 
 
 def load(data_dir: Path, progress: Progress) -> RawDataset:
-    """Read the images from `data_dir`; download them into it where it has none.
+    """Read the images from `data_dir`; download them into it if it has none.
 
     Raises InputError for a file that is missing or not CIFAR-10's and when the download fails; OutputError when the
     folder cannot be written.

@@ -89,7 +89,7 @@ def _fetch_from(url: str, part: Path, md5: str, progress: Progress) -> None:
     if received_md5 == md5:
         return
     part.unlink()
-    if is_resumed:  # the part that was there may have been of another file: once more, from the start
+    if is_resumed:  # the old part may be of another file: start again without it
         _fetch_from(url, part, md5, progress)
         return
     raise _MirrorError(f"a file of md5 {received_md5}, not {md5}")
@@ -109,7 +109,7 @@ def _transfer(url: str, part: Path, progress: Progress) -> None:
             raise _MirrorError(f"HTTP {error.code} {error.reason}") from None
         if not num_received:
             raise _MirrorError("HTTP 416") from None
-        return  # nothing left to send: the part is complete, or too long, which its md5 will show
+        return  # nothing is left to send: the part is complete, or too long, and then its md5 is wrong
     except _NETWORK_ERRORS as error:
         raise _MirrorError(_reason(error)) from None
     with response:

@@ -30,7 +30,7 @@ from scsuite.core.files import open_regular_file, read_regular_file
 
 _HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|Thumbs\.db|desktop\.ini)(/|\Z))")
 _MAX_CORRUPT_LISTED = 10
-_CORRUPT_SEARCH = 2000  # images read after the first corrupt one, to name others with it
+_CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the error can name several
 _PROGRESS_EVERY = 1000  # images
 
 
@@ -41,12 +41,12 @@ def is_hidden(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Return whether a file of this name, in any letter case, is read as an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)  # noqa: PTH122 - 60,000 times
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)  # noqa: PTH122 - called 60,000 times; pathlib is slower
 
 
 @dataclass
 class _DecodedFiles:
-    """What has been decoded so far, by name, and what else there is."""
+    """The images decoded so far, by name, and the names of other files and of folders."""
 
     images: dict[str, NDArray[np.uint8]]
     non_images: list[str]
@@ -59,7 +59,7 @@ class _DecodedFiles:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What a folder has, before any file of it is opened: relative names, sorted."""
+    """The relative names in a folder, sorted; no file has been opened."""
 
     root: Path
     images: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Find the class and the split of each image from the names of files and folders alone, by pure functions.
+"""Find the class and the split of each image from the names of files and folders; all functions are pure.
 
 In: relative names ("train/cat/1.jpg"). Out: a `Layout` of indices into them, or an InputError with a fix.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scsuite.core.dataset.split import format_names
 from scsuite.core.errors import InputError
 
 _SPLIT_NAMES = {
@@ -24,7 +25,7 @@ LabelledFiles = list[tuple[int, int]]  # (index of the name, label), sorted by l
 
 @dataclass(frozen=True)
 class Layout:
-    """Sorted class names and the files of each split. `test` is None where test images must be split off `train`."""
+    """Sorted class names and the files of each split. `test` is None if test images must be split off `train`."""
 
     class_names: tuple[str, ...]
     train: LabelledFiles
@@ -35,8 +36,8 @@ class Layout:
 def parse_layout(names: list[str], folders: set[str], non_images: list[str], where: str) -> Layout:
     """Find the classes of the images `names`, which lie among `folders` and the files `non_images`.
 
-    Raises InputError where there are no images, fewer than two classes, an empty class or an image outside of any
-    class, and where the classes of the training and the test images differ.
+    Raises InputError if there are no images, fewer than two classes, an empty class or an image outside of any class,
+    and if the classes of the training and the test images differ.
     """
     if not names:
         raise _no_images_error(non_images, where)
@@ -74,7 +75,7 @@ def _split_name(folder: str) -> str | None:
 
 
 def _folders_below(folders: set[str], non_images: list[str], top: NameParts) -> set[NameParts]:
-    """Return all folders below `top`, also those that only the name of a file shows."""
+    """Return all folders below `top`, including those that only appear in the name of a file."""
     result: set[NameParts] = set()
     parents = {name.rpartition("/")[0] for name in non_images}
     for folder in folders | parents:
@@ -106,7 +107,7 @@ def _split_folders(top_folders: set[str], where: str) -> dict[str, str]:
 def _group_by_class(
     names: list[str], paths: dict[str, NameParts], depth: int, top: str | None, where: str
 ) -> dict[str, list[int]]:
-    """Return the images of each class below the folder `top`, or without a split's folder for None."""
+    """Return the images of each class below the folder `top`, or below the top if there are no split folders (None)."""
     level = depth if top is None else depth + 1
     classes: dict[str, list[int]] = {}
     outside = []
@@ -129,7 +130,7 @@ def _group_by_class(
 def _check_not_empty(classes: dict[str, list[int]], folders: set[str], where: str) -> None:
     if empty := sorted(folders - set(classes)):
         hint = "Put PNG, JPEG, BMP or WebP images in it, or remove it."
-        found = f"none in {_format_examples(empty)}"
+        found = f"none in {format_names(empty, _MAX_EXAMPLES)}"
         raise InputError("data", where, expected="images in each class folder", found=found, hint=hint)
 
 
@@ -158,14 +159,9 @@ def _make_layout(
     return Layout(tuple(class_names), splits["train"], splits.get("test"), tuple(notes))
 
 
-def _format_examples(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_EXAMPLES} more" if len(names) > _MAX_EXAMPLES else ""
-    return ", ".join(names[:_MAX_EXAMPLES]) + more
-
-
 def _classes_differ_error(train: set[str], test: set[str], split_folders: dict[str, str], where: str) -> InputError:
     differences = [
-        f"{_format_examples(sorted(only))} only in {split_folders[split]}/"
+        f"{format_names(sorted(only), _MAX_EXAMPLES)} only in {split_folders[split]}/"
         for split, only in (("train", train - test), ("test", test - train))
         if only
     ]
@@ -179,8 +175,7 @@ def _no_images_error(non_images: list[str], where: str) -> InputError:
         expected, found = "images in class folders", "CIFAR-10's own files"
         hint = "Use --data cifar10 and --data-dir with the folder that has them."
         return InputError("data", where, expected=expected, found=found, hint=hint)
-    examples = _format_examples(sorted(non_images)[:1])
-    found = f"none, and {len(non_images):,} other files ({examples}, ...)" if non_images else "none"
+    found = f"none, and {len(non_images):,} other files ({min(non_images)}, ...)" if non_images else "none"
     hint = "Give a folder or an archive of train/CLASS/* images, or of CLASS/*."
     return InputError("data", where, expected="PNG, JPEG, BMP or WebP images", found=found, hint=hint)
 

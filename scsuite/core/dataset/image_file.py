@@ -47,7 +47,7 @@ _OTHER_FORMATS = {
 
 
 class CorruptImageError(Exception):
-    """These bytes are no image that can be read; the text says what they are."""
+    """The bytes are not a readable image; the message says what they are."""
 
 
 def read_image_32(path: str | Path) -> NDArray[np.uint8]:
@@ -55,27 +55,26 @@ def read_image_32(path: str | Path) -> NDArray[np.uint8]:
 
     Raises InputError for a file that is missing, corrupt or of another format.
     """
-    data = read_regular_file(Path(path), "image")
-    with _ignore_pillow_warnings():
-        try:
-            return decode_image(data)[0]
-        except CorruptImageError as error:
-            raise corrupt_image_error([(str(path), str(error))]) from None
+    return np.asarray(_center_crop_resize(_read_image(path, _DRAFT_SIZE)))
 
 
 def read_image_resized(path: str | Path, max_side: int) -> NDArray[np.uint8]:
     """Read the image at `path` without cropping it, its longer side reduced to `max_side` pixels.
 
-    Its center square is what `read_image_32` returns. Raises InputError as that does.
+    Its center square is what `read_image_32` returns. Raises InputError for the same files.
     """
+    image = _read_image(path, max_side)
+    image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _read_image(path: str | Path, min_side: int) -> Image.Image:
     data = read_regular_file(Path(path), "image")
     with _ignore_pillow_warnings():
         try:
-            image, _ = _open_image(data, min_side=max_side)
+            return _open_image(data, min_side)[0]
         except CorruptImageError as error:
             raise corrupt_image_error([(str(path), str(error))]) from None
-        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-        return np.asarray(image)
 
 
 def corrupt_image_error(problems: list[tuple[str, str]]) -> InputError:
@@ -97,7 +96,10 @@ def decode_image(data: bytes) -> tuple[NDArray[np.uint8], bool]:
 
 
 def _open_image(data: bytes, min_side: int) -> tuple[Image.Image, bool]:
-    """Return the image upright in RGB, a large JPEG with sides of at least `min_side`, and if it is not SIZE x SIZE."""
+    """Return the image upright in RGB, and whether it is not SIZE x SIZE.
+
+    A large JPEG may come reduced, with sides of at least `min_side` pixels.
+    """
     try:
         image = _open_file(data)
         is_resized = image.size != (SIZE, SIZE)
@@ -178,7 +180,7 @@ def _center_crop_resize(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _ignore_pillow_warnings() -> Iterator[None]:
-    """Hide Pillow's warnings on odd files (size, palettes, EXIF): what matters of them is an error here."""
+    """Hide Pillow's warnings about unusual files (size, palettes, EXIF): the serious ones are errors here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

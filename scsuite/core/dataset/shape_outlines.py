@@ -37,8 +37,8 @@ def _triangle(x: Floats, y: Floats, variant: Floats) -> Floats:  # noqa: ARG001
 
 
 def _star(x: Floats, y: Floats, variant: Floats) -> Floats:
-    """Five points: folded along its axes into a tenth, the outline is one straight edge from a tip to a notch."""
-    for axis in (3, 1):  # mirror what is beyond the axis of symmetry at 108 degrees, then at 36
+    """A star with five tips. Folding it along its axes leaves a tenth, with one straight edge from tip to notch."""
+    for axis in (3, 1):  # mirror the points beyond the axis of symmetry at 108 degrees, then at 36
         normal_x, normal_y = -np.sin(axis * np.pi / 5), np.cos(axis * np.pi / 5)
         y = np.abs(y)
         beyond = 2 * np.maximum(normal_x * x + normal_y * y, 0)

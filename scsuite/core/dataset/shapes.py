@@ -28,20 +28,20 @@ CHUNK = 200  # images drawn together: arrays that fit into a processor's cache
 def generate(num_images: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """Return images_NHWC, labels_N (indices of CLASS_NAMES) and masks_NHW, a pure function of the arguments.
 
-    The first images are the same whatever `num_images` is. Ten consecutive images have one of each class, in random
+    A larger `num_images` adds images and changes none. Ten consecutive images have one of each class, in random
     order.
     """
     images_NHWC = np.empty((num_images, SIZE, SIZE, 3), np.uint8)
     labels_N = np.empty(num_images, np.int64)
     masks_NHW = np.empty((num_images, SIZE, SIZE), np.bool_)
     for start in range(0, num_images, CHUNK):
-        part = slice(start, min(start + CHUNK, num_images))
+        rows = slice(start, min(start + CHUNK, num_images))
         # A chunk is always drawn completely, so that an image depends only on its own index and on the seed.
         rng = np.random.default_rng(keyed_seed(seed, "shapes", VERSION, start))
         chunk_NHWC, chunk_N, chunk_NHW = _draw_chunk(rng)
-        num_used = part.stop - start
-        images_NHWC[part], labels_N[part] = chunk_NHWC[:num_used], chunk_N[:num_used]
-        masks_NHW[part] = chunk_NHW[:num_used]
+        num_used = rows.stop - start
+        images_NHWC[rows], labels_N[rows] = chunk_NHWC[:num_used], chunk_N[:num_used]
+        masks_NHW[rows] = chunk_NHW[:num_used]
     return images_NHWC, labels_N, masks_NHW
 
 
@@ -64,7 +64,7 @@ def _normal(rng: np.random.Generator, *shape: int) -> Floats:
 
 
 def _draw_clutter(rng: np.random.Generator) -> Floats:
-    """Gradient, soft blobs, texture, lines and fragments of other shapes, in random colors: images_NCHW in [0, 1]."""
+    """Draw a gradient, soft blobs, texture, lines and fragments of shapes in random colors: images_NCHW in [0, 1]."""
     ramp = np.clip(0.5 + _slope(rng) / SIZE, 0, 1)
     images_NCHW = _draw_colors(rng, CHUNK)[..., None, None] * np.ones((SIZE, SIZE), np.float32)
     _paint(images_NCHW, ramp, _draw_colors(rng, CHUNK))

@@ -18,12 +18,12 @@ from scsuite.core.seeding import keyed_seed
 SIZE = 32  # pixels; every image is SIZE x SIZE
 MAX_NAMES_IN_MESSAGE = 12
 
-Progress = Callable[[str, int, int | None], None]  # (activity, number done, total number where it is known)
+Progress = Callable[[str, int, int | None], None]  # (activity, number done, total number or None)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels. `files` tells where each image is from, `masks_NHW` which pixels are the object."""
+    """Images with their labels. `files` names the origin of each image; `masks_NHW` marks the pixels of the object."""
 
     images_NHWC: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
@@ -50,12 +50,14 @@ class Split:
             counts += [np.bincount(block_NHWC[..., c].ravel(), minlength=256) for c in range(3)]
         means = [float(count @ values / count.sum()) for count in counts]
         stds = [float((count @ (values - m) ** 2 / count.sum()) ** 0.5) for count, m in zip(counts, means, strict=True)]
-        return tuple(means), tuple(max(std, 1e-3) for std in stds)  # images of one flat color must not divide by zero
+        return tuple(means), tuple(
+            max(std, 1e-3) for std in stds
+        )  # at least 1e-3: images of one color have a deviation of 0
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images of one source. `fingerprint` is a sha256 over all of them, whatever the limits."""
+    """Training and test images of one source. `fingerprint` is a sha256 over all of them, before limits."""
 
     name: str
     class_names: tuple[str, ...]
@@ -65,7 +67,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def with_limits(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
-        """Return at most so many images of each split, balanced by class; None means all."""
+        """Return the dataset with at most this many images in each split, balanced by class; None means all."""
         return replace(self, train=_limit(self.train, limit_train), test=_limit(self.test, limit_test))
 
     def relabelled(self, class_names: tuple[str, ...], where: str) -> "Dataset":
@@ -86,15 +88,15 @@ class Dataset:
         return replace(self, class_names=class_names, train=train, test=test)
 
 
-def format_names(names: Sequence[str]) -> str:
-    """Return the names of classes for a message, shortened where there are many."""
-    num_more = len(names) - MAX_NAMES_IN_MESSAGE
-    return ", ".join(names[:MAX_NAMES_IN_MESSAGE]) + (f" and {num_more} more" if num_more > 0 else "")
+def format_names(names: Sequence[str], max_names: int = MAX_NAMES_IN_MESSAGE) -> str:
+    """Return names for a message; of many, the first ones and how many more there are."""
+    num_more = len(names) - max_names
+    return ", ".join(names[:max_names]) + (f" and {num_more} more" if num_more > 0 else "")
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """All images of a source, before limits. `test` is None where test images must still be split off `train`."""
+    """All images of a source, before limits. `test` is None if test images must still be split off `train`."""
 
     class_names: tuple[str, ...]
     train: Split
@@ -109,7 +111,7 @@ def _limit(split: Split, limit: int | None) -> Split:
 
 
 def train_test_overlap_note(train: Split, test: Split) -> list[str]:
-    """Return a note with the number of test images that equal a training image, or no note where none does."""
+    """Return a note with the number of test images that equal a training image, or an empty list if none does."""
     train_digests = set(map(_digest, train.images_NHWC))
     count = sum(_digest(image_HWC) in train_digests for image_HWC in test.images_NHWC)
     return [f"{count:,} of {len(test):,} test images are also among the training images"] if count else []
@@ -137,7 +139,7 @@ def balanced_indices(labels_N: NDArray[np.int64], num_images: int, purpose: str)
 def split_holdout(split: Split, num_images: int) -> tuple[Split, Split]:
     """Return the rest of `split` and a class-balanced holdout of `num_images`, always the same.
 
-    Raises UsageError when nothing would be left to train on.
+    Raises UsageError if no training images would remain.
     """
     if num_images >= len(split):
         expected = f"fewer than the {len(split)} training images"

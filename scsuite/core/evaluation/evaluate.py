@@ -1,4 +1,4 @@
-"""Evaluation of a network on all images of a split, with test-time augmentation where asked for.
+"""Evaluation of a network on all images of a split, with test-time augmentation if requested.
 
 In: a network and a split. Out: an `Evaluation`.
 """
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.augment import normalise
-from scsuite.core.config import DataConfig
+from scsuite.core.config import TTA_MODES, DataConfig
 from scsuite.core.dataset import Split
 from scsuite.core.dataset.cifar10 import has_data
 from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, UsageError, did_you_mean
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
 from scsuite.core.model.network import ResNet3, evaluation_mode
 
@@ -40,7 +40,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a network on all images of a split, without gradients; the training mode of all its modules is restored.
 
-    The ranks of a world take turns by complete batches of a single process, so that all get its logits, bit for bit.
+    The ranks of a world evaluate the batches of a single process in turn, so all get the same logits, bit for bit.
 
     Args:
         model: A network from normalised images_NCHW to logits_NK.
@@ -59,12 +59,17 @@ def evaluate(
 
     Raises:
         RuntimeError: For a model that does not take images of this size.
+        UsageError: For an unknown `tta`.
 
     Example:
+        >>> data = load_dataset("shapes")
         >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
         >>> keys = ("mean", "std", "class_names")
         >>> evaluate(model, data.test, **{key: metadata[key] for key in keys}).accuracy
     """
+    if tta not in TTA_MODES:
+        hint = did_you_mean(tta, TTA_MODES, otherwise="Choose one of these.")
+        raise UsageError("option", "--tta", expected=f"one of {', '.join(TTA_MODES)}", found=repr(tta), hint=hint)
     device = device or Device(next(model.parameters()).device, torch.float32)
     logits_NK = torch.zeros(len(split), len(class_names))
     with evaluation_mode(model), torch.inference_mode():
@@ -94,7 +99,7 @@ def _tta_views(images_NCHW: Tensor, tta: str) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with what its checkpoint records of it, and the device that it is on now."""
+    """A network, what its checkpoint records about it, and its present device."""
 
     model: ResNet3
     path: str
@@ -119,7 +124,7 @@ class TrainedModel:
         )  # fmt: skip
 
     def evaluate(self, split: Split, tta: str = "none") -> Evaluation:
-        """Evaluate the network on a split. Raises InputError where its logits are not finite."""
+        """Evaluate the network on a split. Raises InputError if its logits are not finite."""
         evaluation = evaluate(
             self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, device=self.device, tta=tta
         )

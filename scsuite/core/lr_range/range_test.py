@@ -6,7 +6,6 @@ a reason; or a `TrainConfig` with its bounds found.
 
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,12 +23,12 @@ from scsuite.core.config import (
     LrRangeConfig,
     RecipeConfig,
     TrainConfig,
+    is_finite_number,
 )
 from scsuite.core.dataset import Dataset
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError, UsageError
-from scsuite.core.evaluation.evaluate import evaluate
 from scsuite.core.files import write_csv
 from scsuite.core.lr_range.rules import (
     DIVERGENCE_FACTOR,
@@ -50,7 +49,7 @@ from scsuite.core.lr_range.rules import (
 )
 from scsuite.core.runs.results import StepResult, read_result
 from scsuite.core.training.loader import Batch, TrainLoader
-from scsuite.core.training.setup import TrainSetup, check_batch_size, make_policy, make_setup, split_validation
+from scsuite.core.training.setup import check_batch_size, make_policy, make_setup, split_validation
 from scsuite.core.training.step import launch_step, read_step_outputs
 
 if TYPE_CHECKING:
@@ -104,6 +103,7 @@ def range_test(
     Raises:
         DivergedError: If the loss is not finite before ten steps are done.
         UsageError: For settings that the data or this machine does not allow.
+        InputError: For a bad augmentation policy file.
 
     Example:
         >>> data = load_dataset("shapes", limit_train=2000, limit_test=500)
@@ -209,8 +209,8 @@ def check_range_test(data: Dataset, config: LrRangeConfig, world: World) -> None
 
 
 def _run_sweep(data: Dataset, config: LrRangeConfig, repeat: int, on_step: OnStep | None, world: World) -> LrSweep:
-    """Do the steps of one repeat, until the learning rates or the patience with a rising loss end."""
-    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM  # that of the peak
+    """Run one repeat until its last learning rate, or until the loss diverges."""
+    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM  # as at the peak of the training
     setup = make_setup(data, config, momentum, world)
     lrs_L = sweep_lrs(config, len(setup.train))
     rows: list[tuple[float, float]] = []
@@ -228,8 +228,9 @@ def _run_sweep(data: Dataset, config: LrRangeConfig, repeat: int, on_step: OnSte
             on_step(StepResult(step, lr, momentum, loss, num_correct, num_images, seconds), repeat)
         accuracy = num_correct / num_images
         if setup.val is not None:
-            loss, accuracy = _evaluate_val(setup)
-        if not math.isfinite(loss):  # of held-out images, after an update that was finite itself
+            evaluation = setup.evaluate(setup.model, setup.val)
+            loss, accuracy = evaluation.loss, evaluation.accuracy
+        if not math.isfinite(loss):  # the loss of held-out images can overflow after a finite update
             diverged = True
             break
         rows.append((loss, accuracy))
@@ -240,15 +241,6 @@ def _run_sweep(data: Dataset, config: LrRangeConfig, repeat: int, on_step: OnSte
             break
         start_time = time.perf_counter()
     return make_sweep(config.seed, lrs_L, rows, diverged)
-
-
-def _evaluate_val(setup: TrainSetup) -> tuple[float, float]:
-    assert setup.val is not None
-    evaluation = evaluate(
-        setup.model, setup.val, mean=setup.mean, std=setup.std, class_names=setup.class_names, device=setup.device,
-        world=setup.world,
-    )  # fmt: skip
-    return evaluation.loss, evaluation.accuracy
 
 
 def _cycle_epochs(loader: TrainLoader) -> Iterator[Batch]:
@@ -294,15 +286,14 @@ def read_lr_bounds(run: str) -> LrBounds:
     result = read_result(run, "lr-range")
     lr_min, lr_max, conditions = (result.get(key) for key in ("lr_min", "lr_max", "conditions"))
     hint = "Run scsuite lr-range again."
-    is_number = all(type(lr) in (int, float) for lr in (lr_min, lr_max))
-    if not is_number or not 0 < lr_min < lr_max <= sys.float_info.max:  # type: ignore[operator]
+    if not is_finite_number(lr_min) or not is_finite_number(lr_max) or not 0 < lr_min < lr_max:
         raise InputError(
             "run", run, expected="finite learning rates, 0 < lr_min < lr_max",
             found=f"{lr_min!r:.40} and {lr_max!r:.40}", hint=hint,
         )  # fmt: skip
     if not isinstance(conditions, dict):
         raise InputError("run", run, expected="the conditions of its bounds", found=f"{conditions!r:.40}", hint=hint)
-    return LrBounds(lr_min, lr_max, conditions)  # type: ignore[arg-type]
+    return LrBounds(lr_min, lr_max, conditions)
 
 
 def condition_warnings(bounds: LrBounds, config: TrainConfig, data: Dataset) -> list[str]:

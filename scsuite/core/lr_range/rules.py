@@ -244,8 +244,8 @@ def choose_bounds(landmarks: Landmarks, reference_lr: float) -> tuple[float, flo
 
     A few steps from initial weights do not show what suits a long training: a wide network's early loss rises at LRs it
     tolerates later; a narrow one's still falls at LRs that are too noisy later. In the settings that the rule was
-    derived from, the best LR follows batch size, width and number of steps, and hardly the loss valley. So the scaling
-    rule sets LRMAX and the test only bounds it (`tests/studies` compares this with other rules on other settings).
+    derived from, the best LR depends on batch size, width and number of steps, and little on the loss valley. So the
+    scaling rule sets LRMAX and the test only bounds it (`tests/studies` compares this with other rules).
     """
     lr_max, valley_lr, fall_start_lr = reference_lr, landmarks.valley_lr, landmarks.fall_start_lr
     if valley_lr is not None:

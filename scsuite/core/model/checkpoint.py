@@ -21,7 +21,7 @@ from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from scsuite.core.config import PRECISIONS, TrainConfig, is_finite_number
+from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
 from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
 from scsuite.core.model.network import LOGIT_SCALE, ResNet3
@@ -30,12 +30,10 @@ FORMAT = 2  # of the metadata; a file of another format is refused
 MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
 MAX_FILE_BYTES = 1 << 32
 MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
-MAX_WIDTH = 16  # as --width
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
-NON_NEGATIVE_TENSORS = frozenset(
-    {"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"}
-)  # parts of names
+# Parts of the names of tensors that hold no negative value.
+NON_NEGATIVE_TENSORS = frozenset({"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"})
 _DIGEST_PLACEHOLDER = "0" * 64
 _DIGEST_KEY = b'\\"sha256\\": \\"'  # as in the header: JSON within JSON
 
@@ -55,7 +53,7 @@ def network_metadata(model: ResNet3) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and metadata to `path` atomically. Raises OutputError if that fails; the old file then stays."""
+    """Write tensors and metadata to `path` atomically. If that fails, raises OutputError and keeps the old file."""
     # One metadata key: safetensors keeps several in no fixed order, and equal states should give equal files.
     text = json.dumps({"sha256": _DIGEST_PLACEHOLDER, "format": FORMAT, **metadata}, sort_keys=False)
     cpu_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -209,7 +207,7 @@ def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
     Raises InputError if the tensors do not fit the network.
     """
     network = checkpoint.metadata["network"]
-    with torch.device("meta"):  # needs no memory, whatever width the file states
+    with torch.device("meta"):  # needs no memory for any width in the file
         model = ResNet3(network["num_classes"], float(network["width"]))
     tensors = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)

@@ -20,8 +20,8 @@ def whitening_init(model: ResNet3, images_NCHW: Tensor) -> None:
     The filters are rescaled to the mean norm of torch's default initialisation: batch norm is scale-invariant, but the
     effective step size is not. Components with almost no variance are omitted (two thirds of them for gray images),
     because batch norm would amplify their rounding errors. The other filters keep their weights. All filters are
-    trained. A network with fewer filters than that keeps all of its weights: the first components alone are color
-    blobs without edges, and it then learns worse than without them.
+    trained. A network with too few filters for them keeps all of its weights: with the first components alone, which
+    are color blobs without edges, it learns worse than with none.
     Source: the first layer of https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks. There it is not
     trained, has each component once, and divides by its standard deviation, which batch norm does here.
     """

@@ -1,4 +1,4 @@
-"""The assignment's 3-layer ResNet, and the two context managers that look into a network without changing it.
+"""The assignment's 3-layer ResNet, and two context managers: eval mode, and capturing the outputs of layers.
 
 In: images_NCHW, float, normalised, 3 x 32 x 32. Out: logits_NK; softmax is applied where probabilities are needed.
 With K = 10 classes and width 1 it has 6,573,120 parameters.
@@ -97,7 +97,7 @@ class KeyedDropout(nn.Module):
 
 
 class ResNet3(nn.Module):
-    """prep > layer1 > layer2 > layer3 > MaxPool4 > fc; see design.md for the layers and their shapes."""
+    """prep > layer1 > layer2 > layer3 > MaxPool4 > fc. `model.summary` lists the layers with their output shapes."""
 
     cam_layer = "layer2"  # the default layer of Grad-CAM: it scores best on `shapes`, see config.CAM_METHOD
 

@@ -14,7 +14,8 @@ def load_checkpoint(run_or_file: str | Path) -> "tuple[ResNet3, dict[str, Any]]"
     """Load the network of a training.
 
     Args:
-        run_or_file: A checkpoint file, or a run directory: its model.safetensors, until the end its newest checkpoint.
+        run_or_file: A checkpoint file, or a run directory: its model.safetensors, or before its end the newest
+            checkpoint.
 
     Returns:
         The network in eval mode on the CPU, with the averaged weights if the run averages them; and its metadata, with

@@ -1,6 +1,6 @@
 """What environment.json records: versions, machine, device, data and command line of a run.
 
-In: nothing, a `Device` or a `Dataset`. Out: plain values. Nothing heavy is imported for it.
+In: nothing, a `Device` or a `Dataset`. Out: plain values. Importing this module loads no torch.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def _git_commit() -> str | None:
     if not (checkout / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        output = subprocess.run(  # noqa: S603 - fixed words
+        output = subprocess.run(  # noqa: S603 - a fixed command
             ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
             capture_output=True, text=True, timeout=5, check=True,
         )  # fmt: skip

@@ -7,14 +7,13 @@ losses means per image in nats, durations seconds.
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scsuite import __version__
-from scsuite.core.config import MAX_PLOTTED_STEPS
+from scsuite.core.config import MAX_PLOTTED_STEPS, is_finite_number
 from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_regular_file
 from scsuite.core.schedule import OneCycle
@@ -53,7 +52,7 @@ class EpochResult:
     """One epoch, counted from 1, and a row of metrics.csv.
 
     `step` is the number of steps done; `lr` and `momentum` are those of the last step. Test and validation values are
-    those of the averaged weights where there is an average; `test_*_no_ema` are those of the raw weights, after the
+    those of the averaged weights if there is an average; `test_*_no_ema` are those of the raw weights, after the
     last epoch only.
     """
 
@@ -145,7 +144,7 @@ class LrRangeResult(CommandResult):
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """The last epoch: of the averaged weights where there is an average; `*_no_ema`: of the raw weights then."""
+    """Metrics of the last epoch, of the averaged weights if there are any; then `*_no_ema` are of the raw weights."""
 
     test_accuracy: float
     test_loss: float
@@ -216,9 +215,9 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
         result = json.loads(read_regular_file(path, "run"))
     except (ValueError, RecursionError):
         raise InputError("run", path, expected="a JSON object", found="something else", hint=hint) from None
-    found = result.get("command") if isinstance(result, dict) else None
-    if found != command:
-        raise InputError("run", path, expected=f"the result of {command}", found=f"that of {found}", hint=hint)
+    actual = result.get("command", "no command") if isinstance(result, dict) else "no command"
+    if actual != command:
+        raise InputError("run", path, expected=f"the result of {command}", found=f"that of {actual}", hint=hint)
     return dict(result)
 
 
@@ -232,7 +231,7 @@ def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
         cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])
         if cycle.num_steps > MAX_PLOTTED_STEPS:
             raise ValueError(f"{cycle.num_steps:,} steps")
-        if invalid := [lr for lr in lrs_done if not 0 < lr <= sys.float_info.max]:
+        if invalid := [lr for lr in lrs_done if not is_finite_number(lr) or lr <= 0]:
             raise ValueError(f"a learning rate of {invalid[0]}")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -243,17 +242,17 @@ def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
 
 
 def read_steps(run: Path) -> list[StepRow]:
-    """Return the rows of steps.csv as numbers. Raises InputError where there are none, or other values."""
+    """Return the rows of steps.csv as numbers. Raises InputError if there is no file or it has other values."""
     return _read_records(run / "steps.csv", StepRow)
 
 
 def read_epochs(run: Path) -> list[EpochResult]:
-    """Return the rows of metrics.csv as numbers. Raises InputError where there are none, or other values."""
+    """Return the rows of metrics.csv as numbers. Raises InputError if there is no file or it has other values."""
     return _read_records(run / "metrics.csv", EpochResult)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one for a file that is missing or damaged."""
+    """Return the object in a JSON file, or an empty dictionary if the file is missing or damaged."""
     with contextlib.suppress(InputError, ValueError, RecursionError):
         values = json.loads(read_regular_file(path, "run"))
         return values if isinstance(values, dict) else {}
@@ -261,7 +260,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[list[str]]:
-    """Return the lines of a CSV file without quoted values; none where there is no such file."""
+    """Return the rows of a CSV file without quoted values; an empty list if there is no file."""
     if not path.exists():
         return []
     text = read_regular_file(path, "run", MAX_CSV_BYTES).decode(errors="replace")

@@ -1,7 +1,7 @@
-"""The one module that knows runs/: one directory per run, with its configuration, environment, rows, results, figures.
+"""Run directories: one per run, with configuration, environment, rows, result, figures and checkpoints.
 
-In: what a command did. Out: the files of the run directory, each complete or not there; CSV rows are appended as they
-come.
+In: what a command did. Out: the files of the run directory, each complete or absent; CSV rows are appended one by one.
+No other module writes to a run directory without it.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
@@ -64,7 +63,7 @@ class RunDir:
 
     @classmethod
     def create(cls, runs_dir: Path, command: str, name: str) -> Self:
-        """Make `runs_dir/<utc time>-<command>-<name>/`. Raises OutputError where that fails."""
+        """Make `runs_dir/<utc time>-<command>-<name>/`. Raises OutputError if that fails."""
         return cls(_make_directory(runs_dir, command, name))
 
     @classmethod
@@ -74,7 +73,7 @@ class RunDir:
         try:
             run.write_config(config)
             run.write_environment(environment)
-        except BaseException:  # also a stop: a directory that cannot be resumed is not left behind
+        except BaseException:  # also on a signal: a directory that cannot be resumed is removed
             run.delete()
             raise
         return run
@@ -95,9 +94,7 @@ class RunDir:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -105,7 +102,7 @@ class RunDir:
         self._lock.release()
 
     def delete(self) -> None:
-        """Remove the directory of a run that never began."""
+        """Remove the directory of a run that never started."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -155,11 +152,11 @@ class RunDir:
         append(path, csv_text([row] if path.exists() else [header, row]))
 
     def figure_path(self, name: str) -> Path:
-        """Return where a figure goes."""
+        """Return the path of a figure, and make its folder."""
         return self._folder("figures") / f"{name}.png"
 
     def checkpoint_path(self, step: int) -> Path:
-        """Return where the checkpoint after `step` steps goes."""
+        """Return the path of the checkpoint after `step` steps, and make its folder."""
         return self._folder("checkpoints") / f"step-{step:06d}.safetensors"
 
     def save_checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
@@ -185,7 +182,7 @@ class RunDir:
         return folder
 
     def log(self, text: str) -> None:
-        """Append lines to log.txt, each with the time; a full disk does not stop a run for them."""
+        """Append lines to log.txt, each with the time. A full disk does not stop the run here."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OutputError):
             append(self.path / "log.txt", "".join(f"{stamp}  {line.rstrip()}\n" for line in text.splitlines()))
@@ -198,7 +195,7 @@ def _make_directory(runs_dir: Path, command: str, name: str) -> Path:
         path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
-            fsync_path(runs_dir)  # else a power cut can lose the directory with everything in it
+            fsync_path(runs_dir)  # without this, a power cut can lose the directory and its content
         except FileExistsError:
             if runs_dir.is_dir():
                 continue  # another run of the same second
@@ -263,9 +260,9 @@ def check_disk_space(run: Path, checkpoint_bytes: int) -> None:
 
 
 def latest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
-    """Return the newest intact checkpoint, and what is wrong with newer ones; None where none was written yet.
+    """Return the newest intact checkpoint, and what is wrong with newer ones; None if none was written yet.
 
-    Raises InputError where all are damaged: starting again would overwrite a run that can perhaps be saved.
+    Raises InputError if all are damaged: starting again would overwrite a run that a user may be able to repair.
     """
     from scsuite.core.model.checkpoint import read_checkpoint
 

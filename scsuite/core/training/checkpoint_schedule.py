@@ -1,6 +1,6 @@
 """When the state of a training is written to its run directory.
 
-In: the end of an epoch, or of the training. Out: checkpoints, and best.safetensors where held-out images selected it.
+In: the end of an epoch, or of the training. Out: checkpoints; best.safetensors if held-out images select an epoch.
 """
 
 import time

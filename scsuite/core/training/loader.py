@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 def flipped_in_epoch(epoch: int, indices_N: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Return which images an epoch shows mirrored: each image in every other epoch, half of the images in the first.
+    """Return which images an epoch flips: each image in every other epoch, half of the images in the first epoch.
 
     Source: alternating flip, https://arxiv.org/abs/2404.00498.
     """
@@ -66,7 +66,7 @@ class _ImageDataset(TorchDataset[Batch | InputError]):
                 image = augment_image(self.policy, image, self.seed, epoch, index)
                 if image.shape != images_NHWC.shape[1:] or image.dtype != np.float32:
                     raise ValueError(f"{image.dtype} of shape {image.shape}")
-            except Exception as error:  # a rare failure, which the dry run of the policy did not show
+            except Exception as error:  # a rare failure that the dry run of the policy did not show
                 # Returned, not raised: torch would pass on only the text of an exception in a worker process.
                 return InputError(
                     "augmentation policy", f"image {index} in epoch {epoch + 1}",
@@ -148,7 +148,7 @@ class TrainLoader:
     in worker processes, which live for all epochs, or in this process with `workers=0`.
     An epoch has ceil(N / batch_size) batches with each image once; the last batch may be smaller. `shard` is the slice
     of every batch that this process loads (`World.shard`); it may be empty. With `alternate_flips`, each image is
-    mirrored in every other epoch, before the policy.
+    flipped in every other epoch, before the policy.
     """
 
     def __init__(
@@ -260,6 +260,6 @@ def _identity(batch: Batch | InputError) -> Batch | InputError:
 
 
 def default_workers() -> int:
-    """Half of the cores, at most 8: on a small machine one core augments and the other trains."""
+    """Return half of the cores, at most 8: on a small machine one core augments and the other trains."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores // 2)

@@ -33,7 +33,7 @@ def fit(
 ) -> None:
     """Train to the end, or until `should_stop` returns True; see `Trainer.fit`.
 
-    With `run` each step and epoch is a row of its CSV files, and the state is saved now and then and at the end.
+    With `run` each step and epoch is a row of its CSV files, and the state is saved from time to time and at the end.
     With several ranks `should_stop` must return the same on all of them.
     """
     schedule = None if run is None else CheckpointSchedule(run, trainer)
@@ -62,7 +62,7 @@ def fit(
             schedule.after_epoch()
     if schedule is not None:
         schedule.save()
-    trainer.world.barrier()  # rank 0 saves before: torchrun ends all ranks when the first has left
+    trainer.world.barrier()  # rank 0 has saved when it arrives here: torchrun stops all ranks after the first one exits
 
 
 class _StopRequested(Exception):  # noqa: N818 - not an error
@@ -74,7 +74,7 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
     steps_per_epoch, loader = trainer.cycle.steps_per_epoch, trainer.setup.loader
     epoch, first_batch = divmod(trainer.state.step, steps_per_epoch)
     start_time = time.perf_counter()
-    in_flight: list[tuple[StepOutput, int]] = []  # launched steps that were not read yet, with their number of images
+    in_flight: list[tuple[StepOutput, int]] = []  # steps whose results were not read yet, and their number of images
     for batch in loader.epoch(epoch, first_batch):
         step = trainer.state.step + len(in_flight)
         output = launch_step(trainer.setup, batch, step, trainer.cycle.lr_at(step), trainer.cycle.momentum_at(step))
@@ -126,7 +126,7 @@ def _evaluate_epoch(trainer: Trainer, should_stop: ShouldStop | None) -> EpochRe
     epoch = state.step // trainer.cycle.steps_per_epoch  # from 1: its last step is done
     start_time = time.perf_counter()
     is_last_epoch = state.step == trainer.cycle.num_steps
-    # With --val-split the test images are read once, at the end; without it they are watched, but nothing is selected.
+    # With --val-split the test images are used once, at the end. Without it they are evaluated after every epoch.
     on_val = None if val is None else trainer.evaluate(val, on_batch=check_stop)
     on_test = trainer.evaluate(data.test, on_batch=check_stop) if val is None or is_last_epoch else None
     without_ema = None
@@ -173,9 +173,7 @@ def train_in_new_run(
             run.write_result(finish_run(run, trainer, start_time))
 
 
-def finish_run(
-    run: RunDir, trainer: Trainer, start_time: float, warnings: tuple[str, ...] = (), figures: tuple[str, ...] = ()
-) -> TrainResult:
+def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
     """Write model.safetensors, and return the result of a finished training."""
     path = run.path / "model.safetensors"
     trainer.save(path, weights_only=True)
@@ -185,8 +183,6 @@ def finish_run(
     return TrainResult(
         run_dir=str(run.path),
         seconds=time.perf_counter() - start_time,
-        warnings=warnings,
-        figures=figures,
         epochs=trainer.config.epochs,
         seed=trainer.config.seed,
         lr_min=trainer.config.lr_min,

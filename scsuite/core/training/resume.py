@@ -30,7 +30,8 @@ from scsuite.core.training.optimizer import OPTIMIZER_STATE_KEYS, parameters_by_
 from scsuite.core.training.state import TrainState
 from scsuite.core.training.trainer import Trainer
 
-# The fingerprint identifies the dataset, and the values of lr_from have replaced it.
+# Options that are not compared: the fingerprint identifies the data, lr_min and lr_max have replaced lr_from, and the
+# metadata has the precision of the run.
 _IDENTIFIED_OTHERWISE = frozenset({"data", "test_split", "limit_train", "limit_test", "lr_from", "device", "precision"})
 
 
@@ -115,7 +116,7 @@ def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
     networks = MODEL_PREFIX if trainer.ema is None else (MODEL_PREFIX, EMA_PREFIX)
     saved = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(networks)}
     check_tensors(checkpoint.path, f"the state of {trainer.config.optimizer}", expected, saved)
-    # In the weight's memory layout: the fused update walks both in memory order and does not check strides.
+    # Use the memory layout of the weights: the fused update reads both in memory order and does not check strides.
     matched_layout = {name: torch.empty_like(tensor).copy_(saved[name]) for name, tensor in expected.items()}
     states = {
         index: {key: matched_layout[f"{OPTIMIZER_PREFIX}{key}.{name}"] for key in keys}
@@ -133,7 +134,7 @@ def read_resume_config(
 ) -> TrainConfig:
     """Return the configuration of a run to resume.
 
-    Raises InputError where config.yaml was changed, UsageError for an explicit option that differs from the run's.
+    Raises InputError if config.yaml was changed, UsageError for an explicit option that differs from the run's.
     """
     saved = run.config() if checkpoint is None else _check_config_file(run, checkpoint)
     return merge_resume_settings(saved, requested, explicit, run.path)

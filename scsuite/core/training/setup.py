@@ -3,11 +3,12 @@
 In: a dataset and a recipe. Out: one `TrainSetup`, built the same way for both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scsuite.core.augment import Backend, choose_backend, load_policy, normalise, policy_dict, policy_mean_std
 from scsuite.core.config import RecipeConfig
@@ -15,6 +16,7 @@ from scsuite.core.dataset import Dataset, Split, split_holdout
 from scsuite.core.device import Device, resolve_device
 from scsuite.core.distributed import World
 from scsuite.core.errors import InputError, UsageError
+from scsuite.core.evaluation import Evaluation, evaluate
 from scsuite.core.model.initialization import identity_init, whitening_init
 from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.seeding import keyed_seed
@@ -45,6 +47,15 @@ class TrainSetup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     world: World
+
+    def evaluate(
+        self, model: nn.Module, split: Split, *, tta: str = "none", on_batch: Callable[[], None] | None = None
+    ) -> Evaluation:
+        """Evaluate a network on a split, with the normalisation and on the device of the training."""
+        return evaluate(
+            model, split, mean=self.mean, std=self.std, class_names=self.class_names, device=self.device, tta=tta,
+            on_batch=on_batch, world=self.world,
+        )  # fmt: skip
 
 
 def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: World) -> TrainSetup:
@@ -82,7 +93,7 @@ def split_validation(train: Split, num_images: int) -> tuple[Split, Split | None
 
 
 def check_batch_size(num_images: int, batch_size: int, world: World) -> None:
-    """Raise InputError where not even one batch is full, UsageError where a batch has fewer images than ranks."""
+    """Raise InputError if not even one batch is full, UsageError if a batch has fewer images than ranks."""
     if batch_size < world.size:
         raise UsageError(
             "option", "--bs", expected=f"at least one image for each of {world.size} ranks", found=batch_size,

@@ -102,19 +102,19 @@ class TrainState:
             raise ValueError("a speed of 0")
         if self.totals.num_correct > images or (images and not self.totals.seconds):
             raise ValueError(f"{self.totals.num_correct} of {images} images correct in {self.totals.seconds} seconds")
-        evaluated = epochs - (images > 0 and steps == 0)  # epochs whose evaluation is done
-        if best is None and evaluated:
-            raise ValueError(f"no best epoch of {evaluated}")
-        if best and not (1 <= best.epoch <= evaluated and best.accuracy <= 1 and best.selected_on == eval_split):
+        num_evaluated = epochs - (images > 0 and steps == 0)  # epochs
+        if best is None and num_evaluated:
+            raise ValueError(f"no best epoch of {num_evaluated}")
+        if best and not (1 <= best.epoch <= num_evaluated and best.accuracy <= 1 and best.selected_on == eval_split):
             raise ValueError(
-                f"best epoch {best.epoch} of {evaluated}, {best.accuracy} on {reprlib.repr(best.selected_on)}"
+                f"best epoch {best.epoch} of {num_evaluated}, {best.accuracy} on {reprlib.repr(best.selected_on)}"
             )
 
 
 def checkpoint_metadata(
     data: Dataset, config: TrainConfig, setup: TrainSetup, state: TrainState | None
 ) -> dict[str, Any]:
-    """Return network, classes, normalisation, data and configuration, and the position if the file has a state."""
+    """Return network, classes, normalisation, data and configuration; with `state`, the position too."""
     metadata = {
         "version": __version__,
         "network": network_metadata(setup.model),

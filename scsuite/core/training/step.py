@@ -55,7 +55,7 @@ def train_step(
     """Run one forward pass, backward pass and update.
 
     With several ranks `batch` is this rank's shard of a batch of `num_images`: loss, correct predictions and gradients
-    are those of the whole batch, and the same bits on every rank, so each rank does the same update.
+    are those of the complete batch, with the same bits on every rank, so each rank does the same update.
 
     Once a loss or gradient is NaN or infinite, this and every later update is skipped. The flag is the fused
     optimizer's `found_inf` tensor, so no synchronization is needed.
@@ -82,15 +82,15 @@ def train_step(
         scaler.update()
     else:
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        earlier: Tensor = getattr(optimizer, "found_inf", non_finite)
-        non_finite = torch.stack([non_finite, (~norm.isfinite()).float(), earlier]).amax()
+        previous: Tensor = getattr(optimizer, "found_inf", non_finite)
+        non_finite = torch.stack([non_finite, (~norm.isfinite()).float(), previous]).amax()
         optimizer.found_inf = non_finite  # type: ignore[attr-defined]
         optimizer.step()
     return StepOutput(loss, num_correct, non_finite)
 
 
 def _batch_loss(logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, world: World, num_images: int) -> Tensor:
-    """Return the mean cross entropy of the batch; with several ranks this shard's part of it, 0 for no images."""
+    """Return the mean cross entropy of the batch; with several ranks, the shard's contribution to it."""
     if world.size == 1:
         return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
     return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing, reduction="sum") / num_images
@@ -106,12 +106,8 @@ def _all_reduce_step(
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     running_stats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    packed = [
-        *gradients,
-        *torch._foreach_mul(running_stats, shard_fraction),
-        loss,
-        num_correct.float(),
-    ]  # exact to 2^24
+    weighted_stats = torch._foreach_mul(running_stats, shard_fraction)
+    packed = [*gradients, *weighted_stats, loss, num_correct.float()]  # counts are exact up to 2^24
     flat = world.all_reduce_sum(torch.cat([tensor.flatten() for tensor in packed]))
     chunks = torch.split(flat, [tensor.numel() for tensor in packed])
     reduced = [chunk.view(tensor.shape) for chunk, tensor in zip(chunks, packed, strict=True)]
@@ -123,7 +119,9 @@ def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] |
     """Wait for all steps at once: return loss and correct predictions of each, None from the first non-finite on."""
     # fp64 holds fp32 losses and counts of images exactly.
     rows = [torch.stack([o.loss.double(), o.num_correct.double(), o.non_finite.double()]) for o in outputs]
-    return [None if bad else (loss, int(num_correct)) for loss, num_correct, bad in torch.stack(rows).tolist()]
+    return [
+        None if non_finite else (loss, int(num_correct)) for loss, num_correct, non_finite in torch.stack(rows).tolist()
+    ]
 
 
 def reseed_dropout(model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS) -> None:

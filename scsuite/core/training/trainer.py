@@ -1,6 +1,6 @@
-"""A training run as one object: data, set-up, schedule, averaged weights and position.
+"""A training as one object: data, set-up, schedule, averaged weights and position.
 
-In: a dataset and a `TrainConfig` whose learning rates are set. Out: a `Trainer`; `training.loop` moves it.
+In: a dataset and a `TrainConfig` whose learning rates are set. Out: a `Trainer`; `training.loop` runs its steps.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from scsuite.core.config import MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfi
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
-from scsuite.core.evaluation.evaluate import evaluate
 from scsuite.core.evaluation.metrics import Evaluation
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 class Trainer:
     """One training with the One Cycle Policy.
 
-    `model` is the network to evaluate: the averaged weights where there is an average, else the raw weights.
+    `model` is the network to evaluate: the averaged weights if there is an average, else the raw weights.
     `raw_model` is the network that the optimizer updates. `epochs` and `steps` are the history so far.
 
     Args:
@@ -79,7 +78,7 @@ class Trainer:
 
     @property
     def eval_split(self) -> str:
-        """Which images each epoch is evaluated on: val where --val-split holds some out, else test."""
+        """The split that each epoch is evaluated on: val if --val-split holds images out, else test."""
         return "test" if self.setup.val is None else "val"
 
     @property
@@ -111,7 +110,8 @@ class Trainer:
             runs_dir: Write a run directory there, with checkpoints, as `scsuite train` does; None writes nothing.
             on_step: Called with each step's result.
             on_epoch: Called with each epoch's result, after its evaluation.
-            should_stop: Asked after each step (every few on an accelerator) and before each batch of an evaluation.
+            should_stop: Called after each step (on an accelerator, every few steps), and in an evaluation before each
+                batch.
 
         Returns:
             The results of all epochs so far.
@@ -128,15 +128,15 @@ class Trainer:
 
     def evaluate(
         self,
-        split: Split | None = None, *, tta: str = "none", model: nn.Module | None = None,
+        split: Split | None = None,
+        *,
+        tta: str = "none",
+        model: nn.Module | None = None,
         on_batch: Callable[[], None] | None = None,
-    ) -> Evaluation:  # fmt: skip
+    ) -> Evaluation:
         """Evaluate `model` (default: `self.model`) on a split (default: the test images); see `scsuite.evaluate`."""
-        return evaluate(
-            model or self.model, self.data.test if split is None else split,
-            mean=self.setup.mean, std=self.setup.std, class_names=self.data.class_names, device=self.setup.device,
-            tta=tta, on_batch=on_batch, world=self.world,
-        )  # fmt: skip
+        split = self.data.test if split is None else split
+        return self.setup.evaluate(model or self.model, split, tta=tta, on_batch=on_batch)
 
     def save(self, path: str | Path, *, weights_only: bool = False) -> None:
         """Write the complete state, or only the weights of `model`, to a safetensors file. Raises OutputError."""

@@ -13,6 +13,6 @@ from scsuite.report.figures.style import save_figure
 from scsuite.report.figures.training import training
 
 __all__ = [
-    "CamFigureData", "class_accuracy", "confusion", "gradcam", "image_grid", "lr_range", "misclassified", "overlay",
-    "reliability", "save_figure", "schedule", "training",
+    "CamFigureData", "class_accuracy", "confusion", "gradcam", "image_grid", "lr_range",
+    "misclassified", "overlay", "reliability", "save_figure", "schedule", "training",
 ]  # fmt: skip

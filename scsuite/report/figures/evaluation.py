@@ -16,6 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats
@@ -62,7 +63,7 @@ def _confusion_layout(class_names: tuple[str, ...]) -> _ConfusionLayout:
     cell_pt = 72 * matrix_in / num_classes
     label_step = max(1, math.ceil(MIN_LABEL_PT / (0.8 * cell_pt)))  # above 1 from about 140 classes on
     label_pt = min(style.NORMAL, 0.8 * cell_pt * label_step)
-    names = tuple(formatting.truncate_middle(formatting.escape(name), MAX_NAME_WIDTH) for name in class_names)
+    names = tuple(formatting.truncate_middle(escape(name), MAX_NAME_WIDTH) for name in class_names)
     names_in = 0.62 * label_pt * max(map(formatting.display_width, names), default=0) / 72
     rotation = 0 if names_in < 0.9 * cell_pt / 72 else 45 if few else 90
     return _ConfusionLayout(matrix_in, cell_pt, label_pt, label_step, names, names_in, rotation)
@@ -127,14 +128,14 @@ def _write_counts(axes: Axes, counts_KK: NDArray[np.int64], fractions_KK: Floats
     for row, column in np.ndindex(*counts_KK.shape):
         count, fraction = int(counts_KK[row, column]), float(fractions_KK[row, column])
         is_bright = not fraction < 0.3  # true for NaN: a row without images is pale
-        look: dict[str, Any] = {"ha": "center", "color": style.TEXT if is_bright else style.BACKGROUND}
+        font: dict[str, Any] = {"ha": "center", "color": style.TEXT if is_bright else style.BACKGROUND}
         if with_percent and count:
             up, down = 0.85 * percent_pt / cell_pt, count_pt / cell_pt  # cells
-            axes.text(column, row - up, formatting.count(count), va="center", fontsize=count_pt, **look)
-            axes.text(column, row + down, formatting.percent(fraction, 1), va="center", fontsize=percent_pt, **look)
+            axes.text(column, row - up, formatting.count(count), va="center", fontsize=count_pt, **font)
+            axes.text(column, row + down, formatting.percent(fraction, 1), va="center", fontsize=percent_pt, **font)
         else:
             alpha = 0.55 if count == 0 else 1.0
-            axes.text(column, row, formatting.count(count), va="center", fontsize=count_pt, alpha=alpha, **look)
+            axes.text(column, row, formatting.count(count), va="center", fontsize=count_pt, alpha=alpha, **font)
     edges = np.arange(1, len(counts_KK)) - 0.5
     axes.hlines(edges, -0.5, len(counts_KK) - 0.5, color=style.BACKGROUND, linewidth=0.8)
     axes.vlines(edges, -0.5, len(counts_KK) - 0.5, color=style.BACKGROUND, linewidth=0.8)
@@ -177,7 +178,7 @@ def _draw_accuracies(axes: Axes, rows: "list[ClassMetrics]", label_pt: float) ->
             textcoords="offset points", va="center", fontsize=label_pt, color=style.TEXT_MUTED, annotation_clip=False,
         )  # fmt: skip
     axes.set(ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
-    names = [formatting.truncate_middle(formatting.escape(row.name), MAX_NAME_WIDTH) for row in rows]
+    names = [formatting.truncate_middle(escape(row.name), MAX_NAME_WIDTH) for row in rows]
     axes.set_yticklabels(names, fontsize=label_pt)
     axes.tick_params(axis="y", length=0)
 

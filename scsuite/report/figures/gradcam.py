@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scsuite.report import formatting
+from scsuite.core.errors import escape
 from scsuite.report.figures import style
 from scsuite.report.figures.image_grid import (
     MARGIN,
@@ -195,7 +195,7 @@ def _draw_notes(axes: Axes, grid: PixelGrid, lines: Sequence[str]) -> None:
 def _wrap(text: str, max_width: float) -> list[str]:
     """Break a text into lines of at most `max_width` pixels."""
     lines: list[str] = []
-    for word in formatting.escape(text).split(" "):
+    for word in escape(text).split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and style.text_width(longer, style.SMALL) <= max_width:
             lines[-1] = longer

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 
@@ -145,8 +146,8 @@ def misclassified(evaluation: "Evaluation", split: "Split", count: int) -> Figur
 def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int) -> list[tuple[str, str]]:
     """Return two to four lines with their colors; a long name is truncated, the probability is not."""
     width = partial(style.text_width, points=grid.caption_pt)
-    actual = formatting.escape(evaluation.class_names[evaluation.labels_N[index]])
-    predicted = formatting.escape(evaluation.class_names[evaluation.predicted_N[index]])
+    actual = escape(evaluation.class_names[evaluation.labels_N[index]])
+    predicted = escape(evaluation.class_names[evaluation.predicted_N[index]])
     probability = f" {evaluation.confidence_N[index]:.2f}"
     actual_lines = formatting.wrap_two_lines(f"true {actual}", grid.tile_px - 4, width)
     max_width = grid.tile_px - 4 - width(probability)
@@ -181,13 +182,13 @@ def draw_caption(axes: Axes, grid: PixelGrid, corner: tuple[int, int], text: str
 
 def _wrap_caption(grid: PixelGrid, text: str) -> list[str]:
     width = partial(style.text_width, points=grid.caption_pt)
-    return formatting.wrap_two_lines(formatting.escape(text), grid.tile_px - 4, width)
+    return formatting.wrap_two_lines(escape(text), grid.tile_px - 4, width)
 
 
 def draw_title(axes: Axes, grid: PixelGrid, text: str) -> None:
     """Write the title of a page, truncated to its width."""
     width = partial(style.text_width, points=style.LARGE)
-    title = formatting.truncate_middle(formatting.escape(text), grid.width - 2 * MARGIN, width)
+    title = formatting.truncate_middle(escape(text), grid.width - 2 * MARGIN, width)
     axes.text(MARGIN, 20, title, fontsize=style.LARGE, va="top")
 
 

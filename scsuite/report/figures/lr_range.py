@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats, nan_for_invalid
@@ -26,7 +27,7 @@ def lr_range(test: "RangeTest") -> Figure:
     suggestions = {name: lr for name, lr in test.suggestions.items() if math.isfinite(lr)}
     rules_height = 0.35 + 0.24 * len(suggestions) if suggestions else 0.0
     with style.new_figure(height=5.6 + rules_height) as figure:
-        style.set_title(figure, f"Learning-rate range test, {formatting.escape(test.loss_source)}")
+        style.set_title(figure, f"Learning-rate range test, {escape(test.loss_source)}")
         ratios = [2.3, 2.3, rules_height] if suggestions else [2.3, 2.3]
         rows = list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
         low, high = _lr_limits([*lrs_S, test.lr_min, test.lr_max])
@@ -92,7 +93,7 @@ def _set_loss_limits(axes: Axes, losses: Sequence[Floats], smooth_S: Floats) -> 
 def _rule_rows(axes: Axes, suggestions: Mapping[str, float], low: float, high: float) -> None:
     """Draw a row per rule with its name, a mark, and its learning rate: rules that agree do not cover each other."""
     axes.set(ylim=(len(suggestions) - 0.4, -0.6), yticks=range(len(suggestions)))
-    labels = [formatting.escape(formatting.rule_label(name)) for name in suggestions]
+    labels = [escape(formatting.rule_label(name)) for name in suggestions]
     axes.set_yticklabels([formatting.truncate_middle(label, 24) for label in labels])
     axes.tick_params(axis="y", length=0, pad=9)
     axes.grid(axis="x", visible=False)

@@ -104,7 +104,7 @@ def figure_style() -> Iterator[None]:
 def new_figure(
     *, width: float = WIDTH, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> Iterator[Figure]:
-    """Give an empty figure of `width` x `height` inches, to be drawn inside the block.
+    """Yield an empty figure of `width` x `height` inches, to be drawn inside the block.
 
     The layout is final after the block, so that a figure that is saved twice gives equal files.
     """
@@ -118,7 +118,7 @@ def new_figure(
 
 @contextmanager
 def pixel_figure(*, width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
-    """Give a blank page measured in pixels of the PNG, y downwards: images on whole pixels stay sharp."""
+    """Yield an empty page measured in pixels of the PNG, y downwards: images on whole pixels stay sharp."""
     # Half a thousandth of a pixel is added, since matplotlib truncates inches to whole pixels.
     inches = [(pixels + 0.0005) / DPI for pixels in (width, height)]
     with new_figure(width=inches[0], height=inches[1], layout=None) as figure:
@@ -136,18 +136,23 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     suffix, OutputError when the file cannot be written.
     """
     path = Path(path)
+    check_figure_suffix(path, "figure", path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(
-            "figure", path, expected=f"a name ending in {', '.join(SUFFIXES)}", found=path.suffix or "no ending",
-            hint="Change the ending.",
-        )  # fmt: skip
-    undated: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    without_date: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     rendered = io.BytesIO()
     with figure_style():
-        figure.savefig(rendered, format=suffix[1:], metadata=undated.get(suffix, {}))
+        figure.savefig(rendered, format=suffix[1:], metadata=without_date.get(suffix, {}))
     make_parent(path)
     write_atomic(path, rendered.getvalue())
+
+
+def check_figure_suffix(path: Path, what: str, where: object) -> None:
+    """Raise UsageError, with `what` and `where`, for a suffix that `save_figure` cannot write."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            what, where, expected=f"a name ending in {', '.join(SUFFIXES)}", found=repr(path.name),
+            hint="Change the ending.",
+        )  # fmt: skip
 
 
 def points_to_pixels(points: float) -> float:

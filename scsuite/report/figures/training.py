@@ -58,7 +58,7 @@ def _train_eval_lines(axes: Axes, epochs: Sequence[int], values: dict[str, Float
 
 
 def _label_last(axes: Axes, epochs: Sequence[int], accuracies: Floats, split: str) -> None:
-    """Write the last measured accuracy beside its point."""
+    """Write the last measured accuracy next to its point."""
     measured = [(epoch, value) for epoch, value in zip(epochs, accuracies, strict=True) if math.isfinite(value)]
     for epoch, accuracy in measured[-1:]:
         axes.annotate(

@@ -227,7 +227,7 @@ def test_a_non_finite_loss_of_held_out_images_ends_the_sweep_before_it(
     scripted: ScriptedTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([2.3] * 15 + [math.nan] * 105)
-    monkeypatch.setattr(module, "evaluate", lambda *_a, **_k: SimpleNamespace(loss=next(losses), accuracy=0.5))
+    monkeypatch.setattr(TrainSetup, "evaluate", lambda *_a, **_k: SimpleNamespace(loss=next(losses), accuracy=0.5))
     result = scripted([1.0] * 120, val_split=3)
     assert result.sweeps[0].diverged
     assert result.sweeps[0].losses_L.tolist() == [2.3] * 15

@@ -104,8 +104,8 @@ def test_the_schedule_of_a_run_is_its_cycle_and_the_learning_rates_done(run: Run
     [
         (None, "one_cycle"),
         ({"lr_min": 0.1}, "missing"),
-        ({**asdict(CYCLE), "lr_max": -1.0}, "a learning rate or momentum of -1.0"),
-        ({**asdict(CYCLE), "peak_step": 15}, "a peak at step 15 of 15"),
+        ({**asdict(CYCLE), "lr_max": -1.0}, "learning rate or momentum -1.0 is not positive and finite"),
+        ({**asdict(CYCLE), "peak_step": 15}, "peak at step 15 is outside a cycle of 15 steps"),
         ({**asdict(CYCLE), "num_steps": MAX_PLOTTED_STEPS + 1}, "1,000,001 steps"),
     ],
 )
