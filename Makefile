@@ -17,7 +17,7 @@ bs = $(if $(BS),--bs $(BS))
 ckpt = --ckpt $(or $(RUN),$(error no training run in $(RUNS)/: make train first, or give RUN=))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-quick lint type check smoke zigzag lr-range train evaluate gradcam bench study clean
+.PHONY: help setup demo test faults faults-quick lint type docs check smoke zigzag lr-range train evaluate gradcam bench study clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -53,7 +53,11 @@ lint: $(READY) ## Check style and format (ruff)
 type: $(READY) ## Check types (mypy, strict)
 	$(BIN)/mypy
 
-check: lint type ## Both
+docs: $(READY) ## Check spelling (codespell), and the length of the Markdown files and their lines
+	$(BIN)/codespell --ignore-words-list carin README.md .github scsuite tests/README.md runs/README.md runs/reference/README.md
+	$(BIN)/python -m tests.check_docs
+
+check: lint type docs ## All three
 
 smoke: $(READY) ## All five commands on a few thousand real images: DATA=ARCHIVE
 	$(BIN)/python -m tests.smoke $(or $(DATA),$(error give DATA=, an archive or folder of images))
