@@ -30,7 +30,7 @@ from scipy.stats import t as student
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.lr_range import rules
 from scsuite.core.lr_range.range_test import sweep_lrs
-from scsuite.core.lr_range.rules import LrSweep
+from scsuite.core.lr_range.sweep import LrSweep, make_sweep
 from tests.studies import baselines
 from tests.studies.trainings import NUM_DESIGN_SEEDS, SETTINGS, SUCCESSIVE_HALVING, Cell, Step, Training, grid_cells
 
@@ -89,7 +89,7 @@ def make_sweeps(steps: Iterable[Step], setting: str) -> dict[int, LrSweep]:
     config = LrRangeConfig()
     lrs_L = sweep_lrs(config, 0)
     return {
-        seed: rules.make_sweep(seed, lrs_L, [(step.loss, step.accuracy) for step in rows], len(rows) < config.steps)
+        seed: make_sweep(seed, lrs_L, [(step.loss, step.accuracy) for step in rows], len(rows) < config.steps)
         for seed, rows in sorted(steps_by_seed.items())
     }
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scsuite.core.dataset import Split
 from scsuite.core.evaluation.metrics import Calibration, Evaluation
 from scsuite.core.lr_range.range_test import RangeTest
-from scsuite.core.lr_range.rules import LrSweep
+from scsuite.core.lr_range.sweep import LrSweep
 from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory
 from scsuite.report import figures
 
