@@ -26,7 +26,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     from scsuite.core.cam import CamInputs, resolve_layers
     from scsuite.core.runs.environment import device_info
     from scsuite.core.runs.results import GradcamResult
-    from scsuite.report import figures, tables
+    from scsuite.report import figures, formatting, tables
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
@@ -43,7 +43,9 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     with create_run(output, "gradcam", _run_name(trained, config), config, terminal, **environment) as run:
         path = run.figure_path("gradcam")
         data = figure_data(inputs, maps, classes, scores, config, trained)
-        figures.save_figure(figures.gradcam(data), path)
+        accuracy = None if inputs.evaluation is None else inputs.evaluation.accuracy
+        footer = formatting.footer(run.path, data=_run_name(trained, config), seed=trained.seed, accuracy=accuracy)
+        figures.save_figure(figures.gradcam(data), path, footer)
         rows = result_rows(inputs, trained.class_names, maps)
         if rows:
             terminal.log_table(tables.gradcam_images(rows))

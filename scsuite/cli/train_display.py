@@ -27,7 +27,7 @@ def draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
     import numpy as np
 
     from scsuite.core.augment import denormalise
-    from scsuite.report import figures
+    from scsuite.report import figures, formatting
 
     setup = trainer.setup
     num_images = len(setup.train)
@@ -38,7 +38,8 @@ def draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
         titles=[setup.class_names[label] for label in batch.labels_N.tolist()],
         title="Training images, augmented",
     )
-    figures.save_figure(figure, run.figure_path("augmented"))
+    footer = formatting.footer(run.path, data=trainer.data.name, seed=trainer.config.seed)
+    figures.save_figure(figure, run.figure_path("augmented"), footer)
 
 
 def print_plan(terminal: Terminal, run: "RunDir", trainer: "Trainer") -> None:
@@ -107,11 +108,13 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     from scsuite.core.evaluation.metrics import chance_accuracy_bound
     from scsuite.core.training.loop import finish_run
     from scsuite.report import figures
-    from scsuite.report.formatting import percent
+    from scsuite.report.formatting import footer, percent
 
     result, best = finish_run(run, trainer, start_time), trainer.state.best
     assert best is not None
-    figures.save_figure(trainer.plot(), run.figure_path("training"))
+    accuracy = result.final.test_accuracy
+    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=accuracy)
+    figures.save_figure(trainer.plot(), run.figure_path("training"), text)
     paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
     terminal.log_line(
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"

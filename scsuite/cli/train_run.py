@@ -86,7 +86,7 @@ def _find_bounds(
 ) -> TrainConfig:
     """Return the configuration with LR bounds from a range test; rank 0 writes its figure and history to the run."""
     from scsuite.core.lr_range.range_test import find_lr_bounds, num_range_test_steps, write_history
-    from scsuite.report import figures
+    from scsuite.report import figures, formatting
 
     terminal = session.terminal
     terminal.log_line("LR        not given: running the range test")
@@ -105,7 +105,8 @@ def _find_bounds(
     if run is not None:
         write_history(run.path / "history.csv", test)
         path = run.figure_path("lr-range")
-        figures.save_figure(figures.lr_range(test), path)
+        footer = formatting.footer(run.path, data=data.name, seed=config.seed)
+        figures.save_figure(figures.lr_range(test), path, footer)
         for warning in test.warnings:
             terminal.log_warning(warning)
         log_figures(terminal, path)

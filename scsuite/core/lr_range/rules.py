@@ -62,14 +62,16 @@ def accuracy_plateau(lrs_L: Float1D, smooth_accuracy_L: Float1D) -> float:
 
 
 def _descent(rule: Callable[[Float1D, Float1D], float], curve: str = "smooth_loss_L") -> Callable[[LrSweep], float]:
-    """Return the rule for a sweep: it reads a curve up to the lowest loss before its first turn.
+    """Return the rule for a sweep: it reads a curve from the warm-up on, up to the lowest loss before its first turn.
 
-    After the turn the training does not work, but its loss can fall again, and more steeply than before.
+    The averages of the first steps are over too few steps: the steepest fall is often among them, by chance. After the
+    turn no training works, but the loss can fall again, and more steeply than before.
     """
 
     def read(sweep: LrSweep) -> float:
         end = first_turn(sweep.smooth_loss_L, sweep.noise)[0] + 1
-        return rule(sweep.lrs_L[:end], getattr(sweep, curve)[:end])
+        descent = slice(min(NUM_WARMUP_STEPS - 1, end - 2), end)
+        return rule(sweep.lrs_L[descent], getattr(sweep, curve)[descent])
 
     return read
 

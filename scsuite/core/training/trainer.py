@@ -168,7 +168,10 @@ class Trainer:
 
     def history(self) -> TrainHistory:
         """Return all epochs and steps so far."""
-        return TrainHistory(tuple(self.epochs), tuple(self.steps), self.cycle.steps_per_epoch, self.eval_split)
+        return TrainHistory(
+            tuple(self.epochs), tuple(self.steps), self.cycle.steps_per_epoch, self.eval_split,
+            num_classes=len(self.data.class_names),
+        )  # fmt: skip
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
         """Return what a checkpoint records."""

@@ -82,7 +82,9 @@ def test_minimum_over_10_is_a_tenth_of_the_lr_with_the_lowest_loss() -> None:
 
 
 def test_valley_is_two_thirds_down_the_longest_fall() -> None:
-    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
+    assert valley(LRS[:121], piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
+    # The rule starts at the tenth step, 9: two thirds of the 81 steps from there.
+    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[9 + 54])
     # Of two falls the longer one counts, 60 steps from 100 to 160, not the deeper one.
     loss = piecewise_linear((0, 2.0), (20, 0.1), (100, 3.0), (160, 2.5), (200, 4.0))
     assert valley(LRS, loss) == pytest.approx(LRS[140])
@@ -101,10 +103,14 @@ def test_the_rules_of_the_literature_end_where_the_loss_turns() -> None:
     loss = piecewise_linear((0, 2.3), (20, 2.3), (120, 1.0), (140, 1.9), (180, 0.1), (200, 0.1))
     accuracy = piecewise_linear((0, 0.1), (20, 0.1), (120, 0.5), (140, 0.2), (180, 0.9), (200, 0.9))
     assert LRS[20] <= suggest("steepest", loss) <= LRS[120]
-    assert suggest("valley", loss) == pytest.approx(LRS[80])  # two thirds of the 120 steps to the first minimum
+    assert suggest("valley", loss) == pytest.approx(LRS[9 + 74])  # two thirds of the steps from 9 to the first minimum
     assert suggest("minimum_over_10", loss) == pytest.approx(LRS[120] / 10)
     assert suggest("accuracy_plateau", loss, accuracy) == pytest.approx(LRS[20 + 95])
     assert suggest("edge_of_divergence", loss) == pytest.approx(LRS[120])
+    noisy_start = loss.copy()
+    noisy_start[:9] = np.linspace(9.0, 2.3, 9)  # the steepest fall of all, while the average is over few steps
+    for name in RULES:
+        assert suggest(name, noisy_start, accuracy) == suggest(name, loss, accuracy), name
     for name in RULES:  # nothing after the turn counts
         assert suggest(name, loss, accuracy) == suggest(name, loss[:141], accuracy[:141]), name
 
