@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.gradcam_display import figure_data, result_rows, write_maps, write_overlays
+from scsuite.cli.gradcam_display import figure_data, figure_footer, result_rows, write_maps, write_overlays
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
 from scsuite.core.config import GradcamConfig
@@ -26,7 +26,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     from scsuite.core.cam import CamInputs, resolve_layers
     from scsuite.core.runs.environment import device_info
     from scsuite.core.runs.results import GradcamResult
-    from scsuite.report import figures, formatting, tables
+    from scsuite.report import figures, tables
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
@@ -43,9 +43,9 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     with create_run(output, "gradcam", _run_name(trained, config), config, terminal, **environment) as run:
         path = run.figure_path("gradcam")
         data = figure_data(inputs, maps, classes, scores, config, trained)
-        accuracy = None if inputs.evaluation is None else inputs.evaluation.accuracy
-        footer = formatting.footer(run.path, data=_run_name(trained, config), seed=trained.seed, accuracy=accuracy)
-        figures.save_figure(figures.gradcam(data), path, footer)
+        figures.save_figure(
+            figures.gradcam(data), path, figure_footer(run, inputs, _run_name(trained, config), trained)
+        )
         rows = result_rows(inputs, trained.class_names, maps)
         if rows:
             terminal.log_table(tables.gradcam_images(rows))

@@ -53,6 +53,14 @@ def figure_data(
     )
 
 
+def figure_footer(run: "RunDir", inputs: "CamInputs", data: str, trained: "TrainedModel") -> str:
+    """Return what is written below the figure."""
+    from scsuite.report.formatting import footer
+
+    accuracy = None if inputs.evaluation is None else inputs.evaluation.accuracy
+    return footer(run.path, data=data, seed=trained.seed, accuracy=accuracy)
+
+
 def _display_images(inputs: "CamInputs", maps: "Maps") -> dict[str, Any]:
     """Return the user's images with no side longer than MAX_DISPLAY_SIDE, and the maps at the size of the images."""
     import torch

@@ -138,7 +138,8 @@ def _name_bounds(figure: Figure, axes: Axes, test: "RangeTest") -> None:
     axes.set_title("\n".join(reason), loc="left", fontsize=style.SMALL, color=style.TEXT_MUTED, pad=26)
     low_text = f"LRMIN = {formatting.learning_rate(test.lr_min)}"
     high_text = f"LRMAX = {formatting.learning_rate(test.lr_max)} ({test.lr_max_source})"
-    low_width, high_width = (style.text_width(text, style.NORMAL) / width for text in (low_text, high_text))
+    # A renderer places letters on whole pixels: a text can be 1 % wider than the sum of its letters.
+    low_width, high_width = (1.01 * style.text_width(text, style.NORMAL) / width for text in (low_text, high_text))
     gap = 20 / width
     high_x = min(max(_position(axes, test.lr_max), low_width + gap), 1 - high_width)
     low_x = max(min(_position(axes, test.lr_min), high_x - gap) - low_width, 0.0)
