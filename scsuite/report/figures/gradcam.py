@@ -204,10 +204,10 @@ def _to_gray(image: Image) -> Image:
 
 def _caption(grid: PixelGrid, data: CamFigureData, caption: Mapping[str, str]) -> Lines:
     """Return the lines over the tiles of an image, no wider than these: its file, and each map's class."""
-    width, max_width = partial(style.text_width, points=grid.caption_pt), grid.group_width - 4
-    lines = [(formatting.truncate_path(escape(caption["image"]), max_width, width), style.TEXT_MUTED)] * (
-        "image" in caption
-    )
+    width, max_width = partial(style.text_width, points=grid.caption_pt), grid.group_width - 8
+    lines: Lines = []
+    if "image" in caption:
+        lines.append((formatting.truncate_path(escape(caption["image"]), max_width, width), style.TEXT_MUTED))
     for name in data.maps:
         color = style.VERMILION if name == "predicted" else style.TEXT
         if name in caption:

@@ -45,6 +45,7 @@ def lr_range(test: "RangeTest") -> Figure:
         _draw_rules(rows[2], suggestions, test)
         rows[2].set_xlabel("learning rate")
         for axes in rows:
+            axes.tick_params(labelsize=style.SMALL)  # else the number of ticks follows the settings when it is saved
             axes.axvspan(test.lr_min, test.lr_max, color=style.ORANGE, alpha=0.16, linewidth=0, zorder=0.5)
             for limit in (test.lr_min, test.lr_max):
                 axes.axvline(limit, color=style.VERMILION, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)

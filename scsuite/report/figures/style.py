@@ -158,7 +158,7 @@ def _footer_strip(figure: Figure, footer: str) -> Iterator[Bbox | None]:
         return
     width, height = figure.get_size_inches()
     strip, margin = FOOTER_HEIGHT / DPI, FOOTER_MARGIN / DPI  # inches
-    max_width = width * DPI - 2 * FOOTER_MARGIN
+    max_width = 0.96 * (width * DPI - 2 * FOOTER_MARGIN)  # letters on whole pixels can be wider than in `text_width`
     line = formatting.truncate_middle(escape(footer), max_width, lambda part: text_width(part, FOOTER_PT))
     text = figure.text(
         margin / width, -strip / 2 / height, line, va="center", fontsize=FOOTER_PT, color=TEXT_MUTED, parse_math=False

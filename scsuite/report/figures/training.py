@@ -27,37 +27,34 @@ def training(history: "TrainHistory") -> Figure:
     """
     results, split = history.epochs, history.eval_split
     epochs = [result.epoch for result in results]
+    train_loss = nan_for_invalid([result.train_loss for result in results])
+    train_accuracy = nan_for_invalid([result.train_accuracy for result in results])
+    eval_loss = nan_for_invalid([result.eval_loss(split) for result in results])
+    eval_accuracy = nan_for_invalid([result.eval_accuracy(split) for result in results])
     times = (nan_for_invalid([row.step for row in history.steps]) + 1) / history.steps_per_epoch  # epochs
     momenta = nan_for_invalid([row.momentum for row in history.steps])
     with_momentum = len(momenta) > 0 and bool((momenta != momenta[0]).any())
     with style.new_figure(height=5.8) as figure:
-        bottom = ["lr", "momentum" if with_momentum else "lr"]
-        axes = figure.subplot_mosaic([["loss", "accuracy"], bottom], sharex=True)
-        _draw_epochs(axes["loss"], epochs, {
-            "train": nan_for_invalid([result.train_loss for result in results]),
-            split: nan_for_invalid([result.eval_loss(split) for result in results]),
-        })  # fmt: skip
-        accuracies = {
-            "train": nan_for_invalid([result.train_accuracy for result in results]),
-            split: nan_for_invalid([result.eval_accuracy(split) for result in results]),
-        }
+        panels = figure.subplot_mosaic("LA;RM" if with_momentum else "LA;RR", sharex=True)
+        loss, accuracy, lr = (panels[key] for key in "LAR")
         last = max([1.0, *map(float, epochs), *times[-1:]])
-        axes["loss"].set_xlim(-0.02 * last, 1.02 * last)  # shared
-        _draw_chance(axes["accuracy"], history.num_classes)
-        _draw_epochs(axes["accuracy"], epochs, {name: 100 * values for name, values in accuracies.items()})
-        _label_last(axes["accuracy"], history)
-        axes["loss"].set_ylabel("loss")
-        axes["accuracy"].set_ylabel("accuracy (%)")
+        loss.set_xlim(-0.02 * last, 1.02 * last)  # of all panels
+        loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        _draw_epochs(loss, epochs, {"train": train_loss, split: eval_loss})
+        _draw_chance(accuracy, history.num_classes)
+        _draw_epochs(accuracy, epochs, {"train": 100 * train_accuracy, split: 100 * eval_accuracy})
+        _label_last(accuracy, history)
+        loss.set_ylabel("loss")
+        accuracy.set_ylabel("accuracy (%)")
         marker = "o" if len(times) < 2 else None  # one step makes no line
-        lrs = nan_for_invalid([row.lr for row in history.steps])
-        axes["lr"].plot(times, lrs, color=style.ORANGE, marker=marker)
-        axes["lr"].set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
-        for name in () if with_momentum else ("loss", "accuracy"):  # their columns differ from that of the panel below
-            axes[name].tick_params(labelbottom=True)
+        lr.plot(times, nan_for_invalid([row.lr for row in history.steps]), color=style.ORANGE, marker=marker)
+        lr.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
         if with_momentum:
-            axes["momentum"].plot(times, momenta, color=style.TEXT_MUTED, marker=marker)
-            axes["momentum"].set(ylabel="momentum", xlabel="epoch")
-        axes["loss"].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            panels["M"].plot(times, momenta, color=style.TEXT_MUTED, marker=marker)
+            panels["M"].set(ylabel="momentum", xlabel="epoch")
+        else:  # the columns above differ from that of the learning rate
+            loss.tick_params(labelbottom=True)
+            accuracy.tick_params(labelbottom=True)
     return figure
 
 

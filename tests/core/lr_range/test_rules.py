@@ -257,7 +257,7 @@ def test_the_range_that_the_test_allows_and_what_set_lr_max() -> None:
     low_bound = marks._replace(upper_bound=valley_lr / 64)
     assert allowed_lr_max([low_bound]) == pytest.approx((valley_lr / 64, valley_lr / 64))
     noisy = marks._replace(valley_lr=None, fall_start_lr=None)
-    assert allowed_lr_max([noisy]) == (0.0, pytest.approx(marks.upper_bound))
+    assert allowed_lr_max([noisy]) == pytest.approx((0.0, marks.upper_bound))
     assert allowed_lr_max([noisy, marks])[0] == 0
 
 

@@ -105,8 +105,9 @@ def test_notes_are_complete_below_the_figure_and_within_its_width() -> None:
     maps = {"predicted": np.ones((1, 32, 32), np.float32)}
     figure = figures.gradcam(make_cam_data(maps, captions=[{}], notes=[note, "actual: none"]))
     width, height = figure.get_size_inches() * style.DPI
-    lines = [text for text in figure.axes[0].texts if "score" in text.get_text() or "actual" in text.get_text()]
-    assert " ".join(line.get_text() for line in lines) == f"{note} actual: none"
+    first = texts(figure).index("Each image has its own scale.") - len(texts(figure))  # the notes are the last texts
+    lines = figure.axes[0].texts[first:]
+    assert " ".join(line.get_text() for line in lines) == f"Each image has its own scale. {note} actual: none"
     boxes = [line.get_window_extent() for line in lines]
     assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 for box in boxes)
     assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
@@ -130,7 +131,7 @@ def test_captions_are_no_wider_than_the_tiles_of_their_image() -> None:
     width = images[2].get_extent()[1] - images[0].get_extent()[0]
     captions_drawn = [t for t in figure.axes[0].texts if t.get_text().endswith(("1.png", "0.62", "0.31"))]
     assert len(images) == 75 and len(captions_drawn) == 75
-    assert max(text.get_window_extent().width for text in captions_drawn) <= width
+    assert max(text.get_window_extent().width for text in captions_drawn) <= 1.02 * width  # letters are on whole pixels
 
 
 def test_without_images_the_page_says_so() -> None:

@@ -94,10 +94,9 @@ def test_a_footer_is_written_below_the_figure_and_changes_nothing_else(name: str
     strip = page[len(expected) :]
     assert strip.shape[:2] == (style.FOOTER_HEIGHT, expected.shape[1])
     np.testing.assert_array_equal(page[: len(expected)], expected)
-    ink_HW = (strip < 200).any(axis=2)
-    assert ink_HW.any()
-    assert not ink_HW[[0, -1]].any() and not ink_HW[:, : style.FOOTER_MARGIN - 3].any()
-    assert not ink_HW[:, -style.FOOTER_MARGIN + 3 :].any()
+    rows, columns = np.nonzero((strip < 200).any(axis=2))
+    assert rows.min() > 0 and rows.max() < style.FOOTER_HEIGHT - 1
+    assert columns.min() > style.FOOTER_MARGIN - 3 and columns.max() < strip.shape[1] - style.FOOTER_MARGIN / 2
     assert len(figure.texts) == num_texts  # the figure is as it was
     for suffix in ("svg", "pdf"):
         save_figure(figure, tmp_path / f"a.{suffix}", text)

@@ -51,5 +51,5 @@ def test_with_a_validation_split_the_final_test_accuracy_is_a_named_point(test_a
     labels = [t for t in axes.texts if t.get_text() in ("val\n65.43 %", f"test\n{100 * test_accuracy:.2f} %")]
     assert len(labels) == 2
     assert not overlap(labels, 1)
-    points = [line.get_xydata() for line in axes.lines if line.get_marker() == "D"]
-    np.testing.assert_allclose(points, [[[2, 100 * test_accuracy]]])
+    (point,) = [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(point, np.array([[2, 100 * test_accuracy]]))
