@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from scsuite.core.lr_range.sweep import smooth, smoothing_window
 from scsuite.core.runs.results import read_csv, read_epochs, read_result, read_steps
@@ -43,6 +44,7 @@ def draw_range_test(axes: Axes, run: Path) -> None:
     axes.plot(lrs_L, smooth_L, color=style.BLUE)
     axes.axvspan(result["lr_min"], result["lr_max"], color=style.ORANGE, alpha=0.2, linewidth=0)
     style.use_log_ticks(axes, lrs_L.min(), lrs_L.max())
+    axes.xaxis.set_major_locator(LogLocator())  # powers of ten: the panel is narrow
     drop = smooth_L[0] - smooth_L.min()
     axes.set_ylim(smooth_L.min() - 0.4 * drop, smooth_L[0] + 0.4 * drop)
     low, high = (formatting.learning_rate(result[key]) for key in ("lr_min", "lr_max"))
@@ -61,17 +63,19 @@ def draw_training(cycle: Axes, accuracy: Axes, run: Path) -> None:
     for (name, values), color in zip(curves.items(), (style.BLUE, style.VERMILION), strict=True):
         accuracy.plot(numbers, 100 * style.nan_for_invalid(values), color=color, label=name)
     accuracy.legend(loc="lower right")
+    for axes in (cycle, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     label(accuracy, f"3  Training: test {formatting.percent(test_accuracy)}", "epoch", "accuracy (%)")
 
 
 def draw_maps(pair: list[Any], run: Path) -> None:
-    """Draw the maps of the first image, for the predicted and for the actual class."""
+    """Draw the maps of the closest mistake, for the predicted and for the actual class."""
     result = read_result(run, "gradcam")
-    image, names = result["images"][0], ("predicted", "actual")
-    for axes, name in zip(pair, names, strict=True):
+    image = max(result["images"], key=lambda row: row["p_actual"])
+    for axes, name in zip(pair, ("predicted", "actual"), strict=True):
         (path,) = [Path(path) for path in result["overlays"] if path.endswith(f"overlay-{image['index']}-{name}.png")]
         axes.imshow(imread(run / "figures" / path.name), interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], anchor="N")
         axes.spines[:].set_visible(False)
         axes.set_xlabel(f"{name}: {formatting.truncate_middle(image[name], 16)}", fontsize=style.SMALL)
     pair[0].set_title("4  Grad-CAM of a mistake", fontsize=style.NORMAL)
