@@ -59,9 +59,10 @@ def draw_training(cycle: Axes, accuracy: Axes, run: Path) -> None:
     label(cycle, "2  One cycle", "epoch", "learning rate")
     test_accuracy = read_result(run, "train")["final"]["test_accuracy"]
     numbers = [row.epoch for row in epochs]
-    curves = {"train": [row.train_accuracy for row in epochs], "test": [row.test_accuracy for row in epochs]}
-    for (name, values), color in zip(curves.items(), (style.BLUE, style.VERMILION), strict=True):
-        accuracy.plot(numbers, 100 * style.nan_for_invalid(values), color=color, label=name)
+    train = style.nan_for_invalid([row.train_accuracy for row in epochs])
+    accuracy.plot(numbers, 100 * train, color=style.BLUE, label="train")
+    test = style.nan_for_invalid([row.test_accuracy for row in epochs])
+    accuracy.plot(numbers, 100 * test, color=style.VERMILION, label="test")
     accuracy.legend(loc="lower right")
     for axes in (cycle, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
