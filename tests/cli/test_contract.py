@@ -651,6 +651,16 @@ def test_every_method_draws(method: str, train_run: CliResult, tmp_path: Path) -
     assert (result["method"], result["layer"]) == (method, "layer2")
 
 
+def test_gradcam_draws_the_difference_of_its_maps_on_request(train_run: CliResult, tmp_path: Path) -> None:
+    from PIL import Image
+
+    widths = []
+    for options in ((), ("--difference",)):
+        with Image.open(gradcam(train_run, tmp_path, "--count", 4, *options)["figures"][0]) as page:
+            widths.append(page.width)
+    assert widths[0] < widths[1]  # one more tile for each image
+
+
 def test_gradcam_reports_the_faithfulness_of_its_maps(
     train_run: CliResult, gradcam_run: CliResult, tmp_path: Path
 ) -> None:
