@@ -131,7 +131,7 @@ def core_files() -> Iterator[tuple[str, list[str], list[Import]]]:
 def test_core_imports_only_earlier_layers() -> None:
     wrong, layers = [], set()
     for name, (layer, *_), imports in core_files():
-        assert layer in LAYERS, f"{name}: not in the layout of design.md"
+        assert layer in LAYERS, f"{name}: not in the layout of scsuite/README.md"
         layers.add(layer)
         for item in imports:
             if item.name.startswith("scsuite.core."):
@@ -275,7 +275,7 @@ def test_every_option_is_read(command: str) -> None:
     assert fields - options_read() == set()
 
 
-# design.md, "Commands"; --recipe, --seeds and --target come with later issues.
+# The options that scripts rely on, by command.
 OUTPUT_OPTIONS = "--runs-dir --name --config --json --quiet --debug"
 DATA_OPTIONS = f"{OUTPUT_OPTIONS} --data --data-dir --cache-dir --device --precision"
 RECIPE_OPTIONS = (

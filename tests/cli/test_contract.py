@@ -15,7 +15,7 @@ from tests.run_cli import CliResult, child_environment, run_cli, run_cli_process
 from tests.tiny_args import TINY_ARGS, TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
 COMMANDS = ("zigzag_run", "lr_range_run", "train_run", "evaluate_run", "gradcam_run")
-KEYS = {  # design.md, "at least"
+KEYS = {  # at least these; runs/README.md has all
     "zigzag_run": set(),
     "lr_range_run": {"lr_min", "lr_max", "suggestions", "warnings"},
     "train_run": {"epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint"},

@@ -300,8 +300,8 @@ def read_lr_bounds(run: str) -> LrBounds:
             "run", run, expected="finite learning rates, 0 < lr_min < lr_max",
             found=f"{lr_min!r:.40} and {lr_max!r:.40}", hint=hint,
         )  # fmt: skip
-    if not isinstance(conditions, dict):
-        raise InputError("run", run, expected="the conditions of its bounds", found=f"{conditions!r:.40}", hint=hint)
+    if not isinstance(conditions, dict) or "train_images" not in conditions:  # an earlier version had other names
+        raise InputError("run", run, expected="conditions of this version", found=f"{conditions!r:.40}", hint=hint)
     return LrBounds(lr_min, lr_max, conditions)
 
 

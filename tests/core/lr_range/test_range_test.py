@@ -367,18 +367,26 @@ def test_warnings_name_each_setting_in_which_a_training_differs() -> None:
 
 
 def write_lr_range_run(folder: Path, **result: Any) -> str:
-    values = {"command": "lr-range", "status": "ok", "lr_min": 0.01, "lr_max": 0.1, "conditions": {"epochs": 24}}
+    values = {"command": "lr-range", "status": "ok", "lr_min": 0.01, "lr_max": 0.1, "conditions": {"train_images": 48}}
     (folder / "result.json").write_text(json.dumps({**values, **result}))
     return str(folder)
 
 
 def test_lr_bounds_are_read_from_a_complete_run(tmp_path: Path) -> None:
-    assert read_lr_bounds(write_lr_range_run(tmp_path)) == LrBounds(0.01, 0.1, {"epochs": 24})
+    assert read_lr_bounds(write_lr_range_run(tmp_path)) == LrBounds(0.01, 0.1, {"train_images": 48})
 
 
 @pytest.mark.parametrize(
     "result",
-    [{"lr_min": None}, {"lr_max": "0.1"}, {"lr_min": 0.2}, {"lr_min": -1.0}, {"lr_min": True}, {"conditions": []}],
+    [
+        {"lr_min": None},
+        {"lr_max": "0.1"},
+        {"lr_min": 0.2},
+        {"lr_min": -1.0},
+        {"lr_min": True},
+        {"conditions": []},
+        {"conditions": {"train images": 48}},
+    ],
 )
 def test_unusable_lr_bounds_are_an_input_error(tmp_path: Path, result: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="Run scsuite lr-range again"):
