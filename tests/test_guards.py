@@ -108,7 +108,7 @@ FILES = {
     "training": (
         "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume", "seeds",
     ),
-    "lr_range": ("rules", "range_test"),
+    "lr_range": ("sweep", "rules", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
     "config": ("fields", "recipe", "training", "commands"),
 }  # fmt: skip

@@ -24,6 +24,7 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     """Evaluate a trained network on the test images. Accuracy, classes, confusion, calibration, mistakes."""
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import EvaluateResult
+    from scsuite.report import formatting
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
@@ -35,7 +36,8 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     with create_run(output, "evaluate", data.name, config, terminal, **environment) as run:
         mistakes = list_mistakes(data.test, evaluation)
         write_csv_files(run, data.test, evaluation, mistakes)
-        paths = draw_evaluation(run, data.test, evaluation, config.misclassified)
+        footer = formatting.footer(run.path, data=data.name, seed=trained.seed, accuracy=evaluation.accuracy)
+        paths = draw_evaluation(run, data.test, evaluation, config.misclassified, footer)
         result = EvaluateResult(
             warnings=tuple(terminal.warnings),
             figures=tuple(map(str, paths)),
@@ -99,7 +101,9 @@ def write_csv_files(run: "RunDir", test: "Split", evaluation: "Evaluation", mist
     write_csv(run.path / "per_class.csv", header, classes)
 
 
-def draw_evaluation(run: "RunDir", test: "Split", evaluation: "Evaluation", num_misclassified: int) -> "list[Path]":
+def draw_evaluation(
+    run: "RunDir", test: "Split", evaluation: "Evaluation", num_misclassified: int, footer: str
+) -> "list[Path]":
     """Draw confusion matrix, class accuracies, reliability diagram and most confident mistakes; return the paths."""
     from scsuite.report import figures
 
@@ -110,5 +114,5 @@ def draw_evaluation(run: "RunDir", test: "Split", evaluation: "Evaluation", num_
         "misclassified": figures.misclassified(evaluation, test, num_misclassified),
     }
     for name, figure in drawn.items():
-        figures.save_figure(figure, run.figure_path(name))
+        figures.save_figure(figure, run.figure_path(name), footer)
     return [run.figure_path(name) for name in drawn]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.gradcam_display import figure_data, result_rows, write_maps, write_overlays
+from scsuite.cli.gradcam_display import figure_data, figure_footer, result_rows, write_maps, write_overlays
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
 from scsuite.core.config import GradcamConfig
@@ -43,7 +43,9 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     with create_run(output, "gradcam", _run_name(trained, config), config, terminal, **environment) as run:
         path = run.figure_path("gradcam")
         data = figure_data(inputs, maps, classes, scores, config, trained)
-        figures.save_figure(figures.gradcam(data), path)
+        figures.save_figure(
+            figures.gradcam(data), path, figure_footer(run, inputs, _run_name(trained, config), trained)
+        )
         rows = result_rows(inputs, trained.class_names, maps)
         if rows:
             terminal.log_table(tables.gradcam_images(rows))

@@ -29,24 +29,36 @@ def figure_data(
 ) -> "CamFigureData":  # fmt: skip
     """Return what the figure shows: a user's own images at their own size, test images at 32 x 32."""
     from scsuite.report.figures import CamFigureData
-    from scsuite.report.formatting import faithfulness_notes
+    from scsuite.report.formatting import cam_selection, cam_title, faithfulness_notes
 
     captions = []
     for i, probabilities_K in enumerate(inputs.probabilities_NK):
-        caption = {"image": Path(inputs.files[i]).name if config.images else f"test {inputs.indices[i]}"}
+        caption = {"image": Path(inputs.files[i]).name if config.images else inputs.files[i]}
         for name, labels in classes.items():
             class_name = trained.class_names[labels[i]]
             prefix = "" if name == class_name else f"{name} "
             caption[name] = f"{prefix}{class_name} {probabilities_K[labels[i]]:.2f}"
         captions.append(caption)
-    layer, selection = config.layer or trained.model.cam_layer, f"{config.select} images"
+    images = "your images"
+    if inputs.evaluation is not None:
+        num_wrong, num_images = len(inputs.evaluation.misclassified), inputs.evaluation.num_images
+        total = {"misclassified": num_wrong, "correct": num_images - num_wrong}.get(config.select, num_images)
+        images = cam_selection(config.select, len(captions), total)
     return CamFigureData(
         **(_display_images(inputs, maps) if config.images else {"images": inputs.images_NHWC, "maps": maps}),
         captions=captions,
-        title=f"{config.method} at {layer}: {'your images' if config.images else selection}",
-        columns=2 if len(maps) > 1 else 3,
+        title=cam_title(config.method, config.layer or trained.model.cam_layer, images),
+        difference=config.difference,
         notes=faithfulness_notes(scores),
     )
+
+
+def figure_footer(run: "RunDir", inputs: "CamInputs", data: str, trained: "TrainedModel") -> str:
+    """Return what is written below the figure."""
+    from scsuite.report.formatting import footer
+
+    accuracy = None if inputs.evaluation is None else inputs.evaluation.accuracy
+    return footer(run.path, data=data, seed=trained.seed, accuracy=accuracy)
 
 
 def _display_images(inputs: "CamInputs", maps: "Maps") -> dict[str, Any]:

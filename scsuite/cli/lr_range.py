@@ -31,7 +31,7 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
     from scsuite.core.lr_range.range_test import check_range_test, num_sweep_steps, range_test, write_history
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import LrRangeResult
-    from scsuite.report import figures, tables
+    from scsuite.report import figures, formatting, tables
 
     tune_process()
     terminal = Terminal(output)
@@ -55,7 +55,8 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
             test = range_test(data, config, on_step=on_step, world=world)
         write_history(run.path / "history.csv", test)
         path = run.figure_path("lr-range")
-        figures.save_figure(figures.lr_range(test), path)
+        footer = formatting.footer(run.path, data=data.name, seed=config.seed, repeats=config.repeats)
+        figures.save_figure(figures.lr_range(test), path, footer)
         terminal.log_table(tables.range_test(test))
         log_figures(terminal, path)
         result = LrRangeResult(

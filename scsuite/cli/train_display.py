@@ -16,29 +16,9 @@ if TYPE_CHECKING:
     from scsuite.core.runs.rundir import RunDir
     from scsuite.core.training.trainer import Trainer
 
-NUM_PREVIEW_IMAGES = 64
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
 ETA_STEP = 20  # steps after which the speed is known well enough for an estimate
 ETA_WINDOW = 50  # steps
-
-
-def draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
-    """Draw training images as the network sees them in its first epoch."""
-    import numpy as np
-
-    from scsuite.core.augment import denormalise
-    from scsuite.report import figures
-
-    setup = trainer.setup
-    num_images = len(setup.train)
-    indices_N = np.arange(0, num_images, max(1, num_images // NUM_PREVIEW_IMAGES))[:NUM_PREVIEW_IMAGES]
-    batch = setup.loader.fetch(0, indices_N)
-    figure = figures.image_grid(
-        denormalise(batch.images_NCHW, setup.mean, setup.std),
-        titles=[setup.class_names[label] for label in batch.labels_N.tolist()],
-        title="Training images, augmented",
-    )
-    figures.save_figure(figure, run.figure_path("augmented"))
 
 
 def print_plan(terminal: Terminal, run: "RunDir", trainer: "Trainer") -> None:
@@ -107,11 +87,13 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     from scsuite.core.evaluation.metrics import chance_accuracy_bound
     from scsuite.core.training.loop import finish_run
     from scsuite.report import figures
-    from scsuite.report.formatting import percent
+    from scsuite.report.formatting import footer, percent
 
     result, best = finish_run(run, trainer, start_time), trainer.state.best
     assert best is not None
-    figures.save_figure(trainer.plot(), run.figure_path("training"))
+    accuracy = result.final.test_accuracy
+    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=accuracy)
+    figures.save_figure(trainer.plot(), run.figure_path("training"), text)
     paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
     terminal.log_line(
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"

@@ -10,7 +10,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
 from scsuite.cli.runs import log_figures, range_test_progress
 from scsuite.cli.signals import StopSignal
-from scsuite.cli.train_display import draw_augmented, print_plan, show_training, write_outputs
+from scsuite.cli.train_display import print_plan, show_training, write_outputs
 from scsuite.core.config import TrainConfig
 from scsuite.core.distributed import World
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from scsuite.core.model.checkpoint import Checkpoint
     from scsuite.core.runs.results import StepResult
     from scsuite.core.runs.rundir import RunDir
+    from scsuite.core.training.trainer import Trainer
+
+NUM_PREVIEW_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def run_main(
     check_disk_space(run.path, checkpoint_bytes(trainer))
     if checkpoint is None:
         run.write_config(trainer.config)
-        draw_augmented(run, trainer)
+        _draw_augmented(run, trainer)
     else:
         load_state(trainer, checkpoint)
         terminal.attach_run(run)  # not earlier: an error before this prints its own line only
@@ -81,12 +84,32 @@ def run_worker(
         stop.exit()
 
 
+def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
+    """Draw training images as the network sees them in its first epoch."""
+    import numpy as np
+
+    from scsuite.core.augment import denormalise
+    from scsuite.report import figures, formatting
+
+    setup = trainer.setup
+    num_images = len(setup.train)
+    indices_N = np.arange(0, num_images, max(1, num_images // NUM_PREVIEW_IMAGES))[:NUM_PREVIEW_IMAGES]
+    batch = setup.loader.fetch(0, indices_N)
+    figure = figures.image_grid(
+        denormalise(batch.images_NCHW, setup.mean, setup.std),
+        titles=[setup.class_names[label] for label in batch.labels_N.tolist()],
+        title="Training images, augmented",
+    )
+    footer = formatting.footer(run.path, data=trainer.data.name, seed=trainer.config.seed)
+    figures.save_figure(figure, run.figure_path("augmented"), footer)
+
+
 def _find_bounds(
     run: "RunDir | None", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal
 ) -> TrainConfig:
     """Return the configuration with LR bounds from a range test; rank 0 writes its figure and history to the run."""
     from scsuite.core.lr_range.range_test import find_lr_bounds, num_range_test_steps, write_history
-    from scsuite.report import figures
+    from scsuite.report import figures, formatting
 
     terminal = session.terminal
     terminal.log_line("LR        not given: running the range test")
@@ -105,7 +128,8 @@ def _find_bounds(
     if run is not None:
         write_history(run.path / "history.csv", test)
         path = run.figure_path("lr-range")
-        figures.save_figure(figures.lr_range(test), path)
+        footer = formatting.footer(run.path, data=data.name, seed=config.seed)
+        figures.save_figure(figures.lr_range(test), path, footer)
         for warning in test.warnings:
             terminal.log_warning(warning)
         log_figures(terminal, path)

@@ -30,7 +30,7 @@ class Curve:
 def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
     """Draw the learning-rate curve between a lower and an upper limit."""
     from scsuite.core.runs.results import ZigzagResult
-    from scsuite.report import figures, tables
+    from scsuite.report import figures, formatting, tables
     from scsuite.report.figures.style import check_figure_suffix
 
     start_time = time.perf_counter()
@@ -47,7 +47,7 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
         )  # fmt: skip
         paths = [run.figure_path("schedule"), *([Path(config.out).resolve()] if config.out else [])]
         for path in paths:
-            figures.save_figure(figure, path)
+            figures.save_figure(figure, path, formatting.footer(run.path))
         _write_csv(config, run.path / "schedule.csv", curve)
         rows = {
             "policy": curve.policy,

@@ -6,10 +6,15 @@ In: plain values from core: fractions, losses, learning rates, counts, names. Ou
 import math
 import unicodedata
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 MISSING = "-"
 
+_CAM_METHODS = {
+    "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM", "layercam": "LayerCAM",
+    "xgradcam": "XGrad-CAM",
+}  # fmt: skip
 _RULE_LABELS = {"minimum_over_10": "minimum / 10"}  # the others are their keys with spaces
 
 
@@ -42,6 +47,25 @@ def rule_label(name: str) -> str:
     return _RULE_LABELS.get(name, name.replace("_", " "))
 
 
+def cam_title(method: str, layer: str, images: str) -> str:
+    """Return the title of a figure of maps: `Grad-CAM (HiResCAM, layer2): 25 misclassified images of 134`."""
+    name = _CAM_METHODS.get(method, method)
+    return f"Grad-CAM ({'' if name == 'Grad-CAM' else f'{name}, '}{layer.replace(',', ' + ')}): {images}"
+
+
+def cam_selection(select: str, shown: int, total: int) -> str:
+    """Return which of `total` images that fit a selection of config.SELECTIONS are shown."""
+    plural = "" if shown == 1 else "s"
+    of_total = f" of {total:,}" if total > shown else ""
+    return {
+        "misclassified": f"{shown:,} misclassified image{plural}{of_total}",
+        "correct": f"{shown:,} correctly classified image{plural}{of_total}",
+        "confident": f"the {shown:,} most confident image{plural}{of_total}",
+        "uncertain": f"the {shown:,} least confident image{plural}{of_total}",
+        "all": f"{shown:,} image{plural}{of_total}",
+    }.get(select, f"{shown:,} chosen image{plural}{of_total}")
+
+
 def display_width(text: str) -> float:
     """Return the width on a terminal: two columns for wide East Asian characters, none for combining marks."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
@@ -59,6 +83,28 @@ def truncate_middle(text: str, max_width: float, width: Callable[[str], float] =
             break
         truncated = candidate
     return truncated
+
+
+def truncate_path(text: str, max_width: float, width: Callable[[str], float] = display_width) -> str:
+    """Replace the first folders of a file name that is too wide by `…`; its last part stays as long as it fits."""
+    parts = text.split("/")
+    for start in range(len(parts)):
+        candidate = "/".join(["…", *parts[start:]] if start else parts)
+        if width(candidate) <= max_width:
+            return candidate
+    return truncate_middle(parts[-1], max_width, width)
+
+
+def footer(
+    run: str | Path, *, data: str = "", seed: int | None = None, repeats: int = 1, accuracy: float | None = None
+) -> str:
+    """Return what a figure is of: the run's directory name, the data, the seed or seeds, the test accuracy."""
+    parts = [truncate_middle(Path(run).name, 60), truncate_middle(data, 40)]
+    if seed is not None:
+        parts.append(f"seed {seed}" if repeats == 1 else f"seeds {seed} to {seed + repeats - 1}")
+    if accuracy is not None:
+        parts.append(f"test accuracy {percent(accuracy)}")
+    return " · ".join(filter(None, parts))
 
 
 def wrap_two_lines(text: str, max_width: float, width: Callable[[str], float] = display_width) -> list[str]:

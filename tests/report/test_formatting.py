@@ -72,3 +72,31 @@ def test_faithfulness_notes_have_a_line_per_class() -> None:
         "pointing game 83 % (random 29 %, centre 30 %), energy on object 52 % (random 11 %)",
         "actual: deletion 12 % (random 16 %, lower is better), insertion 66 % (random 15 %, higher is better)",
     ]
+
+
+def test_a_footer_names_run_data_seed_and_accuracy_as_far_as_there_are() -> None:
+    run = "runs/20260101T000000Z-train-shapes"
+    assert formatting.footer(run, data="shapes", seed=0, accuracy=0.941) == (
+        "20260101T000000Z-train-shapes · shapes · seed 0 · test accuracy 94.10 %"
+    )
+    assert formatting.footer(run, data="a" * 99, seed=3, repeats=3).endswith("a · seeds 3 to 5")
+    assert formatting.footer(run) == "20260101T000000Z-train-shapes"
+    assert len(formatting.footer("r" * 200, data="d" * 200)) <= 103
+
+
+@pytest.mark.parametrize(
+    ("max_width", "text"), [(40, "test/cat/IMG_1.png"), (16, "…/cat/IMG_1.png"), (12, "…/IMG_1.png"), (6, "IMG…ng")]
+)
+def test_a_path_keeps_its_last_part(max_width: int, text: str) -> None:
+    assert formatting.truncate_path("test/cat/IMG_1.png", max_width) == text
+
+
+def test_maps_have_the_names_of_their_papers_and_say_which_images() -> None:
+    images = formatting.cam_selection("misclassified", 25, 134)
+    assert formatting.cam_title("hirescam", "layer2", images) == (
+        "Grad-CAM (HiResCAM, layer2): 25 misclassified images of 134"
+    )
+    assert formatting.cam_title("gradcam", "layer1,layer2", "x") == "Grad-CAM (layer1 + layer2): x"
+    assert formatting.cam_selection("misclassified", 1, 1) == "1 misclassified image"
+    assert formatting.cam_selection("confident", 5, 1000) == "the 5 most confident images of 1,000"
+    assert formatting.cam_selection("3,14", 2, 1000) == "2 chosen images of 1,000"

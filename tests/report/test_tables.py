@@ -37,7 +37,8 @@ EPOCH = EpochResult(
 def _range_test(**changes: Any) -> RangeTest:
     test: dict[str, Any] = {
         "sweeps": (), "suggestions": {HOSTILE: 0.123456, "edge_of_divergence": 1.23456}, "lr_min": 0.04, "lr_max": 0.4,
-        "reason": "it bends", "warnings": ("few [b]steps",), "loss_source": "", "curve": "exp", "conditions": {},
+        "allowed_lr_max": (0.01, 1.0), "lr_max_source": "scaling rule", "reason": "it bends",
+        "warnings": ("few [b]steps",), "loss_source": "", "curve": "exp", "conditions": {},
     }  # fmt: skip
     return RangeTest(**{**test, **changes})
 

@@ -8,7 +8,7 @@ error there and here. If our sweep ended before their own threshold, they sugges
 import numpy as np
 import torch
 
-from scsuite.core.lr_range.rules import Float1D
+from scsuite.core.lr_range.sweep import Float1D
 
 
 def torch_lr_finder(lrs_L: Float1D, losses_L: Float1D) -> float:

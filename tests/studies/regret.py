@@ -30,7 +30,7 @@ from scipy.stats import t as student
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.lr_range import rules
 from scsuite.core.lr_range.range_test import sweep_lrs
-from scsuite.core.lr_range.rules import LrSweep
+from scsuite.core.lr_range.sweep import LrSweep, make_sweep
 from tests.studies import baselines
 from tests.studies.trainings import NUM_DESIGN_SEEDS, SETTINGS, SUCCESSIVE_HALVING, Cell, Step, Training, grid_cells
 
@@ -50,10 +50,11 @@ REFERENCE_ONLY = "reference LRMAX, no test"
 TRAINED_DIV_FACTORS = (10.0, 30.0)  # LRMIN is compared with LRMAX over these
 DIV_FACTOR_RULES = tuple(f"LRMAX, LRMIN = LRMAX / {div_factor:g}" for div_factor in TRAINED_DIV_FACTORS)
 
+# Rules of the literature on the complete curve, as their authors read it; `lr-range` reads it up to the first turn.
 BASELINES: dict[str, Callable[[LrSweep], float]] = {
-    "steepest": rules.RULES["steepest"],
-    "valley": rules.RULES["valley"],
-    "minimum_over_10": rules.RULES["minimum_over_10"],
+    "steepest": lambda s: rules.steepest(s.lrs_L, s.smooth_loss_L),
+    "valley": lambda s: rules.valley(s.lrs_L, s.smooth_loss_L),
+    "minimum_over_10": lambda s: rules.minimum_over_10(s.lrs_L, s.smooth_loss_L),
     "torch-lr-finder": lambda s: baselines.torch_lr_finder(s.lrs_L, s.losses_L),
     "Lightning": lambda s: baselines.lightning(s.lrs_L, s.losses_L),
 }
@@ -89,7 +90,7 @@ def make_sweeps(steps: Iterable[Step], setting: str) -> dict[int, LrSweep]:
     config = LrRangeConfig()
     lrs_L = sweep_lrs(config, 0)
     return {
-        seed: rules.make_sweep(seed, lrs_L, [(step.loss, step.accuracy) for step in rows], len(rows) < config.steps)
+        seed: make_sweep(seed, lrs_L, [(step.loss, step.accuracy) for step in rows], len(rows) < config.steps)
         for seed, rows in sorted(steps_by_seed.items())
     }
 

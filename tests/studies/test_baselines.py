@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, TensorDataset
 from torch_lr_finder import LRFinder
 
-from scsuite.core.lr_range.rules import Float1D, steepest
+from scsuite.core.lr_range.rules import steepest
+from scsuite.core.lr_range.sweep import Float1D
 from tests.studies import baselines
 
 LR_START, LR_END = 1e-3, 10.0

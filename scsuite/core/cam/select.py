@@ -51,7 +51,10 @@ def select_images(
 
 @dataclass(frozen=True)
 class CamInputs:
-    """N images, their indices in the split and their files; `actual` is empty for images without labels."""
+    """N images, their indices in the split and their files; `actual` is empty for images without labels.
+
+    `evaluation` is that of all images of the split.
+    """
 
     images_NHWC: NDArray[np.uint8]
     actual: list[int]
@@ -60,6 +63,7 @@ class CamInputs:
     indices: list[int]
     files: list[str]
     masks_NHW: NDArray[np.bool_] | None = None
+    evaluation: Evaluation | None = None
 
     @classmethod
     def from_split(cls, split: Split, evaluation: Evaluation, indices_N: NDArray[np.int64]) -> "CamInputs":
@@ -72,6 +76,7 @@ class CamInputs:
             indices=indices_N.tolist(),
             files=[split.files[i] for i in indices_N],
             masks_NHW=None if split.masks_NHW is None else split.masks_NHW[indices_N],
+            evaluation=evaluation,
         )
 
     @classmethod

@@ -102,6 +102,10 @@ class GradcamConfig(CheckpointConfig):
     )
     images: tuple[str, ...] = option((), DATA, "Your own images instead of test images.", metavar="FILES")
     count: int = option(25, DATA, "Number of images, at most.", ge=1, le=1000)
+    difference: bool = option(
+        False, OUTPUT, "Draw the difference of the maps for the predicted and the actual class too.",
+        names=("--difference",),
+    )  # fmt: skip
     save_maps: bool = option(
         False, OUTPUT, "Write the values of the maps too: maps.safetensors.", names=("--save-maps",)
     )

@@ -108,6 +108,7 @@ class TrainedModel:
     std: tuple[float, ...]
     data_config: DataConfig
     device: Device
+    seed: int | None = None  # of the training
 
     @classmethod
     def from_checkpoint(cls, model: ResNet3, metadata: Mapping[str, Any], path: Path, device: Device) -> "TrainedModel":
@@ -121,6 +122,7 @@ class TrainedModel:
             model=model, path=str(path.resolve()), class_names=tuple(metadata["class_names"]),
             mean=tuple(metadata["mean"]), std=tuple(metadata["std"]),
             data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device,
+            seed=seed if isinstance(seed := metadata["config"].get("seed"), int) else None,
         )  # fmt: skip
 
     def evaluate(self, split: Split, tta: str = "none") -> Evaluation:

@@ -31,20 +31,24 @@ from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.files import write_csv
 from scsuite.core.lr_range.rules import (
-    DIVERGENCE_FACTOR,
-    NUM_WARMUP_STEPS,
     RULES,
-    ExponentialAverage,
-    Float1D,
-    LrSweep,
+    allowed_lr_max,
     choose_bounds,
     explain,
     find_landmarks,
     geometric_mean,
-    make_sweep,
+    lr_max_source,
     make_warnings,
-    mean_curves,
     reference_lr_max,
+)
+from scsuite.core.lr_range.sweep import (
+    DIVERGENCE_FACTOR,
+    NUM_WARMUP_STEPS,
+    ExponentialAverage,
+    Float1D,
+    LrSweep,
+    make_sweep,
+    mean_curves,
     smoothing_window,
 )
 from scsuite.core.runs.results import StepResult, read_result
@@ -62,13 +66,16 @@ OnStep = Callable[[StepResult, int], None]
 class RangeTest:
     """All sweeps, each rule's suggestion (geometric mean over the repeats), and the LR bounds with their reason.
 
-    `loss_source` names the images that the losses are of; `conditions` are the settings that the bounds hold for.
+    `allowed_lr_max` is the range that the test allows for LRMAX, and `lr_max_source` what set it. `loss_source` names
+    the images that the losses are of; `conditions` are the settings that the bounds hold for.
     """
 
     sweeps: tuple[LrSweep, ...]
     suggestions: dict[str, float]
     lr_min: float
     lr_max: float
+    allowed_lr_max: tuple[float, float]
+    lr_max_source: str
     reason: str
     warnings: tuple[str, ...]
     loss_source: str
@@ -125,6 +132,8 @@ def range_test(
         suggestions=suggestions,
         lr_min=lr_min,
         lr_max=lr_max,
+        allowed_lr_max=allowed_lr_max(landmarks),
+        lr_max_source=lr_max_source(landmarks, reference_lr),
         reason=explain(landmarks, reference_lr),
         warnings=tuple(
             make_warnings(sweeps, landmarks, [high for _, high in bounds], num_sweep_steps(config, len(train)))

@@ -1,26 +1,20 @@
-"""The rules that read learning rates off a range test: smoothing, the rules of the literature, ours and its reason.
+"""The rules that read learning rates off a range test: those of the literature, ours and its reason.
 
-In: learning rate, loss and accuracy of the L steps of a sweep. Out: the suggestion of each rule, and the LR bounds
-(lr_min, lr_max) with a reason and warnings. All are pure functions.
+In: sweeps of L steps. Out: the suggestion of each rule, and the LR bounds (lr_min, lr_max) with a reason and warnings.
+All are pure functions.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scsuite.core.config import MIN_RANGE_TEST_STEPS, RecipeConfig
-from scsuite.core.errors import DivergedError
+from scsuite.core.lr_range.sweep import NUM_WARMUP_STEPS, Float1D, LrSweep, first_turn
 
-Float1D = NDArray[np.float64]
-
-SMOOTHING_FRACTION = 0.05  # window of the moving average, as a fraction of the planned steps
 FALL_START_FRACTION = 0.1  # fraction of the loss drop that is reached at LRMIN
 VALLEY_FRACTION = 0.1  # fraction of the loss drop: values within it of the minimum belong to the valley
-TURN_FRACTION = 0.4  # a rise of more than this fraction of the drop so far ends the descent; a smaller one is noise
 # A drop or rise of the smoothed loss counts only if it is this many times its noise. In the study, the loss of networks
 # that learn drops by at least 16.8 times its noise; that of networks that do not learn drops by up to 13.2 times and
 # rises by up to 9.1 times its noise, because the first losses of an untrained network differ from those of a constant.
@@ -34,74 +28,6 @@ SHORT_TRAINING_STEPS = 192  # of the study's shortest training; shorter ones nee
 # Allowed ratios of LRMAX to the middle of the loss valley: about half and twice those that the best LRs had. These were
 # 0.05 to 1.5 in the settings of the study, and 1.8 for cifar10-fast's 0.4 at width 1.
 MIN_VALLEY_RATIO, MAX_VALLEY_RATIO = 1 / 32, 4.0
-NUM_WARMUP_STEPS = 10  # the smoothed loss at the last of these steps is the start of the drop
-DIVERGENCE_FACTOR = 4.0  # the sweep ends when the smoothed loss exceeds its minimum this many times; fastai, Lightning
-
-
-@dataclass(frozen=True)
-class LrSweep:
-    """One repeat: learning rate, loss and accuracy of each step done, raw and smoothed.
-
-    `noise` is the standard deviation of the smoothed loss, in nats; `diverged` says whether the loss ended the sweep.
-    """
-
-    seed: int
-    lrs_L: Float1D
-    losses_L: Float1D
-    accuracies_L: Float1D
-    smooth_loss_L: Float1D
-    smooth_accuracy_L: Float1D
-    noise: float
-    diverged: bool
-
-
-def make_sweep(seed: int, lrs_L: Float1D, rows: list[tuple[float, float]], diverged: bool) -> LrSweep:
-    """Return the sweep of the planned learning rates and the (loss, accuracy) of each step done.
-
-    Raises DivergedError for fewer than NUM_WARMUP_STEPS rows.
-    """
-    if len(rows) < NUM_WARMUP_STEPS:
-        raise DivergedError(
-            "range test diverged", f"step {len(rows)}", expected=f"at least {NUM_WARMUP_STEPS} steps before that",
-            found=f"divergence at learning rate {lrs_L[len(rows)]:.4g}", hint="Lower --lr-start.",
-        )  # fmt: skip
-    losses_L, accuracies_L = np.array(rows).T
-    window = smoothing_window(len(lrs_L))
-    smooth_loss_L, smooth_accuracy_L = smooth(losses_L, window), smooth(accuracies_L, window)
-    noise = smoothed_noise(losses_L, window)
-    return LrSweep(seed, lrs_L[: len(rows)], losses_L, accuracies_L, smooth_loss_L, smooth_accuracy_L, noise, diverged)
-
-
-def mean_curves(sweeps: Sequence[LrSweep]) -> tuple[Float1D, Float1D, Float1D]:
-    """Return learning rates, mean smoothed loss and mean smoothed accuracy over the steps that all repeats did."""
-    num_steps = min(len(sweep.lrs_L) for sweep in sweeps)
-    losses = np.mean([sweep.smooth_loss_L[:num_steps] for sweep in sweeps], axis=0)
-    accuracies = np.mean([sweep.smooth_accuracy_L[:num_steps] for sweep in sweeps], axis=0)
-    return sweeps[0].lrs_L[:num_steps], losses, accuracies
-
-
-def smoothing_window(num_steps: int) -> float:
-    """Return the window of the moving average in steps; it covers the same range of log LR for any number of steps."""
-    return max(2.0, SMOOTHING_FRACTION * num_steps)
-
-
-class ExponentialAverage:
-    """Exponential moving average with bias correction, updated one value at a time."""
-
-    def __init__(self, window: float) -> None:
-        self.decay, self.num_values, self.biased = 1 - 1 / window, 0, 0.0
-
-    def update(self, value: float) -> float:
-        """Add a value and return the average."""
-        self.num_values += 1
-        self.biased = self.decay * self.biased + (1 - self.decay) * value
-        return self.biased / (1 - self.decay**self.num_values)
-
-
-def smooth(values_L: Float1D, window: float) -> Float1D:
-    """Return the exponential moving average of each step; the first equals the first value."""
-    average = ExponentialAverage(window)
-    return np.array([average.update(float(value)) for value in values_L])
 
 
 def steepest(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
@@ -135,43 +61,27 @@ def accuracy_plateau(lrs_L: Float1D, smooth_accuracy_L: Float1D) -> float:
     return float(lrs_L[(smooth_accuracy_L >= low + 0.95 * (high - low)).argmax()])
 
 
-def edge_of_divergence(lrs_L: Float1D, smooth_loss_L: Float1D, noise: float) -> float:
-    """Return the LR of the lowest loss before its first turn."""
-    return float(lrs_L[first_turn(smooth_loss_L, noise)[0]])
+def _descent(rule: Callable[[Float1D, Float1D], float], curve: str = "smooth_loss_L") -> Callable[[LrSweep], float]:
+    """Return the rule for a sweep: it reads a curve from the warm-up on, up to the lowest loss before its first turn.
 
-
-def first_turn(smooth_loss_L: Float1D, noise: float) -> tuple[int, int | None]:
-    """Return the step of the lowest loss before the first turn, and the step that confirms the turn, None without one.
-
-    A turn is a rise by more than TURN_FRACTION of the drop so far and more than four times the noise. Later steps are
-    ignored: with batch norm the loss often falls again at huge LRs, at which no training works.
+    The averages of the first steps are over too few steps: the steepest fall is often among them, by chance. After the
+    turn no training works, but the loss can fall again, and more steeply than before.
     """
-    lowest = NUM_WARMUP_STEPS - 1
-    start_loss = smooth_loss_L[lowest]
-    for step in range(NUM_WARMUP_STEPS, len(smooth_loss_L)):
-        loss, lowest_loss = smooth_loss_L[step], smooth_loss_L[lowest]
-        if loss < lowest_loss:
-            lowest = step
-        elif loss - lowest_loss > max(TURN_FRACTION * (start_loss - lowest_loss), 4 * noise):
-            return lowest, step
-    return lowest, None
 
+    def read(sweep: LrSweep) -> float:
+        end = first_turn(sweep.smooth_loss_L, sweep.noise)[0] + 1
+        descent = slice(min(NUM_WARMUP_STEPS - 1, end - 2), end)
+        return rule(sweep.lrs_L[descent], getattr(sweep, curve)[descent])
 
-def smoothed_noise(losses_L: Float1D, window: float) -> float:
-    """Return the standard deviation of the smoothed loss around its trend, from differences of adjacent raw losses.
-
-    For independent normal values with deviation s, the median absolute difference of neighbours is 0.954 s, and the
-    average over a window of w steps has the deviation s / sqrt(2 w - 1).
-    """
-    return float(np.median(np.abs(np.diff(losses_L))) / 0.954 / math.sqrt(2 * window - 1))
+    return read
 
 
 RULES: dict[str, Callable[[LrSweep], float]] = {
-    "steepest": lambda s: steepest(s.lrs_L, s.smooth_loss_L),
-    "valley": lambda s: valley(s.lrs_L, s.smooth_loss_L),
-    "minimum_over_10": lambda s: minimum_over_10(s.lrs_L, s.smooth_loss_L),
-    "accuracy_plateau": lambda s: accuracy_plateau(s.lrs_L, s.smooth_accuracy_L),
-    "edge_of_divergence": lambda s: edge_of_divergence(s.lrs_L, s.smooth_loss_L, s.noise),
+    "steepest": _descent(steepest),
+    "valley": _descent(valley),
+    "minimum_over_10": _descent(minimum_over_10),
+    "accuracy_plateau": _descent(accuracy_plateau, "smooth_accuracy_L"),
+    "edge_of_divergence": _descent(lambda lrs_L, _: float(lrs_L[-1])),
 }
 
 
@@ -247,18 +157,42 @@ def choose_bounds(landmarks: Landmarks, reference_lr: float) -> tuple[float, flo
     derived from, the best LR depends on batch size, width and number of steps, and little on the loss valley. So the
     scaling rule sets LRMAX and the test only bounds it (`tests/studies` compares this with other rules).
     """
-    lr_max, valley_lr, fall_start_lr = reference_lr, landmarks.valley_lr, landmarks.fall_start_lr
-    if valley_lr is not None:
-        lr_max = min(max(lr_max, MIN_VALLEY_RATIO * valley_lr), MAX_VALLEY_RATIO * valley_lr)
-    lr_max = min(lr_max, landmarks.upper_bound)
+    (low, high), fall_start_lr = _allowed_lr_max(landmarks), landmarks.fall_start_lr
+    lr_max = min(max(reference_lr, low), high)
     lr_min = max(lr_max / 30, landmarks.first_lr) if fall_start_lr is None else fall_start_lr
     return min(lr_min, lr_max / 3), lr_max
 
 
+def allowed_lr_max(landmarks: Sequence[Landmarks]) -> tuple[float, float]:
+    """Return the range that the test allows for LRMAX; of several repeats, the geometric means of its ends.
+
+    The lower end is 0 where the noise hides the drop of the loss.
+    """
+    lows, highs = zip(*map(_allowed_lr_max, landmarks), strict=True)
+    return (geometric_mean(lows) if min(lows) > 0 else 0.0), geometric_mean(highs)
+
+
+def _allowed_lr_max(landmarks: Landmarks) -> tuple[float, float]:
+    if landmarks.valley_lr is None:
+        return 0.0, landmarks.upper_bound
+    high = min(MAX_VALLEY_RATIO * landmarks.valley_lr, landmarks.upper_bound)
+    return min(MIN_VALLEY_RATIO * landmarks.valley_lr, high), high
+
+
+def lr_max_source(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
+    """Return what sets LRMAX: "scaling rule", or "limited by the test"; of several repeats, as in `explain`."""
+    lr_max = choose_bounds(_median_sweep(landmarks, reference_lr), reference_lr)[1]
+    return "scaling rule" if lr_max == reference_lr else "limited by the test"
+
+
+def _median_sweep(landmarks: Sequence[Landmarks], reference_lr: float) -> Landmarks:
+    by_lr_max = sorted(landmarks, key=lambda marks: choose_bounds(marks, reference_lr)[1])
+    return by_lr_max[(len(landmarks) - 1) // 2]
+
+
 def explain(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
     """Return the reason for the LR bounds; of several repeats, that of the repeat with the median LRMAX."""
-    by_lr_max = sorted(landmarks, key=lambda marks: choose_bounds(marks, reference_lr)[1])
-    median_sweep = by_lr_max[(len(landmarks) - 1) // 2]
+    median_sweep = _median_sweep(landmarks, reference_lr)
     text = f"{_explain_lr_max(median_sweep, reference_lr)}; {_explain_lr_min(median_sweep, reference_lr)}."
     if len(landmarks) > 1:
         text = f"Median of {len(landmarks)} repeats: {text} The LR bounds are the geometric means over the repeats."
@@ -271,7 +205,7 @@ def _explain_lr_max(landmarks: Landmarks, reference_lr: float) -> str:
     if lr_max == reference_lr:
         if valley_lr is None:
             return f"LRMAX = {lr_max:.2g}: {reference} (loss curve too noisy to adjust it)"
-        low, high = MIN_VALLEY_RATIO * valley_lr, min(MAX_VALLEY_RATIO * valley_lr, landmarks.upper_bound)
+        low, high = _allowed_lr_max(landmarks)
         limits = f"{low:.2g} to {high:.2g}, loss valley at {valley_lr:.2g}"
         return f"LRMAX = {lr_max:.2g}: {reference}; the scaling rule sets LRMAX and the test only bounds it ({limits})"
     limit = landmarks.upper_bound_reason

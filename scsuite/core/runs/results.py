@@ -92,6 +92,7 @@ class TrainHistory:
     steps: tuple[StepRow, ...]
     steps_per_epoch: int
     eval_split: str
+    num_classes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,7 @@ class Trainer:
         )  # fmt: skip
         self.raw_model = self.setup.model
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
-        # An average over one step would be the raw weights.
-        self.ema = EMA(self.raw_model, time_constant_steps) if time_constant_steps > 1 else None
+        self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
         self.state = TrainState()
         self.epochs: list[EpochResult] = []
         self.steps: list[StepRow] = []
@@ -168,7 +167,8 @@ class Trainer:
 
     def history(self) -> TrainHistory:
         """Return all epochs and steps so far."""
-        return TrainHistory(tuple(self.epochs), tuple(self.steps), self.cycle.steps_per_epoch, self.eval_split)
+        steps_per_epoch, num_classes = self.cycle.steps_per_epoch, len(self.data.class_names)
+        return TrainHistory(tuple(self.epochs), tuple(self.steps), steps_per_epoch, self.eval_split, num_classes)
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
         """Return what a checkpoint records."""

@@ -32,10 +32,10 @@ IMAGES_PER_ROW = 8
 MISTAKES_PER_ROW = 5  # up to five rows; with more mistakes, twice as many per row
 
 MARGIN = 30  # pixels, around the page
-_HEADER = 64  # pixels, for the title
+HEADER = 64  # pixels, for the title
 _TILE_GAP, _GROUP_GAP, _ROW_GAP = 8, 34, 18  # pixels: between the tiles of one image, between images, between rows
 _TARGET_WIDTH = 1290  # pixels, without the margins
-_MIN_WIDTH = 760  # pixels: a page with one image has space for its title
+_MIN_WIDTH = 900  # pixels: a page with one image has space for its title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class PixelGrid:
     tiles_per_group: int = 1
     caption_lines: int = 2
     caption_pt: float = style.SMALL
+    header_height: int = HEADER
     footer_height: int = 0
 
     @property
@@ -79,21 +80,21 @@ class PixelGrid:
     @property
     def height(self) -> int:
         """Pixels of the page."""
-        return _HEADER + self.rows * self.row_height - _ROW_GAP + self.footer_height + MARGIN
+        return self.header_height + self.rows * self.row_height - _ROW_GAP + self.footer_height + MARGIN
 
     def corner(self, index: int, tile: int = 0) -> tuple[int, int]:
         """Return the upper left pixel of a tile of the group `index`."""
         row, column = divmod(index, self.columns)
         x = MARGIN + column * (self.group_width + self.group_gap) + tile * (self.tile_px + _TILE_GAP)
-        return x, _HEADER + (row + 1) * self.row_height - _ROW_GAP - self.tile_px
+        return x, self.header_height + (row + 1) * self.row_height - _ROW_GAP - self.tile_px
 
 
-def make_grid(num_images: int, columns: int, tiles_per_group: int = 1, **kwargs: Any) -> PixelGrid:
+def make_grid(num_images: int, columns: int, **kwargs: Any) -> PixelGrid:
     """Return a grid with tiles as large as the width of the page allows: multiples of 32 pixels."""
     columns = max(1, min(columns, num_images))
-    factor = min(max(round(_TARGET_WIDTH / (columns * tiles_per_group * (32 + 1))), 5), 7)
+    factor = min(max(round(_TARGET_WIDTH / (columns * (32 + 1))), 5), 7)
     rows = -(-num_images // columns)
-    return PixelGrid(tile_px=32 * factor, columns=columns, rows=rows, tiles_per_group=tiles_per_group, **kwargs)
+    return PixelGrid(tile_px=32 * factor, columns=columns, rows=rows, **kwargs)
 
 
 def with_caption_lines(grid: PixelGrid, captions: Sequence[str]) -> PixelGrid:
@@ -117,7 +118,7 @@ def image_grid(images: Images, titles: Sequence[str], title: str) -> Figure:
 
 
 def misclassified(evaluation: "Evaluation", split: "Split", count: int) -> Figure:
-    """Draw the `count` most confident mistakes with actual class, predicted class and its probability.
+    """Draw the `count` most confident mistakes with file, actual class, predicted class and its probability.
 
     Five are in a row, or ten when there are more than 25.
     """
@@ -128,7 +129,7 @@ def misclassified(evaluation: "Evaluation", split: "Split", count: int) -> Figur
     columns = 2 * MISTAKES_PER_ROW if many else MISTAKES_PER_ROW
     grid = make_grid(len(indices), columns, caption_pt=6.5 if many else style.SMALL)
     with style.figure_style():
-        captions = [_mistake_caption(grid, evaluation, index) for index in indices]
+        captions = [_mistake_caption(grid, evaluation, index, split.files[index]) for index in indices]
     grid = replace(grid, caption_lines=max(map(len, captions)))
     title = f"{total:,} misclassified image{'' if total == 1 else 's'}"
     if total > len(indices):
@@ -136,15 +137,13 @@ def misclassified(evaluation: "Evaluation", split: "Split", count: int) -> Figur
     with style.pixel_figure(width=grid.width, height=grid.height) as (figure, axes):
         draw_title(axes, grid, title)
         for position, (index, caption) in enumerate(zip(indices, captions, strict=True)):
-            x, y = grid.corner(position)
-            for line_number, (line, color) in enumerate(caption, start=1 - len(caption)):
-                axes.text(x, y - 7 + line_number * grid.line_height, line, fontsize=grid.caption_pt, color=color)
-            draw_image(axes, split.images_NHWC[index], (x, y), grid.tile_px)
+            draw_lines(axes, grid, grid.corner(position), caption)
+            draw_image(axes, split.images_NHWC[index], grid.corner(position), grid.tile_px)
     return figure
 
 
-def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int) -> list[tuple[str, str]]:
-    """Return two to four lines with their colors; a long name is truncated, the probability is not."""
+def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int, file: str) -> list[tuple[str, str]]:
+    """Return three to five lines with their colors; a long name is truncated, the probability is not."""
     width = partial(style.text_width, points=grid.caption_pt)
     actual = escape(evaluation.class_names[evaluation.labels_N[index]])
     predicted = escape(evaluation.class_names[evaluation.predicted_N[index]])
@@ -153,7 +152,9 @@ def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int) -> l
     max_width = grid.tile_px - 4 - width(probability)
     predicted_lines = formatting.wrap_two_lines(f"predicted {predicted}", max_width, width)
     predicted_lines[-1] += probability
-    return [(line, style.TEXT) for line in actual_lines] + [(line, style.VERMILION) for line in predicted_lines]
+    file_line = formatting.truncate_path(escape(file), grid.tile_px - 4, width)
+    lines = [(file_line, style.TEXT_MUTED), *((line, style.TEXT) for line in actual_lines)]
+    return lines + [(line, style.VERMILION) for line in predicted_lines]
 
 
 def draw_image(axes: Axes, image: Image, corner: tuple[int, int], tile_px: int) -> tuple[int, int]:
@@ -172,6 +173,13 @@ def draw_image(axes: Axes, image: Image, corner: tuple[int, int], tile_px: int) 
         interpolation="nearest" if scale >= 1 else "hanning",
     )
     return width, height
+
+
+def draw_lines(axes: Axes, grid: PixelGrid, corner: tuple[int, int], lines: Sequence[tuple[str, str]]) -> None:
+    """Write lines with their colors above a tile, the last one next to it."""
+    for line_number, (line, color) in enumerate(lines, start=1 - len(lines)):
+        y = corner[1] - 7 + line_number * grid.line_height
+        axes.text(corner[0], y, line, fontsize=grid.caption_pt, color=color)
 
 
 def draw_caption(axes: Axes, grid: PixelGrid, corner: tuple[int, int], text: str) -> None:

@@ -1,4 +1,4 @@
-"""The figure of a learning-rate range test: loss and accuracy over the learning rate, LR bounds, suggestions.
+"""The figure of a learning-rate range test: loss and accuracy over the learning rate, LR bounds, rules.
 
 In: a `RangeTest`. Out: a Figure. Shapes: R repeats of S steps, of which some repeats have fewer.
 """
@@ -17,19 +17,20 @@ from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats, nan_for_invalid
 
+ALLOWED_LABEL = "range that the test allows"
+
 if TYPE_CHECKING:
     from scsuite.core.lr_range.range_test import RangeTest
 
 
 def lr_range(test: "RangeTest") -> Figure:
-    """Draw loss and accuracy over the learning rate, the LR bounds, and a row with the suggestion of each rule."""
+    """Draw loss and accuracy over the learning rate, the LR bounds, the range that the test allows, and each rule."""
     lrs_S, loss_S, accuracy_S = test.mean_curves()
     suggestions = {name: lr for name, lr in test.suggestions.items() if math.isfinite(lr)}
-    rules_height = 0.35 + 0.24 * len(suggestions) if suggestions else 0.0
-    with style.new_figure(height=5.6 + rules_height) as figure:
+    rules_height = 0.6 + 0.24 * len(suggestions)
+    with style.new_figure(height=5.9 + rules_height) as figure:
         style.set_title(figure, f"Learning-rate range test, {escape(test.loss_source)}")
-        ratios = [2.3, 2.3, rules_height] if suggestions else [2.3, 2.3]
-        rows = list(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
+        rows = list(figure.subplots(3, 1, sharex=True, height_ratios=[2.3, 2.3, rules_height]))
         low, high = _lr_limits([*lrs_S, test.lr_min, test.lr_max])
         rows[0].set_xlim(low, high)
         if test.curve == "exp":
@@ -41,10 +42,14 @@ def lr_range(test: "RangeTest") -> Figure:
         _set_loss_limits(rows[0], losses, loss_S)
         rows[1].set_ylabel("accuracy (%)")
         rows[1].set_ylim(bottom=0)
-        if suggestions:
-            _rule_rows(rows[2], suggestions, low, high)
-        rows[-1].set_xlabel("learning rate")
-        _mark_lr_bounds(rows, test.lr_min, test.lr_max)
+        _draw_rules(rows[2], suggestions, test)
+        rows[2].set_xlabel("learning rate")
+        for axes in rows:
+            axes.tick_params(labelsize=style.SMALL)  # else the number of ticks follows the settings when it is saved
+            axes.axvspan(test.lr_min, test.lr_max, color=style.ORANGE, alpha=0.16, linewidth=0, zorder=0.5)
+            for limit in (test.lr_min, test.lr_max):
+                axes.axvline(limit, color=style.VERMILION, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
+        _name_bounds(figure, rows[0], test)
     return figure
 
 
@@ -90,36 +95,58 @@ def _set_loss_limits(axes: Axes, losses: Sequence[Floats], smooth_S: Floats) -> 
         axes.set_ylabel(f"loss\n(clipped; rises to {float(values.max()):.3g})")
 
 
-def _rule_rows(axes: Axes, suggestions: Mapping[str, float], low: float, high: float) -> None:
-    """Draw a row per rule with its name, a mark, and its learning rate: rules that agree do not cover each other."""
-    axes.set(ylim=(len(suggestions) - 0.4, -0.6), yticks=range(len(suggestions)))
+def _draw_rules(axes: Axes, suggestions: Mapping[str, float], test: "RangeTest") -> None:
+    """Draw the range that the test allows for LRMAX, and a row per rule: rules that agree do not cover each other."""
+    axes.set(ylim=(len(suggestions) + 0.6, -0.6), yticks=range(len(suggestions) + 1))
     labels = [escape(formatting.rule_label(name)) for name in suggestions]
-    axes.set_yticklabels([formatting.truncate_middle(label, 24) for label in labels])
+    axes.set_yticklabels([ALLOWED_LABEL, *(formatting.truncate_middle(label, 26) for label in labels)])
     axes.tick_params(axis="y", length=0, pad=9)
     axes.grid(axis="x", visible=False)
-    is_log = axes.get_xscale() == "log"
-    for row, lr in enumerate(suggestions.values()):
+    low, high = axes.get_xlim()
+    start, end = (min(max(lr, low), high) for lr in test.allowed_lr_max)
+    axes.plot([start, end], [0, 0], color=style.BLUE, linewidth=7, alpha=0.35, solid_capstyle="butt")
+    first, last = map(formatting.learning_rate, test.allowed_lr_max)
+    _write_number(axes, f"{first} to {last}" if test.allowed_lr_max[0] else f"up to {last}", end, 0)
+    for row, lr in enumerate(suggestions.values(), start=1):
         x = min(max(lr, low), high)
-        position = math.log(x / low) / math.log(high / low) if is_log else (x - low) / (high - low)
         marker = "D" if x == lr else ">" if lr > high else "<"  # an arrow points to a value outside the frame
         axes.plot(x, row, marker=marker, markersize=5, color=style.TEXT, clip_on=False, linestyle="none")
-        side = 1 if position < 0.8 else -1  # the number goes where the frame has space
-        axes.annotate(
-            formatting.learning_rate(lr), (x, row), xytext=(7 * side, 0), textcoords="offset points", va="center",
-            ha="left" if side > 0 else "right", fontsize=style.SMALL, annotation_clip=False,
-            path_effects=[withStroke(linewidth=3, foreground="white")],  # readable over the line of a limit
-        )  # fmt: skip
+        _write_number(axes, formatting.learning_rate(lr), x, row)
 
 
-def _mark_lr_bounds(rows: Sequence[Axes], lr_min: float, lr_max: float) -> None:
-    """Mark the range from LRMIN to LRMAX in all rows, and name both above the frame."""
-    for axes in rows:
-        axes.axvspan(lr_min, lr_max, color=style.ORANGE, alpha=0.16, linewidth=0, zorder=0.5)
-        for limit in (lr_min, lr_max):
-            axes.axvline(limit, color=style.VERMILION, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
-    for name, limit, side in (("LRMIN", lr_min, -1), ("LRMAX", lr_max, 1)):
-        rows[0].annotate(
-            f"{name} = {formatting.learning_rate(limit)}", (limit, 1), xytext=(2 * side, 4),
-            xycoords=("data", "axes fraction"), textcoords="offset points", ha="left" if side > 0 else "right",
-            va="bottom", color=style.VERMILION, annotation_clip=False,
+def _write_number(axes: Axes, text: str, x: float, row: int) -> None:
+    """Write a number on the side of a mark on which the frame has space."""
+    side = 1 if _position(axes, x) < 0.8 else -1
+    axes.annotate(
+        text, (x, row), xytext=(7 * side, 0), textcoords="offset points", va="center",
+        ha="left" if side > 0 else "right", fontsize=style.SMALL, annotation_clip=False,
+        path_effects=[withStroke(linewidth=3, foreground="white")],  # readable over the line of a limit
+    )  # fmt: skip
+
+
+def _position(axes: Axes, lr: float) -> float:
+    """Return where an LR is in the frame, from 0 at the left to 1 at the right."""
+    low, high = axes.get_xlim()
+    return math.log(lr / low) / math.log(high / low) if axes.get_xscale() == "log" else (lr - low) / (high - low)
+
+
+def _name_bounds(figure: Figure, axes: Axes, test: "RangeTest") -> None:
+    """Write the reason for the LR bounds above the frame, and name both close to their lines, within its width."""
+    figure.draw_without_rendering()
+    width = axes.get_window_extent().width
+    reason = style.wrap_lines(test.reason, width, style.SMALL)
+    # Its distance from the frame leaves one line for the names.
+    axes.set_title("\n".join(reason), loc="left", fontsize=style.SMALL, color=style.TEXT_MUTED, pad=26)
+    low_text = f"LRMIN = {formatting.learning_rate(test.lr_min)}"
+    high_text = f"LRMAX = {formatting.learning_rate(test.lr_max)} ({test.lr_max_source})"
+    # A renderer places letters on whole pixels: a text can be 1 % wider than the sum of its letters.
+    low_width, high_width = (1.01 * style.text_width(text, style.NORMAL) / width for text in (low_text, high_text))
+    gap = 20 / width
+    high_x = min(max(_position(axes, test.lr_max), low_width + gap), 1 - high_width)
+    low_x = max(min(_position(axes, test.lr_min), high_x - gap) - low_width, 0.0)
+    for text, x in ((low_text, low_x), (high_text, high_x)):
+        label = axes.annotate(
+            text, (x, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", va="bottom",
+            color=style.VERMILION, annotation_clip=False,
         )  # fmt: skip
+        label.set_in_layout(False)

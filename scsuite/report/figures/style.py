@@ -19,9 +19,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import UsageError, escape
 from scsuite.core.files import make_parent, write_atomic
 from scsuite.report import formatting
 
@@ -36,6 +37,8 @@ TEXT, TEXT_MUTED, GRID, BACKGROUND = "#222222", "#666666", "#E4E4E4", "#FFFFFF"
 HEATMAP_CMAP = "cividis"  # uniform in lightness, and nearly the same for color-blind readers
 
 LARGE, NORMAL, SMALL = 12.0, 10.0, 8.5  # points
+
+FOOTER_HEIGHT, FOOTER_MARGIN, FOOTER_PT = 40, 30, 7.5  # pixels, pixels, points
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -129,9 +132,10 @@ def pixel_figure(*, width: int, height: int) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path, footer: str = "") -> None:
     """Write a figure as PNG, SVG or PDF, by the suffix of `path`. Equal figures give equal files.
 
+    A `footer` (`formatting.footer`) is written into a strip that is added at the bottom of the page.
     The figure is rendered before the file is opened, so an error leaves no partial file. Raises UsageError for another
     suffix, OutputError when the file cannot be written.
     """
@@ -140,10 +144,29 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     suffix = path.suffix.lower()
     without_date: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     rendered = io.BytesIO()
-    with figure_style():
-        figure.savefig(rendered, format=suffix[1:], metadata=without_date.get(suffix, {}))
+    with figure_style(), _footer_strip(figure, footer) as page:
+        figure.savefig(rendered, format=suffix[1:], metadata=without_date.get(suffix, {}), bbox_inches=page)
     make_parent(path)
     write_atomic(path, rendered.getvalue())
+
+
+@contextmanager
+def _footer_strip(figure: Figure, footer: str) -> Iterator[Bbox | None]:
+    """Write the footer below the page, and yield the page with that strip; the figure is as before after the block."""
+    if not footer:
+        yield None
+        return
+    width, height = figure.get_size_inches()
+    strip, margin = FOOTER_HEIGHT / DPI, FOOTER_MARGIN / DPI  # inches
+    max_width = 0.96 * (width * DPI - 2 * FOOTER_MARGIN)  # letters on whole pixels can be wider than in `text_width`
+    line = formatting.truncate_middle(escape(footer), max_width, lambda part: text_width(part, FOOTER_PT))
+    text = figure.text(
+        margin / width, -strip / 2 / height, line, va="center", fontsize=FOOTER_PT, color=TEXT_MUTED, parse_math=False
+    )
+    try:
+        yield Bbox.from_extents(0, -strip, width, height)
+    finally:
+        text.remove()
 
 
 def check_figure_suffix(path: Path, what: str, where: object) -> None:
@@ -166,6 +189,18 @@ def text_width(text: str, points: float) -> float:
         text, font_manager.FontProperties(size=points), ismath=False
     )
     return points_to_pixels(width)
+
+
+def wrap_lines(text: str, max_width: float, points: float) -> list[str]:
+    """Break a text into lines of at most `max_width` pixels; to be called inside `figure_style`."""
+    lines: list[str] = []
+    for word in escape(text).replace(" %", "\xa0%").split(" "):  # a number and its percent sign stay together
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, points) <= max_width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def set_title(figure: Figure, text: str) -> None:

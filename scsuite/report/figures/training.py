@@ -1,4 +1,4 @@
-"""The figure of a training: loss, accuracy, learning rate and momentum over the epochs.
+"""The figure of a training: loss, accuracy and learning rate over the epochs, and the momentum where it changes.
 
 In: a `TrainHistory`. Out: a Figure.
 """
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def training(history: "TrainHistory") -> Figure:
-    """Draw loss and accuracy of each epoch, and learning rate and momentum of each step."""
+    """Draw loss and accuracy of each epoch, and the learning rate of each step; the momentum too where it changes.
+
+    The accuracy panel shows the chance level, and with a validation split the test accuracy of the last epoch as well.
+    """
     results, split = history.epochs, history.eval_split
     epochs = [result.epoch for result in results]
     train_loss = nan_for_invalid([result.train_loss for result in results])
@@ -29,39 +32,69 @@ def training(history: "TrainHistory") -> Figure:
     eval_loss = nan_for_invalid([result.eval_loss(split) for result in results])
     eval_accuracy = nan_for_invalid([result.eval_accuracy(split) for result in results])
     times = (nan_for_invalid([row.step for row in history.steps]) + 1) / history.steps_per_epoch  # epochs
+    momenta = nan_for_invalid([row.momentum for row in history.steps])
+    with_momentum = len(momenta) > 0 and bool((momenta != momenta[0]).any())
     with style.new_figure(height=5.8) as figure:
-        (loss, accuracy), (lr, momentum) = figure.subplots(2, 2, sharex=True)
-        _train_eval_lines(loss, epochs, {"train": train_loss, split: eval_loss})
-        _train_eval_lines(accuracy, epochs, {"train": 100 * train_accuracy, split: 100 * eval_accuracy})
-        _label_last(accuracy, epochs, eval_accuracy, split)
-        marker = "o" if len(times) < 2 else None  # one step makes no line
-        lr.plot(times, nan_for_invalid([row.lr for row in history.steps]), color=style.ORANGE, marker=marker)
-        momenta = nan_for_invalid([row.momentum for row in history.steps])
-        momentum.plot(times, momenta, color=style.TEXT_MUTED, marker=marker)
+        panels = figure.subplot_mosaic("LA;RM" if with_momentum else "LA;RR", sharex=True)
+        loss, accuracy, lr = (panels[key] for key in "LAR")
+        last = max([1.0, *map(float, epochs), *times[-1:]])
+        loss.set_xlim(-0.02 * last, 1.02 * last)  # of all panels
+        loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        _draw_epochs(loss, epochs, {"train": train_loss, split: eval_loss})
+        _draw_chance(accuracy, history.num_classes)
+        _draw_epochs(accuracy, epochs, {"train": 100 * train_accuracy, split: 100 * eval_accuracy})
+        _label_last(accuracy, history)
         loss.set_ylabel("loss")
         accuracy.set_ylabel("accuracy (%)")
+        marker = "o" if len(times) < 2 else None  # one step makes no line
+        lr.plot(times, nan_for_invalid([row.lr for row in history.steps]), color=style.ORANGE, marker=marker)
         lr.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
-        momentum.set(ylabel="momentum", xlabel="epoch")
-        last = max([1.0, *map(float, epochs), *times[-1:]])
-        loss.set_xlim(-0.02 * last, 1.02 * last)
-        loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        if with_momentum:
+            panels["M"].plot(times, momenta, color=style.TEXT_MUTED, marker=marker)
+            panels["M"].set(ylabel="momentum", xlabel="epoch")
+        else:  # the columns above differ from that of the learning rate
+            loss.tick_params(labelbottom=True)
+            accuracy.tick_params(labelbottom=True)
     return figure
 
 
-def _train_eval_lines(axes: Axes, epochs: Sequence[int], values: dict[str, Floats]) -> None:
+def _draw_epochs(axes: Axes, epochs: Sequence[int], values: dict[str, Floats]) -> None:
     marker = "o" if len(epochs) <= 40 else None  # with more epochs the markers would touch
-    for (name, line), color in zip(values.items(), (style.BLUE, style.VERMILION), strict=True):
-        if np.isfinite(line).any():
-            axes.plot(epochs, line, color=color, marker=marker, markersize=3, label=name)
-    if axes.lines:
-        axes.legend(loc="best")
+    lines = [
+        axes.plot(epochs, line, color=color, marker=marker, markersize=3, label=name)[0]
+        for (name, line), color in zip(values.items(), (style.BLUE, style.VERMILION), strict=True)
+        if np.isfinite(line).any()
+    ]
+    if lines:
+        axes.legend(handles=lines, loc="best")
 
 
-def _label_last(axes: Axes, epochs: Sequence[int], accuracies: Floats, split: str) -> None:
-    """Write the last measured accuracy next to its point."""
-    measured = [(epoch, value) for epoch, value in zip(epochs, accuracies, strict=True) if math.isfinite(value)]
-    for epoch, accuracy in measured[-1:]:
+def _draw_chance(axes: Axes, num_classes: int) -> None:
+    """Draw the accuracy of guessing, named below its right end, where a training that learns has no curve."""
+    chance = 1 / num_classes
+    axes.axhline(100 * chance, color=style.TEXT_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        f"chance {100 * chance:.3g} %", (1, 100 * chance),
+        xytext=(-2, -3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="top",
+        color=style.TEXT_MUTED, fontsize=style.SMALL,
+    )  # fmt: skip
+    axes.margins(y=0.1)  # space for the name
+
+
+def _label_last(axes: Axes, history: "TrainHistory") -> None:
+    """Write the last measured accuracy next to its point; with a validation split, that of the test images too."""
+    split = history.eval_split
+    names = {split: style.VERMILION} if split == "test" else {split: style.VERMILION, "test": style.GREEN}
+    points = []
+    for name, color in names.items():
+        values = [(row.epoch, row.eval_accuracy(name)) for row in history.epochs]
+        measured = [(epoch, value) for epoch, value in values if value is not None and math.isfinite(value)]
+        points += [(value, epoch, name, color) for epoch, value in measured[-1:]]
+    places = ("center",) if len(points) == 1 else ("top", "bottom")  # the lower of two is written below its point
+    for (accuracy, epoch, name, color), place in zip(sorted(points), places, strict=False):
+        if name != split:
+            axes.plot(epoch, 100 * accuracy, color=color, marker="D", markersize=5, linestyle="none", clip_on=False)
         axes.annotate(
-            f"{split}\n{formatting.percent(accuracy)}", (epoch, 100 * accuracy), xytext=(6, 0),
-            textcoords="offset points", color=style.VERMILION, va="center", annotation_clip=False,
+            f"{name}\n{formatting.percent(accuracy)}", (epoch, 100 * accuracy), xytext=(6, 0),
+            textcoords="offset points", color=color, va=place, annotation_clip=False,
         )  # fmt: skip

@@ -11,15 +11,20 @@ from scsuite.core.config import LrRangeConfig
 from scsuite.core.lr_range.range_test import sweep_lrs
 from scsuite.core.lr_range.rules import (
     RULES,
-    ExponentialAverage,
-    Float1D,
-    LrSweep,
+    allowed_lr_max,
     choose_bounds,
     explain,
     find_landmarks,
+    lr_max_source,
+    reference_lr_max,
+    valley,
+)
+from scsuite.core.lr_range.sweep import (
+    ExponentialAverage,
+    Float1D,
+    LrSweep,
     make_sweep,
     mean_curves,
-    reference_lr_max,
     smooth,
     smoothed_noise,
 )
@@ -77,17 +82,37 @@ def test_minimum_over_10_is_a_tenth_of_the_lr_with_the_lowest_loss() -> None:
 
 
 def test_valley_is_two_thirds_down_the_longest_fall() -> None:
-    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
+    assert valley(LRS[:121], piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
+    # The rule starts at the tenth step, 9: two thirds of the 81 steps from there.
+    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[9 + 54])
     # Of two falls the longer one counts, 60 steps from 100 to 160, not the deeper one.
     loss = piecewise_linear((0, 2.0), (20, 0.1), (100, 3.0), (160, 2.5), (200, 4.0))
-    assert suggest("valley", loss) == pytest.approx(LRS[140])
+    assert valley(LRS, loss) == pytest.approx(LRS[140])
 
 
 def test_accuracy_plateau_is_where_95_percent_of_the_rise_is_made() -> None:
     accuracy = piecewise_linear((0, 0.1), (50, 0.1), (150, 0.9), (200, 0.9))  # 95 % of the rise after 95 of 100 steps
-    assert suggest("accuracy_plateau", np.ones(NUM_STEPS), accuracy) == pytest.approx(LRS[145], rel=0.05)
+    falls = piecewise_linear((0, 2.3), (200, 1.0))
+    assert suggest("accuracy_plateau", falls, accuracy) == pytest.approx(LRS[145], rel=0.05)
     falling = piecewise_linear((0, 0.1), (50, 0.1), (150, 0.9), (200, 0.1))
-    assert suggest("accuracy_plateau", np.ones(NUM_STEPS), falling) == pytest.approx(LRS[145], rel=0.05)
+    assert suggest("accuracy_plateau", falls, falling) == pytest.approx(LRS[145], rel=0.05)
+
+
+def test_the_rules_of_the_literature_end_where_the_loss_turns() -> None:
+    # Falls by 1.3 over 100 steps, rises by 0.9, and falls again, 3.5 times as steeply and to a lower loss.
+    loss = piecewise_linear((0, 2.3), (20, 2.3), (120, 1.0), (140, 1.9), (180, 0.1), (200, 0.1))
+    accuracy = piecewise_linear((0, 0.1), (20, 0.1), (120, 0.5), (140, 0.2), (180, 0.9), (200, 0.9))
+    assert LRS[20] <= suggest("steepest", loss) <= LRS[120]
+    assert suggest("valley", loss) == pytest.approx(LRS[9 + 74])  # two thirds of the steps from 9 to the first minimum
+    assert suggest("minimum_over_10", loss) == pytest.approx(LRS[120] / 10)
+    assert suggest("accuracy_plateau", loss, accuracy) == pytest.approx(LRS[20 + 95])
+    assert suggest("edge_of_divergence", loss) == pytest.approx(LRS[120])
+    noisy_start = loss.copy()
+    noisy_start[:9] = np.linspace(9.0, 2.3, 9)  # the steepest fall of all, while the average is over few steps
+    for name in RULES:
+        assert suggest(name, noisy_start, accuracy) == suggest(name, loss, accuracy), name
+    for name in RULES:  # nothing after the turn counts
+        assert suggest(name, loss, accuracy) == suggest(name, loss[:141], accuracy[:141]), name
 
 
 def test_edge_of_divergence_is_the_lowest_loss_before_the_first_turn() -> None:
@@ -217,6 +242,23 @@ def test_the_reason_says_that_the_scaling_rule_sets_lr_max_and_the_test_bounds_i
         (0.01, f"0.018: 1/32 of the middle of the loss valley, 0.59; above 0.01, the {reference}; LRMIN = LRMAX / 3, "),
     ):
         assert explain([landmarks], reference_lr).startswith(f"LRMAX = {expected}")
+
+
+def test_the_range_that_the_test_allows_and_what_set_lr_max() -> None:
+    loss = piecewise_linear((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3))
+    marks = find_landmarks(make_smooth_sweep(loss, lr_factor=20))
+    valley_lr = 20 * (LRS[111] * LRS[136]) ** 0.5  # as above: the last tenth of the drop
+    assert allowed_lr_max([marks]) == pytest.approx((valley_lr / 32, 4 * valley_lr))
+    for reference_lr, source in ((0.15, "scaling rule"), (5.0, "limited by the test"), (0.01, "limited by the test")):
+        assert lr_max_source([marks], reference_lr) == source
+    bounded = marks._replace(upper_bound=valley_lr)
+    assert allowed_lr_max([bounded]) == pytest.approx((valley_lr / 32, valley_lr))
+    assert allowed_lr_max([bounded, marks]) == pytest.approx((valley_lr / 32, 2 * valley_lr))  # geometric means
+    low_bound = marks._replace(upper_bound=valley_lr / 64)
+    assert allowed_lr_max([low_bound]) == pytest.approx((valley_lr / 64, valley_lr / 64))
+    noisy = marks._replace(valley_lr=None, fall_start_lr=None)
+    assert allowed_lr_max([noisy]) == pytest.approx((0.0, marks.upper_bound))
+    assert allowed_lr_max([noisy, marks])[0] == 0
 
 
 @pytest.mark.parametrize(

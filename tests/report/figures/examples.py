@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scsuite.core.dataset import Split
 from scsuite.core.evaluation.metrics import Calibration, Evaluation
 from scsuite.core.lr_range.range_test import RangeTest
-from scsuite.core.lr_range.rules import LrSweep
+from scsuite.core.lr_range.sweep import LrSweep
 from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory
 from scsuite.report import figures
 
@@ -58,6 +58,8 @@ def make_range_test(**changes: Any) -> RangeTest:
         "suggestions": {"valley": 0.1, "minimum_over_10": 0.1, "$far$": 1e4, "none": NAN},
         "lr_min": 0.04,
         "lr_max": 0.4,
+        "allowed_lr_max": (0.02, 2.56),
+        "lr_max_source": "scaling rule",
         "reason": "",
         "warnings": (),
         "loss_source": "training images",
@@ -78,7 +80,7 @@ def make_history(test_accuracies: Sequence[float | None] = (0.5, 0.6543)) -> Tra
         for epoch, accuracy in enumerate(test_accuracies, start=1)
     )  # fmt: skip
     steps = tuple(StepRow(step, 0.1, 0.9, 1.0) for step in range(4 * len(epochs)))
-    return TrainHistory(epochs, steps, steps_per_epoch=4, eval_split="val")
+    return TrainHistory(epochs, steps, steps_per_epoch=4, eval_split="val", num_classes=10)
 
 
 def make_evaluation(confusion_KK: NDArray[np.int64], class_names: Sequence[str] | None = None) -> Evaluation:

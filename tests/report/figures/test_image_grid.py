@@ -36,7 +36,12 @@ def test_mistakes_are_five_in_a_row_or_ten_beyond_twenty_five(num_images: int, c
 def test_a_mistake_has_actual_and_predicted_class_and_its_probability() -> None:
     evaluation, split = make_mistakes(683)
     figure = figures.misclassified(evaluation, split, 1)
-    assert texts(figure) == ["683 misclassified images, the most confident 1", "true cat", "predicted dog 0.93"]
+    assert texts(figure) == [
+        "683 misclassified images, the most confident 1",
+        "0.png",
+        "true cat",
+        "predicted dog 0.93",
+    ]
     np.testing.assert_array_equal(tiles(figure)[0].get_array(), split.images_NHWC[evaluation.misclassified[0]])
 
 
@@ -52,8 +57,8 @@ def test_a_long_name_is_truncated_and_its_probability_is_not() -> None:
 def test_names_that_differ_in_their_middle_are_complete_on_two_lines(num_images: int) -> None:
     mistakes = make_mistakes(num_images, "color 10 of the wheel", "color 11 of the wheel")
     figure = figures.misclassified(*mistakes, num_images)
-    lines = figure.axes[0].texts[1:5]
-    expected = "true color 10 of the wheel predicted color 11 of the wheel 0.93"
+    lines = figure.axes[0].texts[1:6]
+    expected = "0.png true color 10 of the wheel predicted color 11 of the wheel 0.93"
     assert " ".join(text.get_text() for text in lines) == expected
     assert not overlap(lines, 1)
     image = tiles(figure)[0].get_window_extent()

@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 from scsuite.core.errors import OutputError, UsageError
 from scsuite.report import figures
-from scsuite.report.figures import save_figure
+from scsuite.report.figures import save_figure, style
 from tests.report.figures.examples import EXAMPLES, make_evaluation, random_images
 
 
@@ -82,6 +83,25 @@ def test_matplotlib_keeps_its_settings_and_those_of_the_user_do_not_matter(tmp_p
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "overlay"])
+@pytest.mark.parametrize("text", ["20260101T000000Z-train-shapes · shapes · seed 0", "W" * 300 + "-end"])
+def test_a_footer_is_written_below_the_figure_and_changes_nothing_else(name: str, text: str, tmp_path: Path) -> None:
+    figure = EXAMPLES[name]()
+    num_texts = len(figure.texts)
+    save_figure(figure, tmp_path / "expected.png")
+    save_figure(figure, tmp_path / "a.png", text)
+    page, expected = (np.asarray(Image.open(tmp_path / f"{file}.png").convert("RGB")) for file in ("a", "expected"))
+    strip = page[len(expected) :]
+    assert strip.shape[:2] == (style.FOOTER_HEIGHT, expected.shape[1])
+    np.testing.assert_array_equal(page[: len(expected)], expected)
+    rows, columns = np.nonzero((strip < 200).any(axis=2))
+    assert rows.min() > 0 and rows.max() < style.FOOTER_HEIGHT - 1
+    assert columns.min() > style.FOOTER_MARGIN - 3 and columns.max() < strip.shape[1] - style.FOOTER_MARGIN / 2
+    assert len(figure.texts) == num_texts  # the figure is as it was
+    for suffix in ("svg", "pdf"):
+        save_figure(figure, tmp_path / f"a.{suffix}", text)
+
+
 @pytest.mark.parametrize("name", ["schedule", "lr_range", "training"])
 def test_a_figure_that_matplotlib_saves_itself_looks_the_same(name: str, tmp_path: Path) -> None:
     save_figure(EXAMPLES[name](), tmp_path / "expected.png")
@@ -106,7 +126,7 @@ def test_pyplot_is_never_imported() -> None:
     [
         ("schedule", {"step", "learning rate"}),
         ("lr_range", {"accuracy (%)", "learning rate"}),
-        ("training", {"loss", "accuracy (%)", "learning rate", "momentum", "epoch"}),
+        ("training", {"loss", "accuracy (%)", "learning rate", "epoch"}),
         ("confusion", {"actual", "predicted"}),
         ("reliability", {"confidence", "accuracy", "images"}),
     ],
