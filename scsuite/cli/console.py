@@ -72,7 +72,8 @@ class Terminal:
 
         self.warnings.append(text)
         markup = f"[yellow]warning:[/yellow] {escape_markup(escape(text))}"
-        self._show(f"warning: {escape(text)}", lambda: self.console.print(markup, emoji=False, soft_wrap=True))
+        wrap = self.is_live  # between words; in a pipe, a warning is one line
+        self._show(f"warning: {escape(text)}", lambda: self.console.print(markup, emoji=False, soft_wrap=not wrap))
 
     def print_line(self, text: str) -> None:
         """Print one line at once, without logging it."""

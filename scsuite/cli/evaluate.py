@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
+from scsuite.cli.run_output import log_files, log_next, log_run, relative_path
+from scsuite.cli.runs import create_run, load_test_data, load_trained_model, write_result
 from scsuite.core.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from scsuite.core.runs.rundir import RunDir
 
 NUM_ROWS_SHOWN = 5  # confused pairs and mistakes on the terminal
+CSV_FILES = ("predictions.csv", "misclassified.csv", "per_class.csv")
 
 
 @options(EvaluateConfig)
@@ -49,9 +51,12 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
             checkpoint=trained.path,
         )
         print_report(terminal, result)
-        terminal.log_line(f"files     {run.path}: predictions.csv, misclassified.csv, per_class.csv")
-        log_figures(terminal, *paths)
+        log_run(terminal, run)
+        log_files(terminal, run, CSV_FILES, paths)
         write_result(run, terminal, result, start_time)
+        data_options = () if config.data is None else ("--data", config.data)
+        select = () if mistakes else ("--select", "uncertain")  # by default, gradcam explains the misclassified images
+        log_next(terminal, "gradcam", "--ckpt", relative_path(config.ckpt), *data_options, *select)
 
 
 def print_report(terminal: Terminal, result: "EvaluateResult") -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.gradcam_display import figure_data, figure_footer, result_rows, write_maps, write_overlays
+from scsuite.cli.gradcam_display import figure_data, figure_footer, log_images, result_rows, write_maps, write_overlays
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.runs import create_run, load_test_data, load_trained_model, log_figures, write_result
+from scsuite.cli.run_output import log_files, log_run
+from scsuite.cli.runs import create_run, load_test_data, load_trained_model, write_result
 from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError, did_you_mean
 
@@ -26,7 +27,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     from scsuite.core.cam import CamInputs, resolve_layers
     from scsuite.core.runs.environment import device_info
     from scsuite.core.runs.results import GradcamResult
-    from scsuite.report import figures, tables
+    from scsuite.report import figures
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
@@ -47,12 +48,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
             figures.gradcam(data), path, figure_footer(run, inputs, _run_name(trained, config), trained)
         )
         rows = result_rows(inputs, trained.class_names, maps)
-        if rows:
-            terminal.log_table(tables.gradcam_images(rows))
-            terminal.log_table(tables.faithfulness(scores))
-        else:
-            terminal.log_line("gradcam   no image fits the selection")
-        log_figures(terminal, path)
+        log_images(terminal, rows, scores)
         result = GradcamResult(
             warnings=tuple(terminal.warnings),
             figures=(str(path),),
@@ -64,6 +60,9 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
             overlays=write_overlays(run, inputs, data) if config.save_overlays else None,
             checkpoint=trained.path,
         )
+        log_run(terminal, run)
+        overlays = [run.figure_path("overlay-*")] if result.overlays else []  # up to 2,000 files
+        log_files(terminal, run, ["maps.safetensors"], [path, *overlays])
         write_result(run, terminal, result, start_time)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scsuite.cli.console import Terminal
+from scsuite.cli.run_output import relative_path
 from scsuite.core.config import GradcamConfig
 
 if TYPE_CHECKING:
@@ -96,6 +98,17 @@ def result_rows(inputs: "CamInputs", class_names: tuple[str, ...], maps: "Maps")
             }
         )
     return rows
+
+
+def log_images(terminal: Terminal, rows: list[dict[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the images and how faithful their maps are."""
+    from scsuite.report import tables
+
+    if not rows:
+        terminal.log_line("gradcam   no image fits the selection")
+        return
+    terminal.log_table(tables.gradcam_images([{**row, "file": relative_path(row["file"])} for row in rows]))
+    terminal.log_table(tables.faithfulness(scores))
 
 
 def write_maps(path: Path, inputs: "CamInputs", maps: "Maps") -> str:

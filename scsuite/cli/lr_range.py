@@ -1,19 +1,22 @@
 """`scsuite lr-range`: the learning-rate range test, from which LRMIN and LRMAX are read."""
 
 import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.run_output import log_files, log_next, log_run, relative_path
 from scsuite.cli.runs import (
     check_ranks_agree,
     create_run,
     load_data,
-    log_figures,
     output_for_rank,
     range_test_progress,
     write_result,
 )
-from scsuite.core.config import LrRangeConfig
+from scsuite.core.config import LrRangeConfig, TrainConfig, flag_name
 from scsuite.core.distributed import World, distributed_world
 
 
@@ -58,7 +61,8 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
         footer = formatting.footer(run.path, data=data.name, seed=config.seed, repeats=config.repeats)
         figures.save_figure(figures.lr_range(test), path, footer)
         terminal.log_table(tables.range_test(test))
-        log_figures(terminal, path)
+        log_run(terminal, run)
+        log_files(terminal, run, ["history.csv"], [path])
         result = LrRangeResult(
             warnings=(*terminal.warnings, *test.warnings),
             figures=(str(path),),
@@ -70,4 +74,16 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
             conditions=test.conditions,
         )
         write_result(run, terminal, result, start_time)
-        terminal.log_line(f"next      scsuite train --lr-from {run.path} ...")
+        log_next(terminal, "train", *train_options(config, output), "--lr-from", relative_path(run.path))
+
+
+def train_options(config: LrRangeConfig, output: OutputOptions) -> Iterator[str]:
+    """Yield the explicit options of a range test that its training needs too: the LR bounds hold for these settings."""
+    for item in fields(TrainConfig):
+        name = "train_epochs" if item.name == "epochs" else item.name
+        value = getattr(config, name) if name in output.explicit_options else None
+        flag = flag_name(item)
+        if isinstance(value, bool):
+            yield flag if value else flag.replace("--", "--no-", 1)
+        elif value is not None:
+            yield from (flag, relative_path(value) if Path(str(value)).is_absolute() else str(value))

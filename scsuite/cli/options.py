@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 
 from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions, require_non_empty
-from scsuite.core.config import Config, flag_name, parse_number
+from scsuite.cli.streams import print_loading
+from scsuite.core.config import CheckpointConfig, Config, DataConfig, flag_name, parse_number
 from scsuite.core.errors import UsageError
 
 C = TypeVar("C", bound=Config)
@@ -38,7 +39,10 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             common = {name: values.pop(name) for name in COMMON_OPTIONS}
             output = OutputOptions(common["runs_dir"], common["name"], common["json"], common["quiet"], explicit)
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-            function(config_class(**_absolute_paths(config_class, values)), output, **extra_values)
+            config = config_class(**_absolute_paths(config_class, values))
+            if isinstance(config, DataConfig | CheckpointConfig):
+                print_loading(output)
+            function(config, output, **extra_values)
 
         hints = get_type_hints(config_class)
         parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]

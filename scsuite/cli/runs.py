@@ -127,12 +127,6 @@ def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Ca
     return on_step
 
 
-def log_figures(terminal: Terminal, *paths: Path) -> None:
-    """Print where the figures are."""
-    for path in paths:
-        terminal.log_line(f"figure    {path}")
-
-
 def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:
     """Write result.json with the seconds since `start_time`, and print it with --json."""
     result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time)

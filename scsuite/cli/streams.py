@@ -11,10 +11,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from scsuite.core.distributed import under_torchrun
 from scsuite.core.errors import OutputError
 
 if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
     from rich.console import Console
+
+    from scsuite.cli.common_options import OutputOptions
 
 
 def repair_streams() -> None:
@@ -52,6 +55,14 @@ def redirect_to_devnull(stream: IO[str]) -> None:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(devnull, stream.fileno())
     os.close(devnull)
+
+
+def print_loading(output: "OutputOptions") -> None:
+    """Say on a terminal that the program loads, which takes seconds; elsewhere an error is the first line of stderr."""
+    is_other_rank = under_torchrun() and os.environ["RANK"] != "0"
+    if sys.stderr.isatty() and not output.quiet and not is_other_rank:
+        with ignore_closed_stream(sys.stderr):
+            print("loading   PyTorch and the data", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def make_console(to_stderr: bool, quiet: bool) -> "Console":

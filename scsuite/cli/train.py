@@ -9,6 +9,7 @@ import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.run_output import relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_run import Session, run_main, run_worker
@@ -57,9 +58,9 @@ def _start_new(config: TrainConfig, session: Session) -> None:
     device = resolve_device(config.device, config.precision, world)
     data = load_data(config, terminal, world)
     check_range_test(data, range_test_config(config, len(data.train)), world)
-    if bounds is not None:
+    if bounds is not None and config.lr_from is not None:
         warnings += condition_warnings(bounds, config, data)
-        terminal.log_line(f"LR        from {config.lr_from}")
+        terminal.log_line(f"LR        from {relative_path(config.lr_from)}")
         config = replace(config, lr_min=bounds.lr_min, lr_max=bounds.lr_max, lr_from=None)
     for warning in warnings:
         terminal.log_warning(warning)
@@ -85,7 +86,7 @@ def _resume(run: "RunDir", config: TrainConfig, session: Session) -> None:
     if run.result() is not None:
         result = read_result(run.path, "train")
         merge_resume_settings(run.config(), config, explicit, run.path)
-        terminal.print_line(f"{run.path} is already complete")
+        terminal.print_line(f"{relative_path(run.path)} is already complete")
         terminal.print_json(result)
         return
     checkpoint, problems = latest_checkpoint(run.path)
@@ -101,6 +102,6 @@ def _resume(run: "RunDir", config: TrainConfig, session: Session) -> None:
             terminal.log_warning(f"skipped a damaged checkpoint: {problem}")
         if checkpoint is None:
             terminal.attach_run(run)
-            terminal.log_warning(f"{run.path} has no checkpoint yet: starting again from step 0")
+            terminal.log_warning("no checkpoint yet: starting again from step 0")
             truncate_rows(run.path, 0, 0)
         run_main(run, config, data, session, stop, checkpoint)

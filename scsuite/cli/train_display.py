@@ -8,7 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.runs import log_figures, write_result
+from scsuite.cli.run_output import log_files, log_next, log_stop, relative_path
+from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
 ETA_STEP = 20  # steps after which the speed is known well enough for an estimate
 ETA_WINDOW = 50  # steps
+FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "history.csv")
 
 
-def print_plan(terminal: Terminal, run: "RunDir", trainer: "Trainer") -> None:
+def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
     """Print the network, the schedule and the device."""
     from scsuite.core.model.summary import model_summary
     from scsuite.report import tables
@@ -40,7 +42,6 @@ def print_plan(terminal: Terminal, run: "RunDir", trainer: "Trainer") -> None:
                 **ema,
                 "augmentation": f"{setup.backend.name}: {setup.backend.reason}",
                 "device": f"{setup.device.device}, {setup.device.precision}",
-                "run": str(run.path),
             }
         )
     )
@@ -77,8 +78,7 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
     if terminal.is_live and len(trainer.epochs) > first_epoch:
         terminal.print_table(tables.epochs(trainer.epochs[first_epoch:], trainer.eval_split))
     if not trainer.finished:
-        terminal.log_line(f"stopped   at step {trainer.state.step:,} of {trainer.cycle.num_steps:,}; resume with:")
-        terminal.log_line(f"          scsuite train --resume {run.path}")
+        log_stop(terminal, run, f"at step {trainer.state.step:,} of {trainer.cycle.num_steps:,}; resume")
         stop.exit()
 
 
@@ -104,10 +104,10 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     num_classes, num_images = len(trainer.data.class_names), len(trainer.setup.val or trainer.data.test)
     if best.accuracy <= chance_accuracy_bound(num_classes, num_images):
         terminal.log_warning(f"{trainer.eval_split} accuracy never exceeded chance ({percent(1 / num_classes, 0)})")
-    log_figures(terminal, *paths)
-    terminal.log_line(f"weights   {result.checkpoint}")
+    log_files(terminal, run, FILES, paths)
     result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))
     write_result(run, terminal, result, start_time)
+    log_next(terminal, "evaluate", "--ckpt", relative_path(run.path))
 
 
 def format_eta(trainer: "Trainer") -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
-from scsuite.cli.runs import log_figures, range_test_progress
+from scsuite.cli.run_output import log_run, log_stop
+from scsuite.cli.runs import range_test_progress
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_display import print_plan, show_training, write_outputs
 from scsuite.core.config import TrainConfig
@@ -46,6 +47,7 @@ def run_main(
     from scsuite.core.training.trainer import Trainer
 
     terminal = session.terminal
+    log_run(terminal, run)
     if config.lr_max is None:
         config = _find_bounds(run, config, data, session, stop)
     elif config.lr_min is None:
@@ -62,7 +64,7 @@ def run_main(
             terminal.log_warning(problem)
         load_history(trainer, run.path)
     run.update_environment(**run_environment(trainer))
-    print_plan(terminal, run, trainer)
+    print_plan(terminal, trainer)
     show_training(terminal, run, trainer, stop)
     write_outputs(terminal, run, trainer, session.start_time)
 
@@ -119,8 +121,7 @@ def _find_bounds(
         def on_step(step: "StepResult", repeat: int) -> None:
             if stop.is_set():
                 if run is not None:
-                    terminal.log_line("stopped   during the range test; restart with:")
-                    terminal.log_line(f"          scsuite train --resume {run.path}")
+                    log_stop(terminal, run, "during the range test; restart")
                 stop.exit()
             show(step, repeat)
 
@@ -132,5 +133,4 @@ def _find_bounds(
         figures.save_figure(figures.lr_range(test), path, footer)
         for warning in test.warnings:
             terminal.log_warning(warning)
-        log_figures(terminal, path)
     return config

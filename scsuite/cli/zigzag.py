@@ -7,7 +7,8 @@ from pathlib import Path
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.runs import create_run, log_figures, write_result
+from scsuite.cli.run_output import log_files, log_run, relative_path
+from scsuite.cli.runs import create_run, write_result
 from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
 from scsuite.core.errors import InputError, UsageError
@@ -56,7 +57,10 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
             "steps": f"{len(curve.lrs):,}, {curve.steps_per_epoch:,} per epoch",
         }
         terminal.log_table(tables.key_values(rows, title="Learning-rate curve"))
-        log_figures(terminal, *paths)
+        log_run(terminal, run)
+        log_files(terminal, run, ["schedule.csv"], paths[:1])
+        for target in filter(None, (config.out, config.csv)):
+            terminal.log_line(f"copy      {relative_path(target)}")
         result = ZigzagResult(
             figures=tuple(map(str, paths)), policy=curve.policy, lr_min=curve.lr_min, lr_max=curve.lr_max,
             steps_per_epoch=curve.steps_per_epoch, num_steps=len(curve.lrs),

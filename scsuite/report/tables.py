@@ -188,16 +188,16 @@ def confused_pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return misclassified images: `file, actual, predicted, p_actual, p_predicted`."""
-    return _predictions("Most confident mistakes", "file", rows)
+    """Return misclassified images: `index, file, actual, predicted, p_actual, p_predicted`."""
+    return _predictions("Most confident mistakes", rows)
 
 
 def gradcam_images(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the images of Grad-CAM: `index, actual, predicted, p_actual, p_predicted`.
+    """Return the images of Grad-CAM: `index, file, actual, predicted, p_actual, p_predicted`.
 
     A user's own image has no actual class.
     """
-    return _predictions("Images", "index", rows)
+    return _predictions("Images", rows)
 
 
 def cam_layers(shapes: Mapping[str, Sequence[int]], default: str) -> Table:
@@ -236,15 +236,16 @@ def faithfulness(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _predictions(title: str, key: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _predictions(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return one image per row. A class and its probability share a column, so that 40 columns are enough."""
     table = _table(title)
-    _text_column(table, "image" if key == "index" else key)
+    _number_column(table, "index")
+    _text_column(table, "file")
     _text_column(table, "actual, %")
     _text_column(table, "predicted, %")
     for row in rows:
         classes = (_class_and_probability(row, which) for which in ("actual", "predicted"))
-        table.add_row(_cell(row[key]), *classes)
+        table.add_row(str(row["index"]), _cell(row["file"]), *classes)
     return table
 
 

@@ -163,8 +163,8 @@ def test_a_class_without_images_has_no_metrics() -> None:
 
 
 def test_an_own_image_has_no_actual_class() -> None:
-    row = {"index": "me.jpg", "actual": None, "predicted": "dog", "p_actual": None, "p_predicted": 1.0}
-    assert _print(tables.gradcam_images([row]), 80).splitlines()[-1].split() == ["me.jpg", "-", "dog", "100.0"]
+    row = {"index": 0, "file": "me.jpg", "actual": None, "predicted": "dog", "p_actual": None, "p_predicted": 1.0}
+    assert _print(tables.gradcam_images([row]), 80).splitlines()[-1].split() == ["0", "me.jpg", "-", "dog", "100.0"]
 
 
 def test_without_masks_the_scores_of_the_object_are_left_out() -> None:

@@ -94,8 +94,9 @@ class RangeTest:
 
 
 def range_test(
-    data: Dataset, config: LrRangeConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS
-) -> RangeTest:
+    data: Dataset, config: LrRangeConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS,
+    in_train: bool = False,
+) -> RangeTest:  # fmt: skip
     """Run the range test `config.repeats` times, each with fresh weights, and choose the LR bounds.
 
     Args:
@@ -103,6 +104,7 @@ def range_test(
         config: The recipe, and the learning rates of the sweep.
         on_step: Called with each step's result and the number of its repeat; an exception that it raises ends the test.
         world: The ranks that share the work.
+        in_train: Whether the warnings name options of `scsuite train` instead of `scsuite lr-range`.
 
     Returns:
         The curves, the suggestions of the rules, `lr_min`, `lr_max` and the `reason` for them.
@@ -125,19 +127,17 @@ def range_test(
     train, val = split_validation(data.train, config.val_split)
     train_steps = config.train_epochs * schedule.num_steps_per_epoch(len(train), config.batch_size)
     landmarks, reference_lr = [find_landmarks(sweep) for sweep in sweeps], reference_lr_max(config, train_steps)
-    bounds = [choose_bounds(marks, reference_lr) for marks in landmarks]
-    lr_min, lr_max = (geometric_mean(ends) for ends in zip(*bounds, strict=True))
+    lr_mins, lr_maxs = zip(*(choose_bounds(marks, reference_lr) for marks in landmarks), strict=True)
+    num_steps = num_sweep_steps(config, len(train))
     return RangeTest(
         sweeps=sweeps,
         suggestions=suggestions,
-        lr_min=lr_min,
-        lr_max=lr_max,
+        lr_min=geometric_mean(lr_mins),
+        lr_max=geometric_mean(lr_maxs),
         allowed_lr_max=allowed_lr_max(landmarks),
         lr_max_source=lr_max_source(landmarks, reference_lr),
         reason=explain(landmarks, reference_lr),
-        warnings=tuple(
-            make_warnings(sweeps, landmarks, [high for _, high in bounds], num_sweep_steps(config, len(train)))
-        ),
+        warnings=tuple(make_warnings(sweeps, landmarks, lr_maxs, num_steps, in_train)),
         loss_source="training images" if val is None else f"{len(val)} held-out images",
         curve=config.curve,
         conditions=range_test_conditions(
@@ -277,7 +277,7 @@ def find_lr_bounds(
 ) -> tuple[TrainConfig, RangeTest]:
     """Return the configuration with the LR bounds that a range test under its conditions finds, and the range test."""
     with deterministic_algorithms(config.deterministic):
-        test = range_test(data, range_test_config(config, len(data.train)), on_step=on_step, world=world)
+        test = range_test(data, range_test_config(config, len(data.train)), on_step=on_step, world=world, in_train=True)
     return replace(config, lr_min=test.lr_min, lr_max=test.lr_max), test
 
 
@@ -309,12 +309,12 @@ def condition_warnings(bounds: LrBounds, config: TrainConfig, data: Dataset) -> 
     """Return a warning for each setting in which a training differs from the range test of its LR bounds."""
     train, _ = split_validation(data.train, config.val_split)
     current = range_test_conditions(data, config, policy_dict(make_policy(config, train)), epochs=config.epochs)
-    warnings = []
+    run, warnings = Path(str(config.lr_from)).name, []
     for name, value in current.items():
         saved = bounds.conditions.get(name, "unknown")
         if name == "data" and saved != value:  # fingerprints mean nothing to a reader
-            warnings.append(f"LR from {config.lr_from} was found on other data")
+            warnings.append(f"LR from {run} was found on other data")
         elif saved != value:
             setting = name.replace("_", " ")
-            warnings.append(f"LR from {config.lr_from} was found with {setting} {saved!s:.80}; this run uses {value}")
+            warnings.append(f"LR from {run} was found with {setting} {saved!s:.80}; this run uses {value}")
     return warnings

@@ -233,22 +233,32 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def make_warnings(
-    sweeps: Sequence[LrSweep], landmarks: Sequence[Landmarks], lr_max_values: Sequence[float], num_steps: int
-) -> Iterator[str]:
+    sweeps: Sequence[LrSweep], landmarks: Sequence[Landmarks], lr_max_values: Sequence[float], num_steps: int,
+    in_train: bool,
+) -> Iterator[str]:  # fmt: skip
     """Yield what makes the LR bounds uncertain, from all repeats and the number of planned steps."""
     if num_steps < MIN_RANGE_TEST_STEPS:
         yield f"only {num_steps} steps: the LR bounds are uncertain; use {MIN_RANGE_TEST_STEPS} or more"
     if any(marks.valley_lr is None for marks in landmarks):
-        yield "loss curve too noisy: using the reference LR; raise --steps or --bs"
+        yield f"loss curve too noisy: using the reference LR; raise --bs, or {_hint('raise --steps', in_train)}"
     turns = [first_turn(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps]
     if not all(sweep.diverged or turn is not None for sweep, turn in zip(sweeps, turns, strict=True)):
-        yield "the loss had not turned at the last LR: the upper bound may be higher; raise --lr-end"
+        hint = _hint("raise --lr-end", in_train)
+        yield f"the loss had not turned at the last LR: the upper bound may be higher; {hint}"
     ends = [2 * marks.upper_bound if marks.valley_lr is None else marks.valley_lr for marks in landmarks]
     if any(end <= sweep.lrs_L[: NUM_WARMUP_STEPS + 1][-1] for sweep, end in zip(sweeps, ends, strict=True)):
-        yield "the loss turned at the first LRs: lower --lr-start"
+        yield f"the loss turned at the first LRs: {_hint('lower --lr-start', in_train)}"
     # LRMAX alone, which is the reference LR in most cases, would hide how much the tests differ.
     valley_lrs = [marks.valley_lr for marks in landmarks if marks.valley_lr is not None]
     if any(lrs and max(lrs) > 2 * min(lrs) for lrs in (valley_lrs, lr_max_values)):
         valleys = f"loss valley at {min(valley_lrs):.3g} to {max(valley_lrs):.3g}, " if valley_lrs else ""
         lr_max = f"LRMAX {min(lr_max_values):.3g} to {max(lr_max_values):.3g}"
         yield f"the repeats disagree by more than a factor of two: {valleys}{lr_max}"
+
+
+def _hint(change: str, in_train: bool) -> str:
+    """Return what to do about a warning: a change of an option that lr-range has and `train` lacks."""
+    if not in_train:
+        return change
+    option = change.replace("raise", "a higher").replace("lower", "a lower")
+    return f"run scsuite lr-range with {option} and give its run to --lr-from"

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from scsuite.core.lr_range.range_test import (
     range_test_config,
     read_lr_bounds,
 )
-from scsuite.core.lr_range.rules import choose_bounds, find_landmarks
+from scsuite.core.lr_range.rules import choose_bounds, find_landmarks, make_warnings
 from scsuite.core.runs.results import StepResult
 from scsuite.core.training.setup import TrainSetup, make_setup
 from scsuite.core.training.step import StepOutput
@@ -275,6 +276,20 @@ def test_a_warning_appears_when_and_only_when_it_should(
     assert len(warnings) == len(expected)
 
 
+@pytest.mark.parametrize("losses", [losses for losses, _ in CASES.values()], ids=CASES.keys())
+def test_in_a_training_the_warnings_name_its_own_options(losses: list[Losses], scripted: ScriptedTest) -> None:
+    sweeps = scripted(*losses).sweeps
+    landmarks = [find_landmarks(sweep) for sweep in sweeps]
+    for in_train, own_options in (
+        (False, {"--bs", "--steps", "--lr-end", "--lr-start"}),
+        (True, {"--bs", "--lr-from"}),
+    ):
+        text = " ".join(make_warnings(sweeps, landmarks, [1.0], len(losses[0]), in_train))
+        of_lr_range = re.findall(r"scsuite lr-range with a (?:higher|lower) (--[a-z-]+)", text)
+        assert set(of_lr_range) <= {"--steps", "--lr-end", "--lr-start"}
+        assert set(re.findall(r"--[a-z-]+", text)) - set(of_lr_range) <= own_options
+
+
 # --- conditions, and their use by a training ---
 
 
@@ -331,8 +346,9 @@ def test_alternate_flips_is_no_condition_under_a_policy_of_the_users_own(tmp_pat
 def test_find_lr_bounds_runs_the_range_test_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     test, configs = range_test(tiny.dataset(), make_config()), list[LrRangeConfig]()
 
-    def record_config(_data: Dataset, config: LrRangeConfig, **_kwargs: Any) -> RangeTest:
+    def record_config(_data: Dataset, config: LrRangeConfig, **kwargs: Any) -> RangeTest:
         configs.append(config)
+        assert kwargs["in_train"]
         return test
 
     monkeypatch.setattr(module, "range_test", record_config)
@@ -359,11 +375,11 @@ def test_warnings_name_each_setting_in_which_a_training_differs() -> None:
     assert condition_warnings(LrBounds(0.01, 0.1, conditions), config, tiny.dataset()) == []
     changed = replace(config, batch_size=20, val_split=6)
     assert condition_warnings(LrBounds(0.01, 0.1, conditions), changed, tiny.dataset()) == [
-        "LR from runs/a was found with train images 60; this run uses 54",
-        "LR from runs/a was found with batch size 15; this run uses 20",
+        "LR from a was found with train images 60; this run uses 54",
+        "LR from a was found with batch size 15; this run uses 20",
     ]
     other_data = LrBounds(0.01, 0.1, {**conditions, "data": "f" * 64})
-    assert condition_warnings(other_data, config, tiny.dataset()) == ["LR from runs/a was found on other data"]
+    assert condition_warnings(other_data, config, tiny.dataset()) == ["LR from a was found on other data"]
 
 
 def write_lr_range_run(folder: Path, **result: Any) -> str:

@@ -1,0 +1,52 @@
+"""What a command prints about its run: the directory once, file names relative to it, and the command to type next.
+
+In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a command stays on one line, to be copied.
+"""
+
+import contextlib
+import shlex
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scsuite.cli.console import Terminal
+
+if TYPE_CHECKING:
+    from scsuite.core.runs.rundir import RunDir
+
+INDENT = " " * 10  # the width of a line's label
+
+
+def relative_path(path: str | Path) -> str:
+    """Return a path relative to the current directory if it lies below it, else absolute."""
+    with contextlib.suppress(ValueError, OSError):  # it lies elsewhere, or the current directory is gone
+        return str(Path(path).absolute().relative_to(Path.cwd()))
+    return str(path)
+
+
+def log_run(terminal: Terminal, run: "RunDir") -> None:
+    """Print the run directory."""
+    terminal.log_line(f"{'run':<10}{relative_path(run.path)}")
+
+
+def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: Iterable[Path]) -> None:
+    """Print the names of the files that exist and of the figures, with line breaks between names only."""
+    width = max(terminal.console.width - len(INDENT), 1)
+    file_names = [name for name in files if (run.path / name).exists()]
+    figure_names = [path.relative_to(run.path).as_posix() for path in figures]
+    for label, names in {"files": file_names, "figures": figure_names}.items():
+        lines = textwrap.wrap(", ".join(names), width, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            terminal.log_line(f"{'' if number else label:<10}{line}")
+
+
+def log_next(terminal: Terminal, *words: str) -> None:
+    """Print the command to type next."""
+    terminal.log_line(f"{'next':<10}{shlex.join(['scsuite', *words])}")
+
+
+def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
+    """Print where a training stopped, and below it the command that continues it."""
+    terminal.log_line(f"{'stopped':<10}{text} with:")
+    terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
