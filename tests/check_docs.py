@@ -20,7 +20,9 @@ def find_problems(name: str, text: str) -> list[str]:
     max_characters = MAX_CHARACTERS.get(name, DEFAULT_CHARACTERS)
     problems = [f"{name}: {len(lines)} lines, at most {max_lines}"] if len(lines) > max_lines else []
     long_lines = [(number, len(line)) for number, line in enumerate(lines, 1) if len(line) > max_characters]
-    return problems + [f"{name}:{number}: {length} characters, at most {max_characters}" for number, length in long_lines]
+    return problems + [
+        f"{name}:{number}: {length} characters, at most {max_characters}" for number, length in long_lines
+    ]
 
 
 def main() -> int:
