@@ -347,7 +347,7 @@ def _no_controls(sandbox: Sandbox) -> str:
 
 
 def _twins() -> Iterator[FaultCase]:
-    same = {"test/a/twin.png": picture(0), "test/b/twin.jpg": picture(0)}
+    same = {"test/a/same.png": picture(0), "test/b/same.jpg": picture(0)}
     yield _folder("C33", "the same images in both", same, ("2 of 6 test images are also among the training",), 0)
     again = encoded(Image.open(io.BytesIO(picture(0))), pnginfo=_note())
     yield _folder(
