@@ -346,7 +346,7 @@ def _no_controls(sandbox: Sandbox) -> str:
     return ""
 
 
-def _twins() -> Iterator[FaultCase]:
+def _duplicates() -> Iterator[FaultCase]:
     same = {"test/a/same.png": picture(0), "test/b/same.jpg": picture(0)}
     yield _folder("C33", "the same images in both", same, ("2 of 6 test images are also among the training",), 0)
     again = encoded(Image.open(io.BytesIO(picture(0))), pnginfo=_note())
@@ -367,6 +367,6 @@ def _note() -> PngImagePlugin.PngInfo:
 
 def rows(quick: bool) -> list[ScoreRow]:
     """One row: the cases of C."""
-    parts = (_broken(), _sizes(), _modes(), _formats(), _bombs(), _layouts(), _special(), _names(), _twins())
+    parts = (_broken(), _sizes(), _modes(), _formats(), _bombs(), _layouts(), _special(), _names(), _duplicates())
     cases = [case for part in parts for case in part]
     return [check_cases("C image folders", cases[::4] if quick else cases)]
