@@ -13,13 +13,13 @@ from scsuite.core.schedule import num_steps_per_epoch
 from tests.run_cli import run_or_exit
 
 COMMANDS = ("lr-range", "zigzag", "train", "evaluate", "gradcam")  # in the order of the demonstration
-BATCH_SIZE, EPOCHS = 64, 14
+BATCH_SIZE, EPOCHS = 64, 13
 # The range test and the training share these settings, since LR bounds hold only for the settings of their test. The
 # network has an eighth of the full one's channels and needs about a sixtieth of its operations.
 RECIPE_ARGS = ["--data", "shapes", "--limit-test", "1000", "--width", "0.125", "--bs", str(BATCH_SIZE)]
 # Small batches allow many steps: fewer leave the network too little time to learn before the learning rate is too high,
 # and the loss hardly falls. Below 0.01 it does not fall.
-SWEEP_ARGS = ["--lr-start", "0.01", "--steps", "800", "--train-epochs", str(EPOCHS)]
+SWEEP_ARGS = ["--lr-start", "0.01", "--steps", "600", "--train-epochs", str(EPOCHS)]
 NAME_ARGS = ["--name", "demo"]
 
 
