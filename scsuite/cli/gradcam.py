@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @options(GradcamConfig)
 def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     """Show where a trained network found its evidence. Grad-CAM maps for the predicted and the actual class."""
-    from scsuite.core.cam import CamInputs, resolve_layers
+    from scsuite.core.cam import resolve_layers
     from scsuite.core.runs.environment import device_info
     from scsuite.core.runs.results import GradcamResult
     from scsuite.report import figures
@@ -37,7 +37,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
         return
     map_names = _map_names(config, trained.class_names)
     resolve_layers(trained.model, config.layer)  # an unknown layer is refused before anything is read or computed
-    inputs = CamInputs.from_files(trained, config.images) if config.images else _test_images(config, trained, terminal)
+    inputs = _load_images(config, trained, terminal)
     classes = {name: inputs.classes(name, trained.class_names) for name in map_names if inputs.predicted}
     maps, scores = _compute_maps(inputs, classes, config, trained)
     environment = {**device_info(trained.device), "checkpoint": trained.path}
@@ -105,9 +105,11 @@ def _map_names(config: GradcamConfig, class_names: tuple[str, ...]) -> tuple[str
     return (config.class_,)
 
 
-def _test_images(config: GradcamConfig, trained: "TrainedModel", terminal: Terminal) -> "CamInputs":
+def _load_images(config: GradcamConfig, trained: "TrainedModel", terminal: Terminal) -> "CamInputs":
     from scsuite.core.cam import CamInputs, check_indices, select_images
 
+    if config.images:
+        return CamInputs.from_files(trained, config.images, config.fit or trained.data_config.fit)
     test = load_test_data(config, trained, terminal).test
     check_indices(config.indices, len(test))
     evaluation = trained.evaluate(test)

@@ -47,7 +47,7 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROC
     with world.main_process_first(), terminal.progress_bar() as progress:
         data = load_dataset(
             config.data, data_dir=config.data_dir, cache_dir=config.cache_dir, limit_train=config.limit_train,
-            limit_test=config.limit_test, test_split=config.test_split, progress=progress,
+            limit_test=config.limit_test, test_split=config.test_split, fit=config.fit, progress=progress,
         )  # fmt: skip
     terminal.log_line(
         f"data      {data.name}: {len(data.train):,} training and {len(data.test):,} test images, "

@@ -339,7 +339,7 @@ def _archive_loader(_good: Path) -> Loader:
     def load(folder: Path) -> None:
         file, _ = open_archive(folder / "a.zip")
         with file:
-            read_archive(file, "a.zip", lambda _text, _done, _total: None)
+            read_archive(file, "a.zip", "crop", lambda _text, _done, _total: None)
 
     names = [f"{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")]
     tree = {name: _random_image(i, "PNG", (4, 4)) for i, name in enumerate(names)} | {"readme.txt": b"images"}

@@ -80,9 +80,9 @@ class CamInputs:
         )
 
     @classmethod
-    def from_files(cls, trained: TrainedModel, paths: Sequence[str]) -> "CamInputs":
-        """Return the user's own images, center-cropped to 32 x 32. Raises InputError for another kind of file."""
-        images_NHWC = np.stack([read_image_32(path) for path in paths])
+    def from_files(cls, trained: TrainedModel, paths: Sequence[str], fit: str) -> "CamInputs":
+        """Return the user's own images at 32 x 32. Raises InputError for another kind of file."""
+        images_NHWC = np.stack([read_image_32(path, fit) for path in paths])
         unlabelled = Split(images_NHWC, np.zeros(len(paths), np.int64), tuple(paths))
         evaluation = trained.evaluate(unlabelled)
         return cls(

@@ -15,6 +15,7 @@ from scsuite.core.config.fields import GROUPS, OUTPUT, Config, flag_name, is_fin
 from scsuite.core.config.recipe import (
     BACKENDS,
     DATA_SOURCES,
+    FITS,
     MAX_WIDTH,
     MOMENTUM,
     MOMENTUM_MAX,
@@ -34,7 +35,7 @@ from scsuite.core.config.training import (
 )
 
 __all__ = [
-    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "GROUPS", "LR_POLICIES",
+    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "GROUPS", "LR_POLICIES",
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",

@@ -6,7 +6,7 @@ In: values by keyword. Out: frozen configurations, checked.
 from dataclasses import MISSING, dataclass
 
 from scsuite.core.config.fields import COMPUTE, DATA, LEARNING_RATE, OUTPUT, Config, option
-from scsuite.core.config.recipe import DEVICES, PRECISIONS
+from scsuite.core.config.recipe import DEVICES, FITS, PRECISIONS
 from scsuite.core.config.training import MAX_PLOTTED_STEPS, check_order, check_peak, resolve_peak_epoch
 from scsuite.core.errors import UsageError, did_you_mean
 
@@ -68,6 +68,7 @@ class CheckpointConfig(Config):
     data_dir: str | None = option(None, DATA, "Directory of the CIFAR-10 files.", metavar="DIR")
     cache_dir: str | None = option(None, DATA, "Directory of decoded images.", metavar="DIR", env="SCSUITE_CACHE")
     limit_test: int | None = option(None, DATA, "Use N test images, class-balanced, always the same.", ge=1)
+    fit: str | None = option(None, DATA, "How an image becomes 32x32. (default: the run's)", choices=FITS)
     device: str = option("auto", COMPUTE, "Device to compute on.", metavar=DEVICES)
     precision: str | None = option(None, COMPUTE, "Compute precision. (default: the run's)", choices=PRECISIONS)
 

@@ -13,6 +13,7 @@ MOMENTUM = 0.9  # without --cycle-momentum
 
 BACKENDS = ("auto", "batched", "albumentations")
 DATA_SOURCES = ("cifar10", "shapes")  # or a path
+FITS = ("crop", "pad", "stretch")
 DEVICES = "[auto|cpu|cuda|cuda:N|mps]"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAX_WIDTH = 16
@@ -42,6 +43,10 @@ class DataConfig(Config):
     test_split: float = option(
         0.2, DATA, "Fraction of the images held out for testing if the data has no test/ or val/.", gt=0, lt=1
     )
+    fit: str = option(
+        "crop", DATA, "How an image becomes 32x32: its center square, the whole image with gray borders, or the whole"
+        " image stretched.", choices=FITS,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ def load_dataset(
     limit_train: int | None = None,
     limit_test: int | None = None,
     test_split: float = 0.2,
+    fit: str = "crop",
     progress: Progress | None = None,
 ) -> Dataset:
     """Load the images that `spec` names, from the cache if they have been decoded before.
@@ -46,6 +47,8 @@ def load_dataset(
         limit_train: Maximum number of training images; they are balanced by class and always the same.
         limit_test: Maximum number of test images, chosen in the same way.
         test_split: The fraction of each class that is split off as test images if the source has none.
+        fit: How an image of a folder or archive becomes 32 x 32. crop: its center square; pad: the whole image with
+            gray borders; stretch: the whole image, each side scaled by itself.
         progress: A function that is called with an activity, the number done, and the total number or None: bytes
             while downloading, otherwise images or files.
 
@@ -63,7 +66,7 @@ def load_dataset(
         ((1000, 32, 32, 3), 'circle')
     """
     # The configuration checks the limits, so they are the same in Python as on the command line.
-    DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split)
+    DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)
     folder = cache.cache_folder(cache_dir)
     report = progress or (lambda _activity, _done, _total: None)
     if spec == "cifar10":
@@ -74,7 +77,7 @@ def load_dataset(
         path = Path(os.path.expanduser(spec))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
         _check_exists(path, spec)
         name = path.resolve().name
-        raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, report)
+        raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, fit, report)
     return _make_dataset(name, raw, fingerprint, test_split, spec).with_limits(limit_train, limit_test)
 
 
@@ -121,21 +124,21 @@ def _draw_split(name: str, num_images: int, seed: int) -> Split:
     return Split(images_NHWC, labels_N, files, masks_NHW)
 
 
-def _load_folder(folder: Path | None, path: Path, report: Progress) -> tuple[RawDataset, str]:
+def _load_folder(folder: Path | None, path: Path, fit: str, report: Progress) -> tuple[RawDataset, str]:
     from scsuite.core.dataset.folder import list_folder
 
     listing = list_folder(path)
-    key = cache.CacheKey(path.resolve().name, os.path.realpath(path), listing.content_hash)
-    return cache.load_or_build(folder, key, lambda: listing.read(report))
+    key = cache.CacheKey(path.resolve().name, os.path.realpath(path), f"{listing.content_hash} {fit}")
+    return cache.load_or_build(folder, key, lambda: listing.read(fit, report))
 
 
-def _load_archive(folder: Path | None, path: Path, report: Progress) -> tuple[RawDataset, str]:
+def _load_archive(folder: Path | None, path: Path, fit: str, report: Progress) -> tuple[RawDataset, str]:
     from scsuite.core.dataset.folder import open_archive, read_archive
 
     file, digest = open_archive(path)
     with file:
-        key = cache.CacheKey(path.resolve().name.partition(".")[0], digest, digest)
-        return cache.load_or_build(folder, key, lambda: read_archive(file, str(path), report))
+        key = cache.CacheKey(path.resolve().name.partition(".")[0], digest, f"{digest} {fit}")
+        return cache.load_or_build(folder, key, lambda: read_archive(file, str(path), fit, report))
 
 
 def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float, spec: str) -> Dataset:

@@ -67,13 +67,13 @@ class FolderListing:
     folders: frozenset[str]
     content_hash: str  # sha256 over names, sizes and modification times
 
-    def read(self, progress: Progress) -> RawDataset:
+    def read(self, fit: str, progress: Progress) -> RawDataset:
         """Decode the images. Raises InputError for a layout without classes and for corrupt images."""
         layout = parse_layout(list(self.images), set(self.folders), list(self.non_images), str(self.root))
         names = sorted({self.images[i] for files in (layout.train, layout.test or []) for i, _ in files})
         data = ((name, read_regular_file(self.root / name, "image")) for name in names)
         collected = _DecodedFiles({}, list(self.non_images), set(self.folders))
-        _collect_images(collected, data, str(self.root), progress, len(names))
+        _collect_images(collected, data, str(self.root), fit, progress, len(names))
         return _assemble(collected, list(self.images), layout)
 
 
@@ -142,13 +142,13 @@ def open_archive(path: Path) -> tuple[BufferedReader, str]:
         raise InputError("archive", path, expected="a readable file", found=found, hint=hint) from None
 
 
-def read_archive(file: BinaryIO, where: str, progress: Progress) -> RawDataset:
+def read_archive(file: BinaryIO, where: str, fit: str, progress: Progress) -> RawDataset:
     """Decode the images of an open archive in one pass through it.
 
     Raises InputError as `archive.read_members` does, for a layout without classes and for corrupt images.
     """
     collected = _DecodedFiles({}, [], set())
-    _collect_images(collected, _read_image_members(file, where, collected), where, progress, None)
+    _collect_images(collected, _read_image_members(file, where, collected), where, fit, progress, None)
     names = sorted(collected.images)
     layout = parse_layout(names, collected.folders, sorted(collected.non_images), where)
     return _assemble(collected, names, layout)
@@ -169,18 +169,19 @@ def _read_image_members(file: BinaryIO, where: str, collected: _DecodedFiles) ->
 
 
 def _collect_images(
-    collected: _DecodedFiles, files: Iterable[tuple[str, bytes]], where: str, progress: Progress, total: int | None
-) -> None:
+    collected: _DecodedFiles, files: Iterable[tuple[str, bytes]], where: str, fit: str, progress: Progress,
+    total: int | None,
+) -> None:  # fmt: skip
     """Decode the files. Raises InputError that names up to ten corrupt ones."""
     problems: list[tuple[str, str]] = []
     first_problem = 0
-    for count, (name, image, is_resized) in enumerate(decode_images(files), start=1):
-        if isinstance(image, CorruptImageError):
+    for count, (name, decoded) in enumerate(decode_images(files, fit), start=1):
+        if isinstance(decoded, CorruptImageError):
             first_problem = first_problem or count
-            problems.append((name if problems else f"{where}: {name}", str(image)))
+            problems.append((name if problems else f"{where}: {name}", str(decoded)))
         else:
-            collected.images[name] = image
-            collected.num_resized += is_resized
+            collected.images[name] = decoded.image_HWC
+            collected.num_resized += decoded.is_resized
         if problems and (len(problems) == _MAX_CORRUPT_LISTED or count - first_problem >= _CORRUPT_SEARCH):
             break
         if count % _PROGRESS_EVERY == 0 or count == total:

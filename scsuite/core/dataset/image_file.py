@@ -4,8 +4,8 @@ In: the bytes of a PNG, JPEG, BMP or WebP of any size and mode. Out: image_HWC, 
 
 The rules, in order: the content decides the format, not the file's name; of several frames the first is taken; the
 EXIF orientation is applied; 16-bit gray is divided by 257; transparency is composited on white; everything else is
-converted to RGB by Pillow; the center square (as wide as the shorter side) is resized to 32 x 32 by an antialiased
-bicubic filter.
+converted to RGB by Pillow; an antialiased bicubic filter makes 32 x 32 of it, by `fit`: crop: of the center square, as
+wide as the shorter side; pad: of the whole image, its longer side 32, with gray borders; stretch: of the whole image.
 """
 
 import io
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"})
 MAX_PIXELS = 4096 * 4096  # width times height, as the header has them
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
+PAD_COLOR = (128, 128, 128)  # neutral: close to the mean of photographs, which normalisation makes 0
 _DRAFT_SIZE = 4 * SIZE  # pixels; a large JPEG is decoded at 1/2, 1/4 or 1/8 while its sides stay at least this long
 _MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -50,12 +52,22 @@ class CorruptImageError(Exception):
     """The bytes are not a readable image; the message says what they are."""
 
 
-def read_image_32(path: str | Path) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image of 32 x 32, and what was done to it: the fraction of its area that was cut away, other changes."""
+
+    image_HWC: NDArray[np.uint8]
+    is_resized: bool = False
+    cut_fraction: float = 0.0
+    note: str | None = None
+
+
+def read_image_32(path: str | Path, fit: str = "crop") -> NDArray[np.uint8]:
     """Read the image at `path` as a dataset would: image_HWC of 32 x 32.
 
     Raises InputError for a file that is missing, corrupt or of another format.
     """
-    return np.asarray(_center_crop_resize(_read_image(path, _DRAFT_SIZE)))
+    return np.asarray(_fit(_read_image(path, _DRAFT_SIZE), fit))
 
 
 def read_image_resized(path: str | Path, max_side: int) -> NDArray[np.uint8]:
@@ -86,13 +98,14 @@ def corrupt_image_error(problems: list[tuple[str, str]]) -> InputError:
     return InputError("image", problems[0][0], expected=expected, found=found, hint=hint)
 
 
-def decode_image(data: bytes) -> tuple[NDArray[np.uint8], bool]:
-    """Return image_HWC, and whether it had to be resized.
+def decode_image(data: bytes, fit: str = "crop") -> DecodedImage:
+    """Decode the bytes of an image file; `fit` is one of config.FITS.
 
     Raises CorruptImageError for anything but a complete image of a known format and at most `MAX_PIXELS` pixels.
     """
     image, is_resized = _open_image(data, min_side=_DRAFT_SIZE)
-    return np.asarray(_center_crop_resize(image)), is_resized
+    cut_fraction = 1 - min(image.size) / max(image.size) if fit == "crop" else 0.0
+    return DecodedImage(np.asarray(_fit(image, fit)), is_resized, cut_fraction)
 
 
 def _open_image(data: bytes, min_side: int) -> tuple[Image.Image, bool]:
@@ -168,14 +181,27 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _center_crop_resize(image: Image.Image) -> Image.Image:
+def _fit(image: Image.Image, fit: str) -> Image.Image:
     if image.size == (SIZE, SIZE):
         return image
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if fit == "pad":
+        scale = SIZE / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        padded = Image.new("RGB", (SIZE, SIZE), PAD_COLOR)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        padded.paste(resized, ((SIZE - width) // 2, (SIZE - height) // 2))
+        return padded
     # One step for crop and resize: resizing a long thin image first would make it 32 x 16,000,000.
-    box = (left, top, left + side, top + side)
-    return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
+    return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=seen_region(*image.size, fit))
+
+
+def seen_region(width: float, height: float, fit: str) -> tuple[float, float, float, float]:
+    """Return the region of an image that the network sees: left, top, right and bottom, in its pixels."""
+    if fit != "crop":
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
 @contextmanager
@@ -186,16 +212,16 @@ def _ignore_pillow_warnings() -> Iterator[None]:
         yield
 
 
-Result = tuple[str, NDArray[np.uint8] | CorruptImageError, bool]
+Result = tuple[str, DecodedImage | CorruptImageError]
 
 
-def decode_images(files: Iterable[tuple[str, bytes]]) -> Iterator[Result]:
-    """Yield (name, image_HWC or its error, is_resized) in the order given; only a few files are in memory at a time."""
+def decode_images(files: Iterable[tuple[str, bytes]], fit: str = "crop") -> Iterator[Result]:
+    """Yield each name with its image or its error in the order given; only a few files are in memory at a time."""
     source = iter(files)
     pending: list[Future[list[Result]]] = []
     with _ignore_pillow_warnings(), ThreadPoolExecutor(_NUM_THREADS) as pool:
         while batch := _next_batch(source):
-            pending.append(pool.submit(_decode_batch, batch))
+            pending.append(pool.submit(_decode_batch, batch, fit))
             if len(pending) > _NUM_THREADS:
                 yield from pending.pop(0).result()
         for future in pending:
@@ -213,12 +239,12 @@ def _next_batch(source: Iterator[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return batch
 
 
-def _decode_batch(batch: list[tuple[str, bytes]]) -> list[Result]:
+def _decode_batch(batch: list[tuple[str, bytes]], fit: str) -> list[Result]:
     results: list[Result] = []
     for name, data in batch:
         try:
-            results.append((name, *decode_image(data)))
+            results.append((name, decode_image(data, fit)))
         except CorruptImageError as error:
             # A new error: the traceback of the first one would keep the file's bytes in memory.
-            results.append((name, CorruptImageError(str(error)), False))
+            results.append((name, CorruptImageError(str(error))))
     return results

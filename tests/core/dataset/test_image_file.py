@@ -12,6 +12,7 @@ from PIL import Image
 
 from scsuite.core.dataset.image_file import (
     CorruptImageError,
+    DecodedImage,
     decode_image,
     decode_images,
     read_image_32,
@@ -24,12 +25,13 @@ GRADIENT_HWC = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.u
 
 
 def first_pixel(data: bytes) -> list[int]:
-    return [int(value) for value in decode_image(data)[0][0, 0]]
+    return [int(value) for value in decode_image(data).image_HWC[0, 0]]
 
 
 @pytest.mark.parametrize(("file_format", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
 def test_a_lossless_image_of_32_by_32_is_unchanged(file_format: str, options: dict[str, bool]) -> None:
-    image_HWC, is_resized = decode_image(encode(Image.fromarray(GRADIENT_HWC), file_format, **options))
+    decoded = decode_image(encode(Image.fromarray(GRADIENT_HWC), file_format, **options))
+    image_HWC, is_resized = decoded.image_HWC, decoded.is_resized
     assert np.array_equal(image_HWC, GRADIENT_HWC)
     assert image_HWC.dtype == np.uint8
     assert not is_resized
@@ -56,7 +58,7 @@ def test_each_mode_becomes_the_color_that_a_person_sees(mode: str, color: int, e
 
 def test_a_sixteen_bit_ramp_keeps_its_steps() -> None:
     ramp_HW = np.linspace(0, 65535, 1024).astype(np.uint16).reshape(32, 32)
-    image_HWC, _ = decode_image(encode(Image.fromarray(ramp_HW)))
+    image_HWC = decode_image(encode(Image.fromarray(ramp_HW))).image_HWC
     assert np.array_equal(image_HWC[..., 0], np.floor(ramp_HW / 257 + 0.5))
 
 
@@ -79,7 +81,7 @@ def test_cmyk_jpegs_become_rgb() -> None:
 def test_exif_orientation_is_applied(orientation: int, rotate: object) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation  # 6: stored turned left, to be shown turned by 90 degrees to the right
-    image_HWC, _ = decode_image(encode(Image.fromarray(GRADIENT_HWC), "PNG", exif=exif))
+    image_HWC = decode_image(encode(Image.fromarray(GRADIENT_HWC), "PNG", exif=exif)).image_HWC
     assert callable(rotate)
     assert np.array_equal(image_HWC, rotate(GRADIENT_HWC))
 
@@ -87,7 +89,7 @@ def test_exif_orientation_is_applied(orientation: int, rotate: object) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_unreadable_exif_leaves_the_image_unchanged() -> None:
     data = encode(Image.fromarray(GRADIENT_HWC), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
-    assert np.array_equal(decode_image(data)[0], GRADIENT_HWC)
+    assert np.array_equal(decode_image(data).image_HWC, GRADIENT_HWC)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 200), (40, 100), (33, 32), (20, 17)])
@@ -99,7 +101,8 @@ def test_resizing_equals_the_shorter_side_to_32_and_then_the_center(size: tuple[
     width, height = round(size[0] * scale), round(size[1] * scale)
     expected_HWC = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
     top, left = (height - 32) // 2, (width - 32) // 2
-    image_HWC, is_resized = decode_image(encode(image))
+    decoded = decode_image(encode(image))
+    image_HWC, is_resized = decoded.image_HWC, decoded.is_resized
     assert is_resized
     difference = np.abs(image_HWC - expected_HWC[top : top + 32, left : left + 32])
     assert difference.mean() < 6  # at most half a pixel of shift, where the sizes are odd
@@ -107,21 +110,22 @@ def test_resizing_equals_the_shorter_side_to_32_and_then_the_center(size: tuple[
 
 def test_shrinking_averages_instead_of_picking_pixels() -> None:
     stripes_HW = np.tile(np.array([0, 255], dtype=np.uint8), (320, 160))  # every other column white
-    image_HWC, _ = decode_image(encode(Image.fromarray(stripes_HW)))
+    image_HWC = decode_image(encode(Image.fromarray(stripes_HW))).image_HWC
     assert image_HWC[8:24, 8:24].mean() == pytest.approx(127.5, abs=1)
     assert image_HWC[8:24, 8:24].std() < 3
 
 
 def test_a_large_jpeg_decoded_at_an_eighth_is_the_same_image() -> None:
     smooth = Image.fromarray(GRADIENT_HWC[:4, :4]).resize((1024, 768), Image.Resampling.BICUBIC)
-    as_jpeg, _ = decode_image(encode(smooth, "JPEG", quality=95))  # decoded at an eighth of its size
-    as_png, _ = decode_image(encode(smooth))
+    as_jpeg = decode_image(encode(smooth, "JPEG", quality=95)).image_HWC  # decoded at an eighth of its size
+    as_png = decode_image(encode(smooth)).image_HWC
     assert np.abs(as_jpeg.astype(int) - as_png).mean() < 2
 
 
 def test_one_pixel_and_one_long_line_become_32_by_32() -> None:
     for size in ((1, 1), (1, 5000), (5000, 1)):
-        image_HWC, is_resized = decode_image(encode(Image.new("RGB", size, (9, 9, 9))))
+        decoded = decode_image(encode(Image.new("RGB", size, (9, 9, 9))))
+        image_HWC, is_resized = decoded.image_HWC, decoded.is_resized
         assert image_HWC.shape == (32, 32, 3)
         assert is_resized
         assert (image_HWC == 9).all()
@@ -199,13 +203,13 @@ def test_a_corrupt_image_gives_no_warning(tmp_path: Path, recwarn: pytest.Warnin
 def test_many_images_come_in_the_order_given() -> None:
     source = [(str(i), image_bytes((i, 0, 0)) if i % 50 else b"") for i in range(200)]
     results = list(decode_images(source))
-    assert [name for name, _, _ in results] == [name for name, _ in source]
-    for i, (_, image, _) in enumerate(results):
+    assert [name for name, _ in results] == [name for name, _ in source]
+    for i, (_, decoded) in enumerate(results):
         if i % 50:
-            assert isinstance(image, np.ndarray)
-            assert image[0, 0, 0] == i
+            assert isinstance(decoded, DecodedImage)
+            assert decoded.image_HWC[0, 0, 0] == i
         else:
-            assert isinstance(image, CorruptImageError)
+            assert isinstance(decoded, CorruptImageError)
 
 
 def test_a_truncated_progressive_jpeg_is_refused() -> None:
