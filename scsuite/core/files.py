@@ -5,10 +5,13 @@ In: paths and bytes, rows or text. Out: files that are complete or not there; by
 
 import contextlib
 import csv
+import difflib
 import io
+import itertools
 import os
 import platform
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BufferedReader
@@ -18,6 +21,7 @@ from typing import Any
 from scsuite.core.errors import InputError, OutputError, one_line
 
 MAX_FILE_BYTES = 64 * 2**20  # of one image; a CIFAR-10 batch has 30.7 MB
+MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -88,6 +92,32 @@ def write_error(path: Path, error: OSError, expected: str = "space and permissio
     return OutputError("cannot write", path, expected=expected, found=error.strerror or error, hint=hint)
 
 
+def missing_path_error(what: str, path: str | Path, expected: str, otherwise: str = "Check the path.") -> InputError:
+    """Return the error for a path that does not exist; it names a similar one, or the folder that is missing too."""
+    folder = Path(path).parent
+    found, hint = "No such file or directory", otherwise
+    try:
+        if not Path(path).is_absolute():
+            found += f" in {Path.cwd()}"
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MAX_NAMES_COMPARED)]
+        if similar := difflib.get_close_matches(Path(path).name, names, n=1):
+            hint = f"Did you mean {folder / similar[0]}?"
+    except FileNotFoundError:
+        hint = f"There is no folder {folder} either."
+    except (OSError, ValueError):  # a file on the way, no permission, a NUL in the name
+        pass
+    return InputError(what, path, expected=expected, found=found, hint=hint)
+
+
+def path_exists(path: str | Path) -> bool:
+    """Return whether something is at `path`, be it a link to nothing; False for what cannot be a path."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a NUL in the name
+        return False
+
+
 def open_regular_file(path: Path, what: str) -> BufferedReader:
     """Open the regular file at `path` for reading.
 
@@ -97,6 +127,8 @@ def open_regular_file(path: Path, what: str) -> BufferedReader:
     try:
         # Opened without blocking and checked through the descriptor, so a pipe never hangs us.
         descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise missing_path_error(what, path, "a readable file") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(what, path, expected="a readable file", found=reason, hint="Check the path.") from None
@@ -125,15 +157,32 @@ def read_regular_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> byt
     return data
 
 
+def normalise_name(name: str) -> str:
+    r"""Return the name of a class as text that can be written everywhere: in NFC, with `\udcXX` for a byte XX.
+
+    Names that look alike are equal then: macOS writes e with an accent as two characters, other systems as one. Bytes
+    are those of names that are not UTF-8; `escape` writes them in the same way.
+    """
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
+
+
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as the lines of a CSV file."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+    """Return rows as the lines of a CSV file in UTF-8; `csv.reader` returns the same texts."""
+    lines: list[str] = []
+    for row in rows:
+        buffer = io.StringIO()
+        csv.writer(buffer).writerow(map(_csv_cell, row))  # ends with CR LF, so that a CR in a name is quoted too
+        lines.append(buffer.getvalue()[:-2] + "\n")
+    return "".join(lines)
+
+
+def _csv_cell(value: Any) -> Any:
+    r"""Return a value as it is written: a byte XX that is not UTF-8, in the name of a file, becomes `\udcXX`."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically."""
+    """Write a CSV file atomically, in UTF-8; every CSV file with names in it is written here."""
     write_atomic(path, csv_text([header, *rows]).encode())
 
 
@@ -164,6 +213,8 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
         if len(text) > MAX_YAML_BYTES:
             raise yaml.YAMLError(f"larger than {MAX_YAML_BYTES} bytes")
         values = StrictLoader(text).get_single_data()
+    except FileNotFoundError:
+        raise missing_path_error(what, path, "a readable YAML file") from None
     except OSError as error:
         raise InputError(
             what, path, expected="a readable YAML file", found=error.strerror, hint="Check the path."

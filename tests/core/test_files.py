@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.errors import InputError, OutputError
-from scsuite.core.files import open_regular_file, read_regular_file, read_yaml, write_atomic, write_csv
+from scsuite.core.files import normalise_name, open_regular_file, read_regular_file, read_yaml, write_atomic, write_csv
 
 
 def test_a_written_file_holds_exactly_its_bytes_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -57,6 +57,31 @@ def test_a_csv_file_reads_back_with_its_commas_and_quotes(tmp_path: Path) -> Non
     assert b"\r" not in (tmp_path / "a.csv").read_bytes()
 
 
+NAMES = [
+    "a,b", 'say "hi"', "line\nbreak", "carriage\rreturn", "tab\there", " space ", "\x1b[31mred", "[red]", "$x_1^2$",
+    "猫", "ls\u2028sep", "next\x85line", "form\x0cfeed", "'", "", "\\", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_reads_back_from_a_csv_file(name: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["n", f"p_{name}"], [[1, name], [2, "after"]])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file, strict=True)) == [["n", f"p_{name}"], ["1", name], ["2", "after"]]
+
+
+def test_bytes_that_are_not_utf_8_become_escapes_in_a_csv_file_that_is_utf_8(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["file"], [[os.fsdecode(b"caf\xe9.png")]])
+    assert (tmp_path / "a.csv").read_bytes() == b"file\ncaf\\udce9.png\n"
+
+
+def test_a_class_has_one_name_in_both_normal_forms_and_the_name_is_valid_text() -> None:
+    assert normalise_name("e\u0301clair") == normalise_name("\u00e9clair") == "\u00e9clair"
+    assert normalise_name(os.fsdecode(b"caf\xe9")) == r"caf\udce9"
+    assert normalise_name("[red] $x_1$ 猫\n") == "[red] $x_1$ 猫\n"
+    assert normalise_name(normalise_name(os.fsdecode(b"e\xcc\x81\xff"))) == r"é\udcff"
+
+
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"data")
     assert read_regular_file(tmp_path / "a.bin", "data", limit=4) == b"data"
@@ -66,6 +91,24 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
     for name in ("pipe", "."):
         with pytest.raises(InputError, match="expected a regular file, found a folder, pipe or device"):
             open_regular_file(tmp_path / name, "data")
+
+
+def test_a_missing_path_is_reported_with_a_similar_name_or_the_folder_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    words = {
+        "photo": f"No such file or directory in {tmp_path}. Did you mean photos?",
+        str(tmp_path / "photo"): f"No such file or directory. Did you mean {tmp_path}/photos?",
+        "no/where": f"No such file or directory in {tmp_path}. There is no folder no either.",
+        "zzz": "Check the path.",
+    }
+    for path, text in words.items():
+        with pytest.raises(InputError) as error:
+            open_regular_file(Path(path), "checkpoint")
+        assert str(error.value).startswith(f"checkpoint: {path}: expected a readable file, found No such file")
+        assert str(error.value).endswith(text)
 
 
 def write_yaml(tmp_path: Path, text: str | bytes) -> str:
