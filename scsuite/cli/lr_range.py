@@ -51,6 +51,7 @@ def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, w
         return
     environment |= {"data": dataset_info(data), "augment_backend": backend.to_dict()}
     with create_run(output, "lr-range", data.name, config, terminal, **environment) as run:
+        terminal.log_line(f"recipe    {formatting.recipe(config.recipe, config.changes_of_recipe())}")
         terminal.log_line(f"augmentation {backend.name}: {backend.reason}")
         num_steps = num_sweep_steps(config, len(data.train) - config.val_split)
         with terminal.progress_bar() as progress:

@@ -6,17 +6,16 @@ Nothing here imports torch; a name, default, range or help text is written only 
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions, require_non_empty
+from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions
+from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
 from scsuite.cli.streams import print_loading
 from scsuite.core.config import CheckpointConfig, Config, DataConfig, flag_name, parse_number
-from scsuite.core.errors import UsageError
 
 C = TypeVar("C", bound=Config)
 
@@ -32,14 +31,16 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(context: typer.Context, **values: Any) -> None:
-            explicit = frozenset(name for name in values if _is_explicit(context, name))
-            _check_non_empty(values)
-            _collect_trailing_files(config_class, context, values)
+            explicit = frozenset(name for name in values if is_explicit(context, name))
+            check_non_empty(values)
+            collect_trailing_files(config_class, context, values)
             extra_values = {name: values.pop(name) for name in extra_options}
             common = {name: values.pop(name) for name in COMMON_OPTIONS}
             output = OutputOptions(common["runs_dir"], common["name"], common["json"], common["quiet"], explicit)
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-            config = config_class(**_absolute_paths(config_class, values))
+            # Without the defaults of the parser: the configuration has the same ones, and its recipe may have others.
+            values = {name: value for name, value in values.items() if value_source(context, name) != "DEFAULT"}
+            config = config_class(**absolute_paths(config_class, values))
             if isinstance(config, DataConfig | CheckpointConfig):
                 print_loading(output)
             function(config, output, **extra_values)
@@ -55,49 +56,6 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
         return command
 
     return decorate
-
-
-def _absolute_paths(config_class: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Make paths that exist absolute: a run is resumed and evaluated from other directories too."""
-    keywords = {i.name: i.metadata.get("keywords", ()) for i in fields(config_class) if i.metadata.get("is_path")}
-    return {
-        name: str(Path(value).absolute())
-        if name in keywords and value and value not in keywords[name] and _exists(value)
-        else value
-        for name, value in values.items()
-    }
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # not a valid path; what reads it reports that
-        return False
-
-
-def _is_explicit(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
-
-
-def _check_non_empty(values: Mapping[str, Any]) -> None:
-    """Raise UsageError for an empty name or run; as a path it would be the current directory."""
-    for name in ("name", "resume"):
-        require_non_empty("--" + name, values.get(name))
-
-
-def _collect_trailing_files(config_class: type[Config], context: typer.Context, values: dict[str, Any]) -> None:
-    """Add arguments without an option to the option that takes many, if it is given: `--images a.png b.png`."""
-    if not context.args:
-        return
-    target = next((i.name for i in fields(config_class) if values[i.name] and isinstance(i.default, tuple)), None)
-    unknown = next((text for text in context.args if text.startswith("-") or target is None), None)
-    if target is None or unknown is not None:
-        raise UsageError(
-            "command line", context.command_path, expected="options as in --help", found=f"the argument {unknown}",
-            hint=f"See {context.command_path} --help.",
-        )  # fmt: skip
-    values[target] = [*values[target], *context.args]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -26,7 +26,7 @@ FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "h
 def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
     """Print the network, the schedule and the device."""
     from scsuite.core.model.summary import model_summary
-    from scsuite.report import tables
+    from scsuite.report import formatting, tables
 
     config, cycle, setup = trainer.config, trainer.cycle, trainer.setup
     momentum = f"{cycle.momentum_max:g} > {cycle.momentum_min:g} > {cycle.momentum_max:g}"
@@ -35,6 +35,7 @@ def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
     terminal.log_table(
         tables.key_values(
             {
+                "recipe": formatting.recipe(config.recipe, config.changes_of_recipe()),
                 "LRMIN": f"{cycle.lr_min:.4g}",
                 "LRMAX": f"{cycle.lr_max:.4g} at the end of epoch {config.resolved_peak_epoch:.3g} of {config.epochs}",
                 "momentum": momentum if config.cycle_momentum else f"{cycle.momentum_max:g} (constant)",

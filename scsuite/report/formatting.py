@@ -42,6 +42,12 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else MISSING
 
 
+def recipe(name: str, changes: Mapping[str, Any]) -> str:
+    """Write a recipe and the settings that differ from it: `assignment, with label smoothing 0.1, width 0.5`."""
+    settings = ", ".join(f"{setting.replace('_', ' ')} {value}" for setting, value in changes.items())
+    return f"{name}, with {settings}" if settings else name
+
+
 def rule_label(name: str) -> str:
     """Return the label of a rule of the range test: `edge of divergence` for `edge_of_divergence`."""
     return _RULE_LABELS.get(name, name.replace("_", " "))

@@ -1,6 +1,6 @@
 """Configurations: bounds, choices and pairs that belong together are checked when one is made."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -173,3 +173,51 @@ def test_the_docstring_of_a_public_configuration_lists_every_field(config_class:
         assert f"        {item.name} (" in doc
         assert item.metadata["help"] in doc
     assert "All fields, by keyword" not in doc
+
+
+# --- recipes ---
+
+PLAIN = {  # SGD with Nesterov momentum as published, and none of what the default recipe adds
+    "optimizer": "sgd", "batch_size": 512, "weight_decay": 5e-4, "bn_weight_decay": True, "cycle_momentum": False,
+    "label_smoothing": 0.0, "ghost_batch_size": 0, "whitening_init": False, "identity_init": False,
+    "gradient_centralization": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config_class", [LrRangeConfig, TrainConfig])
+@pytest.mark.parametrize("recipe", ["assignment", "cifar10-fast"])
+def test_a_recipe_sets_every_setting_that_is_not_given(config_class: type[RecipeConfig], recipe: str) -> None:
+    config = config_class(recipe=recipe)
+    assert {name: getattr(config, name) for name in PLAIN} == PLAIN
+    assert config.recipe == recipe
+    assert config.changes_of_recipe() == {}
+
+
+def test_a_recipe_of_a_training_has_its_learning_rates_and_no_average() -> None:
+    assert TrainConfig(recipe="assignment").lr_max is None  # the range test finds them
+    published = TrainConfig(recipe="cifar10-fast")
+    assert (published.lr_min, published.lr_max, published.resolved_peak_epoch) == (1e-6, 0.4, pytest.approx(5.0))
+    assert TrainConfig(recipe="assignment").resolved_ema_epochs == published.resolved_ema_epochs == 0
+
+
+def test_a_given_value_overrides_its_recipe_even_if_it_is_the_default() -> None:
+    defaults = TrainConfig()
+    config = TrainConfig(recipe="assignment", label_smoothing=defaults.label_smoothing, ghost_batch_size=16, seed=3)
+    assert (config.label_smoothing, config.ghost_batch_size) == (0.1, 16)
+    assert config.changes_of_recipe() == {"label_smoothing": 0.1, "ghost_batch_size": 16}
+    assert replace(config, seed=3) == TrainConfig.from_dict(config.to_dict()) == config
+    assert TrainConfig(recipe="default") == defaults
+
+
+@pytest.mark.parametrize("given", [{"lr_max": None}, {"lr_from": "run"}])
+def test_bounds_from_a_range_test_replace_those_of_the_recipe(given: dict[str, Any]) -> None:
+    config = TrainConfig(recipe="cifar10-fast", **given)
+    assert (config.lr_min, config.lr_max) == (None, None)
+    assert config.label_smoothing == 0
+
+
+def test_an_unknown_recipe_is_refused_with_the_most_similar_one() -> None:
+    with pytest.raises(UsageError, match=r"--recipe: expected one of default, .*Did you mean assignment\?"):
+        TrainConfig(recipe="assigment")
+    with pytest.raises(UsageError, match="--recipe"):
+        TrainConfig(recipe=["assignment"])  # type: ignore[arg-type]

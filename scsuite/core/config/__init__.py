@@ -21,6 +21,7 @@ from scsuite.core.config.recipe import (
     MOMENTUM_MAX,
     MOMENTUM_MIN,
     PRECISIONS,
+    RECIPES,
     RESULT_NEUTRAL_OPTIONS,
     ComputeConfig,
     DataConfig,
@@ -37,7 +38,7 @@ from scsuite.core.config.training import (
 __all__ = [
     "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "GROUPS", "LR_POLICIES",
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
-    "PRECISIONS", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
+    "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
     "TrainConfig", "ZigzagConfig", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

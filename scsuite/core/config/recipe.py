@@ -3,7 +3,10 @@
 In: values by keyword. Out: frozen configurations, checked.
 """
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from scsuite.core.config.fields import COMPUTE, DATA, RECIPE, Config, option
 
@@ -17,6 +20,18 @@ FITS = ("crop", "pad", "stretch")
 DEVICES = "[auto|cpu|cuda|cuda:N|mps]"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAX_WIDTH = 16
+
+# The published recipe of cifar10-fast on this network: plain SGD with momentum, and nothing that came later.
+_PLAIN: Mapping[str, Any] = {
+    "batch_size": 512, "optimizer": "sgd", "weight_decay": 5e-4, "l1": 0.0, "label_smoothing": 0.0, "dropout": 0.0,
+    "alternate_flips": False, "gradient_centralization": False, "whitening_init": False, "identity_init": False,
+    "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0,
+}  # fmt: skip
+# By recipe, the settings that differ from the defaults of the fields. A learning rate is above 0: 1e-6 stands for the
+# 0 of the published 0 > 0.4 > 0.
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "default": {}, "assignment": _PLAIN, "cifar10-fast": {**_PLAIN, "lr_min": 1e-6, "lr_max": 0.4},
+}  # fmt: skip
 
 # Options that no result depends on: a resume may change them, and ranks may differ in them.
 RESULT_NEUTRAL_OPTIONS = frozenset({"workers", "data_dir", "cache_dir"})
@@ -68,6 +83,10 @@ class ComputeConfig(DataConfig):
 class RecipeConfig(ComputeConfig):
     """What one training step does; the range test and the training share it."""
 
+    recipe: str = option(
+        "default", RECIPE, "Set the settings below at once: the assignment's words alone, or cifar10-fast as published;"
+        " single options override it.", choices=tuple(RECIPES),
+    )  # fmt: skip
     batch_size: int = option(512, RECIPE, "Images per step.", names=("--bs", "--batch-size"), ge=1)
     optimizer: str = option("sgd", RECIPE, "SGD with Nesterov momentum, or AdamW.", choices=("sgd", "adamw"))
     weight_decay: float = option(5e-4, RECIPE, "L2 penalty (sgd) or decoupled weight decay (adamw).", ge=0)
@@ -102,3 +121,34 @@ class RecipeConfig(ComputeConfig):
     def uses_alternating_flip(self) -> bool:
         """Whether each image is flipped in every other epoch; a policy of the user's decides about flips itself."""
         return self.alternate_flips and self.augment is None
+
+    def changes_of_recipe(self) -> dict[str, Any]:
+        """Return the settings of --help's group Recipe that differ from those of `recipe`."""
+        reference = type(self)(recipe=self.recipe)
+        names = [item.name for item in fields(self) if item.metadata["group"] == RECIPE]
+        return {name: value for name in names if (value := getattr(self, name)) != getattr(reference, name)}
+
+
+C = TypeVar("C", bound=RecipeConfig)
+
+
+def apply_recipe(config_class: type[C]) -> type[C]:
+    """Let `recipe` set the fields that are not given by keyword: a given value wins, one equal to the default too."""
+    init, names = config_class.__init__, {item.name for item in fields(config_class)}
+
+    @functools.wraps(init)
+    def init_with_recipe(self: C, **values: Any) -> None:
+        settings = {name: value for name, value in _recipe_settings(values).items() if name in names}
+        init(self, **{**settings, **values})
+
+    config_class.__init__ = init_with_recipe  # type: ignore[method-assign]
+    return config_class
+
+
+def _recipe_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the recipe in `values`; without LR bounds if `values` take them from a range test."""
+    recipe = values.get("recipe", "default")
+    settings = dict(RECIPES.get(recipe, {})) if isinstance(recipe, str) else {}  # the check of the fields refuses it
+    if values.get("lr_from") is not None or values.get("lr_max", settings.get("lr_max")) is None:
+        settings = {name: value for name, value in settings.items() if name not in ("lr_min", "lr_max")}
+    return settings

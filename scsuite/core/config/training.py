@@ -6,7 +6,7 @@ In: values by keyword. Out: frozen configurations, checked.
 from dataclasses import dataclass
 
 from scsuite.core.config.fields import COMPUTE, LEARNING_RATE, RECIPE, document_fields, option
-from scsuite.core.config.recipe import RecipeConfig
+from scsuite.core.config.recipe import RecipeConfig, apply_recipe
 from scsuite.core.errors import UsageError
 
 PEAK_FRACTION = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
@@ -16,9 +16,12 @@ MAX_PLOTTED_STEPS = 1_000_000  # steps; a longer curve needs memory and time, an
 
 
 @document_fields
+@apply_recipe
 @dataclass(frozen=True, kw_only=True)
 class LrRangeConfig(RecipeConfig):
     """Settings of a learning-rate range test.
+
+    `recipe` sets every setting of its recipe that is not given.
 
     Args:
         All fields, by keyword.
@@ -48,11 +51,13 @@ class LrRangeConfig(RecipeConfig):
 
 
 @document_fields
+@apply_recipe
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RecipeConfig):
     """Settings of a One Cycle training.
 
     lr_max=None: the range test finds both LR bounds. lr_min=None with lr_max given: lr_max / div_factor.
+    `recipe` sets every setting of its recipe that is not given; a given one wins, one equal to the default too.
 
     Args:
         All fields, by keyword.

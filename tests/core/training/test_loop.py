@@ -1,5 +1,6 @@
 """The training loop: steps, stops, and recorded loss curves. Run: pytest tests/core/training/test_loop.py."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset, Split, shapes
@@ -245,3 +246,37 @@ def test_first_losses_with_whitened_filters_are_the_recorded_ones(shapes_data: D
     trainer = Trainer(shapes_data, shapes_config(0.85))
     trainer.fit(should_stop=lambda: trainer.state.step == 3)
     assert [row.loss for row in trainer.steps] == pytest.approx(WHITENED_LOSSES, rel=1e-3)
+
+
+def test_the_assignments_recipe_is_a_plain_pytorch_training(tiny_data: Dataset) -> None:
+    """Against torch's own weights, optimizer, schedule, batch norm and loss, on the same batches."""
+    config = TrainConfig(
+        recipe="assignment", width=0.05, batch_size=16, epochs=2, lr_min=0.01, lr_max=0.1, device="cpu",
+        precision="fp32", workers=0,
+    )  # fmt: skip
+    trainer = Trainer(tiny_data, config)
+    assert trainer.ema is None
+    model, loader = copy.deepcopy(trainer.raw_model).train(), trainer.setup.loader
+    for module in model.modules():  # torch's own initial weights: uniform within 1 / sqrt(fan in)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5
+            assert 0.8 * bound < float(module.weight.detach().abs().max()) <= bound
+    batch_norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert batch_norms
+    for module in batch_norms:
+        module.forward = nn.BatchNorm2d.forward.__get__(module)  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=10, pct_start=0.2, anneal_strategy="linear", div_factor=10,
+        final_div_factor=1, cycle_momentum=False,
+    )  # fmt: skip
+    losses = []
+    for epoch in range(2):
+        for batch in loader.epoch(epoch):
+            loss = nn.functional.cross_entropy(model(batch.images_NCHW), batch.labels_N)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step() if len(losses) < 9 else None
+            losses.append(loss.item())
+    assert [step.loss for step in train(trainer)] == pytest.approx(losses, rel=1e-4)
