@@ -5,11 +5,21 @@ In: what an archive claims or has delivered. Out: nothing, or an InputError.
 
 import re
 import stat
+from dataclasses import dataclass
 
 from scsuite.core.errors import InputError
 from scsuite.core.files import MAX_FILE_BYTES
 
-Member = tuple[str, bytes | None]  # name, which ends in "/" for a folder, and contents where they are needed
+
+@dataclass(frozen=True)
+class Link:
+    """What a link in an archive leads to: another name in it, or None for a place outside of it."""
+
+    target: str | None
+
+
+# Name, which ends in "/" for a folder, and contents where they are needed, or where a link leads.
+Member = tuple[str, bytes | Link | None]
 
 MAX_TOTAL_BYTES = 4 * 2**30  # of decompressed contents
 MAX_MEMBERS = 300_000
@@ -34,7 +44,7 @@ def check_name(name: str, where: str, is_folder: bool) -> str:
     if len(name) > _MAX_NAME_LENGTH:
         raise archive_error(f"{where}: {name[:40]}...", f"a name of {len(name):,} characters")
     parts = name.split("/")
-    if name.startswith("/") or ".." in parts or _DRIVE.match(name) or "\0" in name or "\\" in name:
+    if name.startswith("/") or ".." in parts or _DRIVE.match(name) or "\0" in name:
         raise archive_error(f"{where}: {name[:200]}", "a name that leads out of the archive")
     if "" in parts or "." in parts:
         parts = [part for part in parts if part not in ("", ".")]
@@ -42,6 +52,27 @@ def check_name(name: str, where: str, is_folder: bool) -> str:
             raise archive_error(where, "a file without a name")
         name = "/".join(parts)
     return name + "/" * is_folder
+
+
+def resolve_link(name: str, target: str) -> Link:
+    """Return where a symbolic link called `name` leads. Links on the way to its target are not followed."""
+    parts = name.split("/")[:-1]
+    if target.startswith(("/", "\\")) or _DRIVE.match(target):
+        return Link(None)
+    for part in target.replace("\\", "/").split("/"):
+        if part == "..":
+            if not parts:
+                return Link(None)
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return Link("/".join(parts))
+
+
+def check_link_size(size: int, where: str, name: str) -> None:
+    """Refuse a link whose target is longer than any path."""
+    if size > _MAX_NAME_LENGTH:
+        raise archive_error(f"{where}: {name}", f"a link of {size:,} bytes", HINT_REPACK)
 
 
 def check_size(size: int, where: str, name: str) -> None:

@@ -16,11 +16,13 @@ from scsuite.core.dataset import decompress
 from scsuite.core.dataset.archive_limits import (
     HINT_REPACK,
     SETUID_BITS,
+    Link,
     Member,
     archive_error,
     check_name,
     check_size,
     check_total,
+    resolve_link,
 )
 
 _MAX_HEADER_BYTES = 2**20  # of a long name or a set of extended attributes, which tarfile holds in memory
@@ -29,8 +31,6 @@ _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 _HEADER_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *_PAX_TYPES)
 _FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _REFUSED_TYPES = {
-    tarfile.LNKTYPE: "a hard link",
-    tarfile.SYMTYPE: "a symbolic link",
     tarfile.CHRTYPE: "a device",
     tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a pipe",
@@ -97,7 +97,10 @@ def read_tar_members(file: BinaryIO, where: str, needs_data: Callable[[str], boo
             headers.num_in_a_row = 0
             tar.members.clear()  # tarfile keeps every member and every global attribute
             tar.pax_headers.clear()
-            name = check_name(info.name, where, info.isdir())
+            name = check_name(info.name.replace("\\", "/"), where, info.isdir())
+            if info.issym() or info.islnk():
+                yield name, _resolve(info, where, name)
+                continue
             _check_type(info, where, name)
             has_data = not info.isdir() and needs_data(name)
             if has_data:
@@ -108,6 +111,13 @@ def read_tar_members(file: BinaryIO, where: str, needs_data: Callable[[str], boo
     if not headers.has_ended:
         raise archive_error(where, "a damaged header", HINT_REPACK)
     reader.drain()
+
+
+def _resolve(info: tarfile.TarInfo, where: str, name: str) -> Link:
+    """Return where a link leads: a hard link's target is a member's name, a symbolic link's a path from its folder."""
+    if info.issym():
+        return resolve_link(name, info.linkname)
+    return Link(check_name(info.linkname.replace("\\", "/"), f"{where}: {name}", is_folder=False))
 
 
 def _check_type(info: tarfile.TarInfo, where: str, name: str) -> None:

@@ -8,7 +8,9 @@ In: an open archive. Out: name and contents of its members, in the order of its 
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import BinaryIO
 
@@ -19,12 +21,16 @@ from scsuite.core.dataset.archive_limits import (
     SETUID_BITS,
     Member,
     archive_error,
+    check_link_size,
     check_name,
     check_size,
     check_total,
+    resolve_link,
 )
 
 _MAX_DIRECTORY_BYTES = 48 * 2**20  # 300,000 members of 46 bytes and a name of 110; zipfile holds all in memory
+_UTF8 = 0x800  # bit of the flags of a member whose name is UTF-8
+_UNICODE_PATH = 0x7075  # field with a name in UTF-8; https://libzip.org/specifications/appnote_iz.txt
 _UNIX = 3  # value of create_system with which a member has a file mode
 
 
@@ -35,9 +41,11 @@ def read_zip_members(file: BinaryIO, where: str, needs_data: Callable[[str], boo
     with zipfile.ZipFile(file) as archive:
         _check_no_overlap(archive.infolist(), where)
         for info in archive.infolist():
-            name = check_name(info.orig_filename, where, info.is_dir())
+            name, is_folder = _name(info, where)
             _check_member(info, where, name)
-            if info.is_dir() or not needs_data(name):
+            if is_link := stat.S_ISLNK(_mode(info)):
+                check_link_size(info.file_size, where, name)
+            elif is_folder or not needs_data(name):
                 yield name, None
                 continue
             check_size(info.file_size, where, name)
@@ -48,13 +56,62 @@ def read_zip_members(file: BinaryIO, where: str, needs_data: Callable[[str], boo
             check_total(num_bytes, num_compressed, f"{where}: {name}")
             if len(data) != info.file_size:
                 raise archive_error(f"{where}: {name}", "a wrong size in its header", HINT_REPACK)
-            yield name, data
+            yield name, resolve_link(name, data.decode(errors="surrogateescape")) if is_link else data
+
+
+def legacy_names(file: BinaryIO) -> list[str]:
+    """Return the names that are read as cp437: they are neither UTF-8 nor in the encoding that they are marked with."""
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        return [info.orig_filename for info in archive.infolist() if _decode_name(info)[1]]
+
+
+def _name(info: zipfile.ZipInfo, where: str) -> tuple[str, bool]:
+    """Return a member's name, and whether it is a folder."""
+    name, is_legacy = _decode_name(info)
+    # Windows programs write backslashes. Among names of an unknown encoding they can be half of a character.
+    if not (is_legacy and "/" in name):
+        name = name.replace("\\", "/")
+    is_folder = info.is_dir() or name.endswith("/")
+    return check_name(name, where, is_folder), is_folder
+
+
+def _decode_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
+    """Return a member's name, and whether its encoding is unknown.
+
+    zipfile decodes a name without the mark of UTF-8 as cp437, as the format says. Most programs write UTF-8 all the
+    same, or UTF-8 in a field of its own (Info-ZIP's Unicode path).
+    """
+    name = info.orig_filename
+    if info.flag_bits & _UTF8 or name.isascii():
+        return name, False
+    raw = name.encode("cp437")
+    try:
+        return raw.decode(), False
+    except UnicodeDecodeError:
+        unicode_name = _unicode_path(info.extra, raw)
+        return (name, True) if unicode_name is None else (unicode_name, False)
+
+
+def _unicode_path(extra: bytes, raw_name: bytes) -> str | None:
+    """Return the UTF-8 name in a member's extra fields, if it is there and belongs to this name."""
+    while len(extra) >= 4:
+        field, size = struct.unpack_from("<HH", extra)
+        body, extra = extra[4 : 4 + size], extra[4 + size :]
+        if field == _UNICODE_PATH and len(body) > 5 and struct.unpack_from("<L", body, 1)[0] == zlib.crc32(raw_name):
+            with suppress(UnicodeDecodeError):
+                return body[5:].decode()
+    return None
+
+
+def _mode(info: zipfile.ZipInfo) -> int:
+    return info.external_attr >> 16 if info.create_system == _UNIX else 0
 
 
 def _check_member(info: zipfile.ZipInfo, where: str, name: str) -> None:
-    mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise archive_error(f"{where}: {name}", "a symbolic link" if stat.S_ISLNK(mode) else "a special file")
+    mode = _mode(info)
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        raise archive_error(f"{where}: {name}", "a special file")
     if mode & SETUID_BITS and not info.is_dir():
         raise archive_error(f"{where}: {name}", f"a setuid or setgid file (mode {stat.S_IMODE(mode):o})")
     if info.flag_bits & 0x41:  # bits 0 and 6: encrypted, strongly encrypted

@@ -101,7 +101,7 @@ def _read_archive(file: BinaryIO, path: Path) -> Iterator[tuple[str, bytes]]:
     names = {f"{FOLDER}/{name}": name for name in FILE_MD5S}
     names_read = set()
     for member, data in archive.read_members(file, str(path), names.__contains__):
-        if data is not None:
+        if isinstance(data, bytes):
             names_read.add(names[member])
             yield names[member], data
     if missing := sorted(set(FILE_MD5S) - names_read):

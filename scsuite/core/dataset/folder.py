@@ -1,19 +1,17 @@
 """Read a folder or an archive of `train/CLASS/*` and `test/CLASS/*` (or `val/`) images, or of `CLASS/*` alone.
 
-In: a path. Out: a `RawDataset`: all images as uint8 images_NHWC, N sorted by class and name, H = W = 32.
+In: a path. Out: a `RawDataset`: all images as uint8 images_NHWC, N sorted by class and name, H = W = 32; or, without
+classes, the contents of each image file.
 
 The order of a file system or an archive has no effect. A single top folder is ignored: its content is read as if it
 were at the top. Hidden files and those that operating systems create are skipped. Other files that are no images are
-counted in a note. Links out of the folder, pipes and devices are refused.
+counted in a note. Links are followed; pipes and devices are refused.
 """
 
 import hashlib
-import os
-import re
-import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -22,110 +20,90 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.dataset import archive
-from scsuite.core.dataset.folder_layout import LabelledFiles, Layout, parse_layout
-from scsuite.core.dataset.image_file import FORMATS, SUFFIXES, CorruptImageError, corrupt_image_error, decode_images
+from scsuite.core.dataset.folder_layout import LabelledFiles, Layout, drop_repeated_links, no_images_error, parse_layout
+from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
+from scsuite.core.dataset.image_file import FORMATS, CorruptImageError, corrupt_image_error, decode_images
 from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, train_test_overlap_note
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
 
-_HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|Thumbs\.db|desktop\.ini)(/|\Z))")
 _MAX_CORRUPT_LISTED = 10
 _CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the error can name several
 _PROGRESS_EVERY = 1000  # images
 
-
-def is_hidden(name: str) -> bool:
-    """Return whether any part of this path is hidden from people: .git, .DS_Store, ._x.jpg, __MACOSX."""
-    return _HIDDEN.search(name) is not None
+Files = Iterator[tuple[str, bytes]]  # (name, contents)
 
 
-def is_image(name: str) -> bool:
-    """Return whether a file of this name, in any letter case, is read as an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)  # noqa: PTH122 - called 60,000 times; pathlib is slower
+@dataclass(frozen=True)
+class Listing:
+    """The relative names in a folder or an archive, sorted, and how to read files of them."""
+
+    where: str
+    images: tuple[str, ...]
+    non_images: tuple[str, ...]
+    folders: frozenset[str]
+    broken_links: tuple[str, ...]
+    originals: Mapping[str, str]  # of an image that is a link, the file that it leads to
+    read_files: Callable[[Collection[str]], Files]
+    content_hash: str = ""  # of a folder: sha256 over names, inodes, sizes and times
+    notes: tuple[str, ...] = ()
+
+    def read(self, fit: str, progress: Progress) -> RawDataset:
+        """Decode the images. Raises InputError for a layout without classes and for corrupt images."""
+        layout = parse_layout(list(self.images), set(self.folders), list(self.non_images), self.where)
+        layout = drop_repeated_links(layout, self.images, self.originals, self.where)
+        names = sorted({self.images[i] for files in (layout.train, layout.test or []) for i, _ in files})
+        collected = _DecodedFiles({}, list(self.non_images))
+        _collect_images(collected, self.read_files(names), self.where, fit, progress, len(names))
+        return _assemble(collected, list(self.images), layout, [*self.notes, *_broken_links_note(self.broken_links)])
 
 
 @dataclass
 class _DecodedFiles:
-    """The images decoded so far, by name, and the names of other files and of folders."""
+    """The images decoded so far, by name, and the names of other files."""
 
     images: dict[str, NDArray[np.uint8]]
     non_images: list[str]
-    folders: set[str]
     num_resized: int = 0
 
 
 # --- folders ---
 
 
-@dataclass(frozen=True)
-class FolderListing:
-    """The relative names in a folder, sorted; no file has been opened."""
-
-    root: Path
-    images: tuple[str, ...]
-    non_images: tuple[str, ...]
-    folders: frozenset[str]
-    content_hash: str  # sha256 over names, sizes and modification times
-
-    def read(self, fit: str, progress: Progress) -> RawDataset:
-        """Decode the images. Raises InputError for a layout without classes and for corrupt images."""
-        layout = parse_layout(list(self.images), set(self.folders), list(self.non_images), str(self.root))
-        names = sorted({self.images[i] for files in (layout.train, layout.test or []) for i, _ in files})
-        data = ((name, read_regular_file(self.root / name, "image")) for name in names)
-        collected = _DecodedFiles({}, list(self.non_images), set(self.folders))
-        _collect_images(collected, data, str(self.root), fit, progress, len(names))
-        return _assemble(collected, list(self.images), layout)
-
-
-def list_folder(root: Path) -> FolderListing:
-    """Walk a folder.
-
-    Raises InputError for links out of it or to folders, for pipes and devices, and for an unreadable folder.
-    """
+def list_folder(root: Path) -> Listing:
+    """Walk a folder. Raises InputError as `walk_folder` does."""
+    walk = walk_folder(root)
     digest = hashlib.sha256()
-    images: list[str] = []
-    non_images: list[str] = []
-    folders: set[str] = set()
-    for name, size_and_time in sorted(_walk(root, "", os.path.realpath(root))):
-        if size_and_time is None:
-            folders.add(name)
-            continue
-        (images if is_image(name) else non_images).append(name)
-        digest.update(f"{name}\0{size_and_time[0]}\0{size_and_time[1]}\0".encode("utf-8", "surrogateescape"))
-    return FolderListing(root, tuple(images), tuple(non_images), frozenset(folders), digest.hexdigest())
+    for file in walk.files:
+        # The inode too: exchanged folders may have files of equal names, sizes and times.
+        content = "\0".join(map(str, (file.name, file.identity[1], *file.version, "")))
+        digest.update(content.encode("utf-8", "surrogateescape"))
+    for name in (*sorted(walk.folders), "", *walk.broken_links):
+        digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+    return Listing(
+        where=str(root),
+        images=tuple(file.name for file in walk.files if is_image(file.name)),
+        non_images=tuple(file.name for file in walk.files if not is_image(file.name)),
+        folders=walk.folders,
+        broken_links=walk.broken_links,
+        originals=_originals((file.name, file.identity, file.is_linked) for file in walk.files if is_image(file.name)),
+        read_files=lambda names: ((name, read_regular_file(root / name, "image")) for name in names),
+        content_hash=digest.hexdigest(),
+    )
 
 
-def _walk(root: Path, below: str, real_root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    """Yield each file's relative name with its size in bytes and time in ns, each folder's with None."""
-    try:
-        with os.scandir(root / below) as iterator:
-            entries = list(iterator)
-    except OSError as error:
-        where, hint = root / below, "Check its permissions."
-        raise InputError("folder", where, expected="a readable one", found=error.strerror, hint=hint) from None
-    for entry in entries:
-        name = f"{below}/{entry.name}" if below else entry.name
-        if is_hidden(entry.name):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield name, None
-            yield from _walk(root, name, real_root)
-        else:
-            yield name, _size_and_time(entry, real_root)
+def _originals(files: Iterable[tuple[str, Hashable, bool]]) -> dict[str, str]:
+    """Return of each link the file of the same identity, or the first link to it if no such file is there.
 
-
-def _size_and_time(entry: os.DirEntry[str], real_root: str) -> tuple[int, int]:
-    hint = "Replace it by a plain copy, or remove it."
-    try:
-        status = entry.stat()
-    except OSError as error:  # a link to nothing or to itself
-        raise InputError("file", entry.path, expected="a file", found=error.strerror, hint=hint) from None
-    if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(real_root):
-        raise InputError("link", entry.path, expected="files within the folder", found="a link out of it", hint=hint)
-    if not stat.S_ISREG(status.st_mode):
-        found = "a link to a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise InputError("file", entry.path, expected="a regular file", found=found, hint=hint)
-    return status.st_size, status.st_mtime_ns
+    In: name, identity and whether it is a link.
+    """
+    by_identity: dict[Hashable, str] = {}
+    links = []
+    for name, identity, is_link in sorted(files, key=lambda file: file[2]):  # files first; each part in its order
+        by_identity.setdefault(identity, name)
+        if is_link:
+            links.append((name, identity))
+    return {name: by_identity[identity] for name, identity in links}
 
 
 # --- archives ---
@@ -143,26 +121,91 @@ def open_archive(path: Path) -> tuple[BufferedReader, str]:
 
 
 def read_archive(file: BinaryIO, where: str, fit: str, progress: Progress) -> RawDataset:
-    """Decode the images of an open archive in one pass through it.
+    """Decode the images of an open archive.
 
-    Raises InputError as `archive.read_members` does, for a layout without classes and for corrupt images.
+    Raises InputError as `archive.walk_archive` does, for a layout without classes and for corrupt images.
     """
-    collected = _DecodedFiles({}, [], set())
-    _collect_images(collected, _read_image_members(file, where, collected), where, fit, progress, None)
-    names = sorted(collected.images)
-    layout = parse_layout(names, collected.folders, sorted(collected.non_images), where)
-    return _assemble(collected, names, layout)
+    return _list_archive(file, where).read(fit, progress)
 
 
-def _read_image_members(file: BinaryIO, where: str, collected: _DecodedFiles) -> Iterator[tuple[str, bytes]]:
-    for name, data in archive.read_members(file, where, is_image):
-        if data is not None:
-            yield name, data
-        elif not is_hidden(name):
-            if name.endswith("/"):
-                collected.folders.add(name[:-1])
-            else:
-                collected.non_images.append(name)
+def _list_archive(file: BinaryIO, where: str) -> Listing:
+    walk = archive.walk_archive(file, where, is_image)
+    files = sorted(name for name in (*walk.positions, *walk.links) if not is_hidden(name))
+    notes = []
+    if names := walk.legacy_names:
+        notes.append(
+            f"the names of {len(names):,} files are in an unknown encoding and were read as cp437 (the first is"
+            f" {names[0]})"
+        )
+    return Listing(
+        where=where,
+        images=tuple(name for name in files if is_image(name)),
+        non_images=tuple(name for name in files if not is_image(name)),
+        folders=frozenset(name for name in walk.folders if not is_hidden(name)),
+        broken_links=tuple(name for name in walk.other_links if not is_hidden(name)),
+        originals=_originals(
+            (name, walk.links.get(name, name), name in walk.links) for name in files if is_image(name)
+        ),
+        read_files=lambda names: archive.read_files(file, where, walk, names),
+        notes=tuple(notes),
+    )
+
+
+# --- image files without classes ---
+
+
+@dataclass
+class SkippedFiles:
+    """What `iter_image_files` did not yield: files of other kinds, and files that cannot be read, with the reason."""
+
+    non_images: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def iter_image_files(path: str | Path, skipped: SkippedFiles | None = None) -> Files:
+    """Yield name and contents of each image file that `path` names, sorted by name; no classes are needed.
+
+    A folder or an archive gives the files in it, at any depth, whose names end as an image's, without hidden files;
+    each is called `path/name`. Any other file is taken for an image whatever its name. A link to a file that is
+    there too is left out. What is left out is added to `skipped`, if given.
+
+    Raises InputError for a path that does not exist, a folder or archive without images, a damaged archive, and,
+    without `skipped`, a file that cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = _images_once(list_folder(path), path, skipped)
+        yield from _read_each([f"{path}/{name}" for name in names], skipped)
+        return
+    with open_regular_file(path, "image") as file:
+        if archive.is_archive(file, path.name):
+            listing = _list_archive(file, str(path))
+            names = _images_once(listing, path, skipped)
+            yield from ((f"{path}/{name}", data) for name, data in listing.read_files(names))
+            return
+    yield from _read_each([str(path)], skipped)
+
+
+def _images_once(listing: Listing, path: Path, skipped: SkippedFiles | None) -> list[str]:
+    """Return the names of the images, without links to others of them."""
+    if skipped is not None:
+        skipped.non_images += [f"{path}/{name}" for name in listing.non_images]
+        skipped.unreadable += [(f"{path}/{name}", "a link that leads to no file") for name in listing.broken_links]
+    if not listing.images:
+        raise no_images_error(list(listing.non_images), listing.where)
+    return [name for name in listing.images if listing.originals.get(name, name) == name]
+
+
+def _read_each(paths: Iterable[str], skipped: SkippedFiles | None) -> Files:
+    for path in paths:
+        try:
+            data = read_regular_file(Path(path), "image")
+        except InputError as error:
+            if skipped is None:
+                raise
+            skipped.unreadable.append((path, str(error.found)))
+        else:
+            yield path, data
 
 
 # --- both ---
@@ -190,11 +233,16 @@ def _collect_images(
         raise corrupt_image_error(problems)
 
 
-def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout) -> RawDataset:
+def _broken_links_note(names: tuple[str, ...]) -> list[str]:
+    text = "links that lead to no file, or in a circle, were skipped"
+    return [f"{len(names):,} {text} (the first is {names[0]})"] if names else []
+
+
+def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout, listing_notes: list[str]) -> RawDataset:
     train = _make_split(collected, names, layout.train)
     test = None if layout.test is None else _make_split(collected, names, layout.test)
     total = len(train) + (0 if test is None else len(test))
-    notes = list(layout.notes)
+    notes = [*layout.notes, *listing_notes]
     if collected.num_resized:
         notes.append(f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}")
     if collected.non_images:

@@ -4,7 +4,8 @@ In: relative names ("train/cat/1.jpg"). Out: a `Layout` of indices into them, or
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def parse_layout(names: list[str], folders: set[str], non_images: list[str], whe
     and if the classes of the training and the test images differ.
     """
     if not names:
-        raise _no_images_error(non_images, where)
+        raise no_images_error(non_images, where)
     paths = {name: tuple(name.split("/")) for name in names}
     depth = _top_depth(list(paths.values()))
     folders_below = _folders_below(folders, non_images, paths[names[0]][:depth])
@@ -159,6 +160,37 @@ def _make_layout(
     return Layout(tuple(class_names), splits["train"], splits.get("test"), tuple(notes))
 
 
+def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping[str, str], where: str) -> Layout:
+    """Count an image once in its class, however many links lead to it.
+
+    `originals` gives of each link the file that it leads to. Raises InputError for an image in two classes of a split.
+    """
+    if not originals:
+        return layout
+    dropped: list[str] = []
+
+    def each_once(files: LabelledFiles) -> LabelledFiles:
+        first: dict[str, tuple[int, int]] = {}
+        for index, label in sorted(files, key=lambda file: names[file[0]] in originals):  # files before links
+            name = names[index]
+            previous = first.setdefault(originals.get(name, name), (index, label))
+            if previous[1] != label:
+                expected, found = "an image in one class", f"the same file in {names[previous[0]]}"
+                hint = "Remove one of the two links."
+                raise InputError("link", f"{where}: {name}", expected=expected, found=found, hint=hint)
+            if previous[0] != index:
+                dropped.append(name)
+        kept = {index for index, _ in first.values()}
+        return [file for file in files if file[0] in kept]
+
+    train, test = each_once(layout.train), None if layout.test is None else each_once(layout.test)
+    notes = list(layout.notes)
+    if dropped:
+        text = "links to images of the same class were not counted again"
+        notes.append(f"{len(dropped):,} {text} (the first is {min(dropped)})")
+    return replace(layout, train=train, test=test, notes=tuple(notes))
+
+
 def _classes_differ_error(train: set[str], test: set[str], split_folders: dict[str, str], where: str) -> InputError:
     differences = [
         f"{format_names(sorted(only), _MAX_EXAMPLES)} only in {split_folders[split]}/"
@@ -170,7 +202,8 @@ def _classes_differ_error(train: set[str], test: set[str], split_folders: dict[s
     return InputError("data", where, expected="the same classes in both", found="; ".join(differences), hint=hint)
 
 
-def _no_images_error(non_images: list[str], where: str) -> InputError:
+def no_images_error(non_images: list[str], where: str) -> InputError:
+    """Return the error for a folder or an archive without images."""
     if "data_batch_1" in {name.rpartition("/")[2] for name in non_images}:
         expected, found = "images in class folders", "CIFAR-10's own files"
         hint = "Use --data cifar10 and --data-dir with the folder that has them."

@@ -5,12 +5,14 @@ import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scsuite.core.dataset import archive, archive_limits
+from scsuite.core.dataset.archive_limits import Link
 from scsuite.core.errors import InputError
 from scsuite.core.files import MAX_FILE_BYTES
 from tests.core.dataset.helpers import write_tar, write_zip
@@ -18,14 +20,26 @@ from tests.core.dataset.helpers import write_tar, write_zip
 TREE = {"train/cat/a.png": b"one", "train/dog/b.png": b"x" * 1000, "README.txt": b"text"}
 
 
-def members(path: Path) -> dict[str, bytes | None]:
+def is_png(name: str) -> bool:
+    return name.endswith(".png")
+
+
+def members(path: Path) -> dict[str, bytes | Link | None]:
     with path.open("rb") as file:
-        return dict(archive.read_members(file, str(path), lambda name: name.endswith(".png")))
+        return dict(archive.read_members(file, str(path), is_png))
 
 
-def link(member_type: bytes, name: str = "train/cat/l.png") -> tarfile.TarInfo:
+def walk_and_read(path: Path) -> tuple[archive.ArchiveWalk, dict[str, bytes]]:
+    """Walk the archive, then read all of its images, those behind links too."""
+    with path.open("rb") as file:
+        walk = archive.walk_archive(file, str(path), is_png)
+        names = filter(is_png, [*walk.positions, *walk.links])
+        return walk, dict(archive.read_files(file, str(path), walk, list(names)))
+
+
+def link(member_type: bytes, name: str = "train/cat/l.png", target: str = "a.png") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = member_type, "a.png"
+    info.type, info.linkname = member_type, target
     return info
 
 
@@ -57,7 +71,7 @@ def test_dots_and_folders_are_normalised(tmp_path: Path) -> None:
     assert result == {"train/cat/a.png": b"1", "train/": None}
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/abs.png", "a/../../x.png", "C:\\x.png", "a\\b.png", "C:x.png"])
+@pytest.mark.parametrize("name", ["../x.png", "/abs.png", "a/../../x.png", "C:\\x.png", "a\\..\\..\\b.png", "C:x.png"])
 @pytest.mark.parametrize("write", [write_tar, write_zip])
 def test_names_out_of_the_archive_are_refused(tmp_path: Path, name: str, write: Callable[..., Path]) -> None:
     path = write(tmp_path / "a", {"ok.png": b"1", name: b"2"})
@@ -75,8 +89,6 @@ def test_a_nul_in_a_zip_name_is_refused(tmp_path: Path) -> None:
 
 
 REFUSED_TYPES = [
-    (tarfile.SYMTYPE, "a symbolic link"),
-    (tarfile.LNKTYPE, "a hard link"),
     (tarfile.FIFOTYPE, "a pipe"),
     (tarfile.CHRTYPE, "a device"),
     (tarfile.BLKTYPE, "a device"),
@@ -85,20 +97,68 @@ REFUSED_TYPES = [
 
 
 @pytest.mark.parametrize(("member_type", "words"), REFUSED_TYPES)
-def test_links_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, member_type: bytes, words: str) -> None:
+def test_pipes_and_devices_in_a_tar_are_refused_by_name(tmp_path: Path, member_type: bytes, words: str) -> None:
     path = write_tar(tmp_path / "a.tar", TREE, "w", link(member_type))
     with pytest.raises(InputError, match=rf"train/cat/l.png.*found {words}"):
         members(path)
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
-    info = zipfile.ZipInfo("l.png")
+def zip_link(name: str, target: str) -> tuple[zipfile.ZipInfo, str]:
+    info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(info, "/etc/passwd")
-    with pytest.raises(InputError, match="a symbolic link"):
-        members(path)
+    return info, target
+
+
+LINKS = [
+    ("train/cat/l.png", "a.png"),  # to a member before it
+    ("test/cat/l.png", "../../train/cat/a.png"),
+    ("train/cat/chain.png", "l.png"),
+    ("train/cat/other.png", "../README.txt"),  # the wrong folder
+    ("train/cat/loop.png", "loop.png"),
+    ("README", "../outside/README.md"),  # no image: nobody asks where it leads
+    ("test/dog", "../train/dog"),
+]
+
+
+def links_of_a_tar(path: Path) -> Path:
+    return write_tar(path, TREE, "w", *(link(tarfile.SYMTYPE, *names) for names in LINKS))
+
+
+def links_of_a_zip(path: Path) -> Path:
+    with zipfile.ZipFile(write_zip(path, TREE), "a") as file:
+        for names in LINKS:
+            file.writestr(*zip_link(*names))
+    return path
+
+
+@pytest.mark.parametrize("write", [links_of_a_tar, links_of_a_zip])
+def test_links_to_members_give_their_contents_and_others_are_listed(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    walk, files = walk_and_read(write(tmp_path / "a"))
+    one = b"one"
+    assert files == {
+        "train/cat/a.png": one, "train/cat/l.png": one, "test/cat/l.png": one, "train/cat/chain.png": one,
+        "train/dog/b.png": b"x" * 1000,
+    }  # fmt: skip
+    assert walk.other_links == ("README", "test/dog", "train/cat/loop.png", "train/cat/other.png")
+
+
+def test_a_hard_link_in_a_tar_is_the_file_that_it_names(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", TREE, "w", link(tarfile.LNKTYPE, "test/cat/h.png", "train/cat/a.png"))
+    assert walk_and_read(path)[1]["test/cat/h.png"] == b"one"
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../etc/x.png", "C:/x.png", "a/../../../../x.png"])
+def test_an_image_that_is_a_link_out_of_the_archive_is_refused(tmp_path: Path, target: str) -> None:
+    paths = [write_tar(tmp_path / "a.tar", TREE, "w", link(tarfile.SYMTYPE, target=target)), tmp_path / "a.zip"]
+    with zipfile.ZipFile(paths[1], "w") as file:
+        file.writestr(*zip_link("train/cat/l.png", target))
+    for path in paths:
+        with pytest.raises(InputError, match=r"train/cat/l\.png: .* found a link out of the archive"):
+            walk_and_read(path)
+    with pytest.raises(InputError, match="leads out"):
+        walk_and_read(write_tar(tmp_path / "b.tar", TREE, "w", link(tarfile.LNKTYPE, target=target)))
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
@@ -110,10 +170,68 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         members(tmp_path / "a.zip")
 
 
-def test_a_repeated_member_is_refused(tmp_path: Path) -> None:
-    first = write_tar(tmp_path / "a.tar", {"a.png": b"1", "./a.png": b"2"})
-    with pytest.raises(InputError, match="a repeated member"):
-        members(first)
+def test_of_a_repeated_member_the_last_one_counts_as_for_tar(tmp_path: Path) -> None:
+    extra = {"train/cat/b.png": b"first", "./train/cat/b.png": b"second", "train/cat/B.PNG": b"another", **TREE}
+    path = write_tar(tmp_path / "a.tar", extra)
+    assert walk_and_read(path)[1] == {**{k: v for k, v in TREE.items() if is_png(k)}, "train/cat/b.png": b"second"}
+    with tarfile.open(path, "a") as tar:  # a file takes the place of a link, and a link that of a file
+        tar.addfile(link(tarfile.SYMTYPE, "train/cat/b.png", "a.png"))
+        tar.addfile(link(tarfile.SYMTYPE, "train/cat/a.png", "/etc/passwd"[1:]))
+        info = tarfile.TarInfo("train/cat/a.png")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"newer"))
+    assert walk_and_read(path)[1]["train/cat/b.png"] == b"newer"
+
+
+def test_names_that_differ_in_letter_case_are_two_files(tmp_path: Path) -> None:
+    tree = {"a/000.png": b"1", "a/000.PNG": b"2", "A/000.png": b"3"}
+    for path in (write_zip(tmp_path / "a.zip", tree), write_tar(tmp_path / "a.tar", tree)):
+        assert set(walk_and_read(path)[0].positions) == set(tree)
+
+
+def test_backslashes_of_windows_programs_are_separators(tmp_path: Path) -> None:
+    tree = {name.replace("/", "\\"): data for name, data in TREE.items()}
+    for path in (write_zip(tmp_path / "a.zip", {**tree, "train\\emu\\": b""}), write_tar(tmp_path / "a.tar", tree)):
+        walk, files = walk_and_read(path)
+        assert files == {name: data for name, data in TREE.items() if is_png(name)}
+        assert walk.folders == (frozenset({"train/emu"}) if path.suffix == ".zip" else frozenset())
+
+
+def zip_with_raw_name(path: Path, raw: bytes, extra: bytes = b"") -> Path:
+    """A zip with one member whose name has these bytes and no mark of UTF-8."""
+    info = zipfile.ZipInfo("X" * len(raw))
+    info.extra = extra
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(info, b"1")
+    path.write_bytes(path.read_bytes().replace(b"X" * len(raw), raw))
+    return path
+
+
+def test_names_of_a_zip_without_the_mark_of_utf_8_are_decoded_or_reported(tmp_path: Path) -> None:
+    walk, files = walk_and_read(zip_with_raw_name(tmp_path / "utf8.zip", "猫/é.png".encode()))
+    assert (list(files), walk.legacy_names) == (["猫/é.png"], ())
+    raw = "表/1.png".encode("shift-jis")  # its second byte is a backslash
+    walk, files = walk_and_read(zip_with_raw_name(tmp_path / "sjis.zip", raw))
+    assert list(files) == [raw.decode("cp437")]
+    assert walk.legacy_names == (raw.decode("cp437"),)
+    body = b"\1" + struct.pack("<L", zlib.crc32(raw)) + "表/1.png".encode()
+    extra = struct.pack("<HH", 0x7075, len(body)) + body
+    walk, files = walk_and_read(zip_with_raw_name(tmp_path / "unicode-path.zip", raw, extra))
+    assert (list(files), walk.legacy_names) == (["表/1.png"], ())
+
+
+def test_a_zip_behind_a_program_with_a_comment_or_with_zip64_is_read(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", TREE)
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = b"a comment " * 5000
+    path.write_bytes(b"MZ program " * 1000 + path.read_bytes())
+    assert members(path) == {**TREE, "README.txt": None}
+    with (
+        zipfile.ZipFile(tmp_path / "64.zip", "w") as file,
+        file.open("train/cat/a.png", "w", force_zip64=True) as member,
+    ):
+        member.write(b"one")
+    assert members(tmp_path / "64.zip") == {"train/cat/a.png": b"one"}
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

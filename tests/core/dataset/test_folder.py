@@ -1,5 +1,6 @@
 """A folder and an archive of the same files give the same images; unusual files are named and never block."""
 
+import io
 import os
 import socket
 import tarfile
@@ -8,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from PIL import Image
 
 from scsuite.core.dataset import Dataset, load_dataset
+from scsuite.core.dataset.folder import SkippedFiles, iter_image_files
 from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import class_tree, image_bytes, write_folder, write_tar, write_zip
 
@@ -130,30 +132,89 @@ def test_pipes_and_sockets_are_refused_without_blocking(tmp_path: Path) -> None:
         assert isinstance(in_time(lambda: load(root)), InputError)
 
 
-def test_links_out_of_the_folder_loops_and_links_to_folders_are_refused(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(image_bytes())
-    cases = {
-        "out": (secret, "a link out of it"),
-        "up": (Path("../../../secret.png"), "a link out of it"),
-        "nothing": (Path("nowhere.png"), "No such file"),
-        "loop": (Path("link.png"), "symbolic links"),
-        "folder": (Path("../dog"), "a link to a folder"),
-    }
-    for name, (target, words) in cases.items():
-        root = write_folder(tmp_path / name, TREE)
-        (root / "train" / "cat" / "link.png").symlink_to(target)
-        with pytest.raises(InputError, match=words):
-            load(root)
+def linked_folder(root: Path) -> Path:
+    """TREE as a folder of links: to files elsewhere, and to a folder elsewhere."""
+    store = write_folder(root.with_name("store"), {f"{i:02d}": data for i, data in enumerate(TREE.values())})
+    for i, name in enumerate(TREE):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(store / f"{i:02d}")
+    (root / "test" / "dog").rename(root.with_name("dogs"))
+    (root / "test" / "dog").symlink_to("../../dogs")
+    return root
 
 
-def test_links_within_and_to_the_folder_are_followed(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "real", TREE)
-    (root / "train" / "cat" / "link.png").symlink_to("../dog/000.png")
-    (tmp_path / "alias").symlink_to(root)
-    data = load(tmp_path / "alias")
-    images = dict(zip(data.train.files, data.train.images_NHWC, strict=True))
-    assert np.array_equal(images["train/cat/link.png"], images["train/dog/000.png"])
+def test_a_folder_of_links_is_read_as_the_files_they_lead_to(tmp_path: Path) -> None:
+    data = load(linked_folder(tmp_path / "links"))
+    assert data.fingerprint == load(write_folder(tmp_path / "files", TREE)).fingerprint
+    assert data.train.files[0] == "train/cat/000.png"
+    (tmp_path / "alias").symlink_to(tmp_path / "links")
+    assert load(tmp_path / "alias").fingerprint == data.fingerprint
+
+
+def test_links_to_nothing_and_in_circles_are_skipped_and_counted(tmp_path: Path) -> None:
+    expected = load(write_folder(tmp_path / "files", TREE)).fingerprint
+    root = write_folder(tmp_path / "f", TREE)
+    cat = root / "train" / "cat"
+    for name, target in {"a.png": "nowhere.png", "b.png": "b.png", "c": ".", "d": "../../..", "e": "/"}.items():
+        (cat / name).symlink_to(target)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "back").symlink_to(cat)  # a circle through another folder
+    (cat / "f").symlink_to(tmp_path / "elsewhere")
+    data = load(root)
+    assert data.fingerprint == expected
+    assert data.notes == ("6 links that lead to no file, or in a circle, were skipped (the first is train/cat/a.png)",)
+
+
+def test_a_link_counts_once_in_a_class_and_is_refused_in_two(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "f", TREE)
+    (root / "train" / "cat" / "0.png").symlink_to("002.png")
+    (root / "train" / "dog" / "x.png").symlink_to(root / "test" / "dog" / "000.png")  # the other split
+    data = load(root)
+    assert [name for name in data.train.files if "cat" in name] == [f"train/cat/00{i}.png" for i in range(3)]
+    assert data.notes == (
+        "1 links to images of the same class were not counted again (the first is train/cat/0.png)",
+        "1 of 3 test images are also among the training images",
+    )
+    (root / "train" / "cat" / "y.png").symlink_to("../dog/000.png")
+    with pytest.raises(InputError, match=r"train/cat/y\.png: expected .* found .*train/dog/000\.png"):
+        load(root)
+
+
+def names_and_colors(path: Path, skipped: SkippedFiles | None = None) -> dict[str, tuple[int, ...]]:
+    files = iter_image_files(path, skipped)
+    return {name: Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0)) for name, data in files}  # type: ignore[misc]
+
+
+def test_image_files_of_a_folder_an_archive_and_a_file_need_no_classes(tmp_path: Path) -> None:
+    tree = class_tree({"a": 2, "a/deep": 1}) | {"top.JPG": image_bytes((9, 9, 9), file_format="JPEG")}
+    extra = {"note.txt": b"x", ".hidden/1.png": b"x", "__MACOSX/a/._000.png": b"x"}
+    folder = write_folder(tmp_path / "f", tree | extra)
+    (folder / "link.png").symlink_to("a/000.png")  # the same image: not predicted twice
+    (folder / "gone.png").symlink_to("nothing")
+    expected = {"a/000.png": (0, 0, 7), "a/001.png": (0, 1, 7), "a/deep/000.png": (1, 0, 7), "top.JPG": (9, 9, 9)}
+    skipped = SkippedFiles()
+    assert names_and_colors(folder, skipped) == {f"{folder}/{name}": color for name, color in expected.items()}
+    assert skipped.non_images == [f"{folder}/note.txt"]
+    assert skipped.unreadable == [(f"{folder}/gone.png", "a link that leads to no file")]
+    for path in (write_zip(tmp_path / "a.zip", tree | extra), write_tar(tmp_path / "a.tgz", tree | extra, "w:gz")):
+        assert set(names_and_colors(path)) == {f"{path}/{name}" for name in expected}
+    (tmp_path / "photo").write_bytes(tree["a/001.png"])  # given by name, so it needs no suffix
+    assert names_and_colors(tmp_path / "photo") == {f"{tmp_path}/photo": (0, 1, 7)}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("nothing.png", None, "nothing.png: expected a readable file, found No such file"),
+        ("empty/readme.txt", b"x", "found none, and 1 other files"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "found a 7-Zip file"),
+    ],
+)
+def test_a_path_without_images_is_one_clear_error(tmp_path: Path, name: str, data: bytes | None, words: str) -> None:
+    if data is not None:
+        write_folder(tmp_path, {name: data})
+    with pytest.raises(InputError, match=words):
+        list(iter_image_files(tmp_path / name.partition("/")[0]))
 
 
 def test_names_with_control_characters_stay_on_one_line(tmp_path: Path) -> None:
@@ -168,10 +229,10 @@ def test_names_with_control_characters_stay_on_one_line(tmp_path: Path) -> None:
     assert load(tmp_path / "g").train.files == data.train.files  # through the cache too
 
 
-def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
+def test_a_link_out_of_an_archive_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("train/cat/l.png")
     info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(InputError, match="a symbolic link"):
+    with pytest.raises(InputError, match="a link out of the archive"):
         load(write_tar(tmp_path / "a.tar", TREE, "w", info))
 
 
