@@ -4,20 +4,17 @@ In: relative names ("train/cat/1.jpg"). Out: a `Layout` of indices into them, or
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.dataset.split import format_names
+from scsuite.core.dataset.split_folders import TEST_SPLITS, SplitFolders, find_splits
 from scsuite.core.errors import InputError
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "val": ("val", "valid", "validation"),
-}
+_ANNOTATIONS = frozenset({"labels", "label", "annotations", "annotation", "masks", "mask", "xmls"})
 _MAX_EXAMPLES = 5  # names in a message
 
 NameParts = tuple[str, ...]
@@ -37,84 +34,65 @@ class Layout:
 def parse_layout(names: list[str], folders: set[str], non_images: list[str], where: str) -> Layout:
     """Find the classes of the images `names`, which lie among `folders` and the files `non_images`.
 
-    Raises InputError if there are no images, fewer than two classes, an empty class or an image outside of any class,
-    and if the classes of the training and the test images differ.
+    Raises InputError if there are no images, fewer than two classes, an empty class, an image outside of any class or
+    a class of test images without training images, and if the folders of the splits cannot be told apart.
     """
     if not names:
         raise no_images_error(non_images, where)
     paths = {name: tuple(name.split("/")) for name in names}
-    depth = _top_depth(list(paths.values()))
-    folders_below = _folders_below(folders, non_images, paths[names[0]][:depth])
-    top_folders = {path[depth] for path in paths.values() if len(path) > depth + 1}
-    # A split's folder counts even if it is empty.
-    top_folders |= {path[depth] for path in folders_below if len(path) == depth + 1 and _split_name(path[depth])}
-    split_folders = _split_folders(top_folders, where)
-    classes = {split: _group_by_class(names, paths, depth, top, where) for split, top in split_folders.items()}
-    if "train" not in classes:
-        classes = {"train": _group_by_class(names, paths, depth, None, where)}
-        _check_not_empty(classes["train"], {path[depth] for path in folders_below if len(path) == depth + 1}, where)
-    for split, top in split_folders.items():
-        class_folders = {path[depth + 1] for path in folders_below if len(path) == depth + 2 and path[depth] == top}
-        _check_not_empty(classes[split], class_folders, f"{where}: {top}")
-    return _make_layout(names, classes, split_folders, where)
+    all_folders = _all_folders(folders, non_images)
+    splits = find_splits(paths.values(), all_folders, where)
+    notes = []
+    if splits.is_transposed:
+        depth = len(splits.top)
+        notes.append(f"the folders in each class were read as its splits, as in {names[0]}")
+        paths = {name: (*splits.top, path[depth + 1], path[depth], *path[depth + 2 :]) for name, path in paths.items()}
+        splits, all_folders = find_splits(paths.values(), [], where), set()
+    split_folders = dict(splits.folders) or {"train": splits.top}
+    classes = {split: _group_by_class(names, paths, folder, where) for split, folder in split_folders.items()}
+    class_names = sort_class_names(classes["train"])
+    _check_classes(class_names, all_folders, split_folders["train"], where)
+    test = next((split for split in TEST_SPLITS if split in classes), "test")
+    labelled = {
+        split: _label_files(names, classes[split], class_names) for split in ("train", test) if split in classes
+    }
+    used = {index for files in labelled.values() for index, _ in files}
+    notes += _split_notes(splits, test) + _unused_note(names, used, splits, test)
+    if test in classes:
+        _check_known(classes[test], class_names, split_folders, test, where)
+        if absent := [name for name in class_names if name not in classes[test]]:
+            listed = format_names(absent, _MAX_EXAMPLES)
+            notes.append(f"there are no test images of {len(absent)} of {len(class_names)} classes: {listed}")
+    return Layout(tuple(class_names), labelled["train"], labelled.get(test), tuple(notes))
 
 
-def _top_depth(paths: list[NameParts]) -> int:
-    """Return the number of folders above the splits or classes, which all images share."""
-    depth = 0
-    while (
-        all(len(path) >= depth + 3 for path in paths)
-        and len({path[depth] for path in paths}) == 1
-        and _split_name(paths[0][depth]) is None
-    ):
-        depth += 1
-    return depth
+def sort_class_names(names: Iterable[str]) -> list[str]:
+    """Return class names in the order of their labels: as numbers if all are integers, otherwise as texts."""
+    names = list(names)
+    if all(name.isascii() and name.removeprefix("-").isdigit() and len(name) < 20 for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
-def _split_name(folder: str) -> str | None:
-    return next((split for split, names in _SPLIT_NAMES.items() if folder.lower() in names), None)
-
-
-def _folders_below(folders: set[str], non_images: list[str], top: NameParts) -> set[NameParts]:
-    """Return all folders below `top`, including those that only appear in the name of a file."""
+def _all_folders(folders: set[str], non_images: list[str]) -> set[NameParts]:
+    """Return all folders, including those that only appear in the name of a file that is no image."""
     result: set[NameParts] = set()
-    parents = {name.rpartition("/")[0] for name in non_images}
-    for folder in folders | parents:
+    for folder in folders | {name.rpartition("/")[0] for name in non_images}:
         parts = tuple(folder.split("/")) if folder else ()
-        if parts[: len(top)] == top:
-            result |= {parts[:end] for end in range(len(top) + 1, len(parts) + 1)}
+        result |= {parts[:end] for end in range(1, len(parts) + 1)}
     return result
 
 
-def _split_folders(top_folders: set[str], where: str) -> dict[str, str]:
-    """Return the folder of each split: train, and test or else val."""
-    folders: dict[str, str] = {}
-    for top in sorted(top_folders):
-        split = _split_name(top)
-        if split and split in folders:
-            expected, found = f"one {split} folder", f"{folders[split]}, {top}"
-            raise InputError("data", where, expected=expected, found=found, hint="Keep one of the two.")
-        if split:
-            folders[split] = top
-    if folders and "train" not in folders:
-        found = f"only {', '.join(sorted(folders.values()))}"
-        hint = "Put the training images in train/CLASS/."
-        raise InputError("data", where, expected="train/CLASS/* images", found=found, hint=hint)
-    if "test" in folders:
-        folders.pop("val", None)
-    return {"test" if split == "val" else split: top for split, top in folders.items()}
-
-
 def _group_by_class(
-    names: list[str], paths: dict[str, NameParts], depth: int, top: str | None, where: str
+    names: list[str], paths: Mapping[str, NameParts], folder: NameParts, where: str
 ) -> dict[str, list[int]]:
-    """Return the images of each class below the folder `top`, or below the top if there are no split folders (None)."""
-    level = depth if top is None else depth + 1
+    """Return the images of each class folder in `folder`."""
+    level = len(folder)
     classes: dict[str, list[int]] = {}
     outside = []
     for index, name in enumerate(names):
         path = paths[name]
-        if top is not None and path[depth] != top:
+        if path[:level] != folder:
             continue
         if len(path) < level + 2:
             outside.append(name)
@@ -122,42 +100,65 @@ def _group_by_class(
             classes.setdefault(path[level], []).append(index)
     if outside:
         expected = "each image in the folder of its class"
-        found = f"{len(outside):,} next to the class folders"
+        found = f"{len(outside):,} next to the class folders" if classes else f"{len(outside):,} without class folders"
         hint = "Move them into class folders, as in train/CLASS/image.jpg, or remove them."
         raise InputError("data", f"{where}: {outside[0]}", expected=expected, found=found, hint=hint)
     return classes
 
 
-def _check_not_empty(classes: dict[str, list[int]], folders: set[str], where: str) -> None:
-    if empty := sorted(folders - set(classes)):
+def _check_classes(class_names: list[str], folders: set[NameParts], train: NameParts, where: str) -> None:
+    """Refuse a class folder of the training images without images, and less than two classes."""
+    siblings = {path[-1] for path in folders if path[:-1] == train}
+    empty = sorted(siblings - set(class_names))
+    if len(class_names) == 1 and (others := [name for name in empty if name.lower() in _ANNOTATIONS]):
+        found = f"{class_names[0]}/ and {others[0]}/, as for object detection or segmentation"
+        hint = "Put the images of each class into a folder of their own."
+        raise InputError("data", where, expected="a folder for each class", found=found, hint=hint)
+    if empty:
         hint = "Put PNG, JPEG, BMP or WebP images in it, or remove it."
         found = f"none in {format_names(empty, _MAX_EXAMPLES)}"
-        raise InputError("data", where, expected="images in each class folder", found=found, hint=hint)
-
-
-def _make_layout(
-    names: list[str], classes: dict[str, dict[str, list[int]]], split_folders: dict[str, str], where: str
-) -> Layout:
-    class_names = sorted(classes["train"])
-    if "test" in classes and set(class_names) != set(classes["test"]):
-        raise _classes_differ_error(set(class_names), set(classes["test"]), split_folders, where)
+        place = ": ".join([where, "/".join(train)]) if train else where
+        raise InputError("data", place, expected="images in each class folder", found=found, hint=hint)
     if len(class_names) < 2:
         hint = "Give a folder or an archive of train/CLASS/* images, or of CLASS/*."
         raise InputError("data", where, expected="at least 2 classes", found=f"only {class_names[0]}", hint=hint)
-    splits = {
-        split: [
-            (index, label)
-            for label, class_name in enumerate(class_names)
-            for index in sorted(indices[class_name], key=names.__getitem__)
-        ]
-        for split, indices in classes.items()
-    }
-    used = {index for files in splits.values() for index, _ in files}
-    notes = []
-    if unused := [name for index, name in enumerate(names) if index not in used]:
-        tops = " and ".join(f"{top}/" for _, top in sorted(split_folders.items(), reverse=True))
-        notes.append(f"{len(unused):,} images outside {tops} were ignored (the first is {min(unused)})")
-    return Layout(tuple(class_names), splits["train"], splits.get("test"), tuple(notes))
+
+
+def _label_files(names: list[str], classes: dict[str, list[int]], class_names: list[str]) -> LabelledFiles:
+    return [
+        (index, label)
+        for label, class_name in enumerate(class_names)
+        for index in sorted(classes.get(class_name, []), key=names.__getitem__)
+    ]
+
+
+def _check_known(
+    classes: Iterable[str], class_names: list[str], split_folders: Mapping[str, NameParts], test: str, where: str
+) -> None:
+    """Refuse a class of test images without training images."""
+    if not (unknown := sort_class_names(set(classes) - set(class_names))):
+        return
+    is_case = {name.lower() for name in unknown} <= {name.lower() for name in class_names}
+    found = f"{format_names(unknown, _MAX_EXAMPLES)} only in {'/'.join(split_folders[test])}/"
+    otherwise = f"Put training images of it in {'/'.join(split_folders['train'])}/, or remove it."
+    hint = "Spell them in the same letter case." if is_case else otherwise
+    raise InputError("data", where, expected="training images of each class", found=found, hint=hint)
+
+
+def _split_notes(splits: SplitFolders, test: str) -> list[str]:
+    """Say which folders are the splits, unless they are train/ and test/."""
+    folders = {split: "/".join(path[len(splits.top) :]) for split, path in splits.folders.items()}
+    if splits.folders and (folders["train"] != "train" or folders.get(test, "test") != "test"):
+        test_text = f", {folders[test]}/ as test images" if test in folders else ""
+        return [f"{folders['train']}/ was read as training images{test_text}"]
+    return []
+
+
+def _unused_note(names: list[str], used: set[int], splits: SplitFolders, test: str) -> list[str]:
+    if not (unused := [name for index, name in enumerate(names) if index not in used]):
+        return []
+    folders = [f"{'/'.join(splits.folders[split])}/" for split in ("train", test) if split in splits.folders]
+    return [f"{len(unused):,} images outside {' and '.join(folders)} were ignored (the first is {min(unused)})"]
 
 
 def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping[str, str], where: str) -> Layout:
@@ -189,17 +190,6 @@ def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping
         text = "links to images of the same class were not counted again"
         notes.append(f"{len(dropped):,} {text} (the first is {min(dropped)})")
     return replace(layout, train=train, test=test, notes=tuple(notes))
-
-
-def _classes_differ_error(train: set[str], test: set[str], split_folders: dict[str, str], where: str) -> InputError:
-    differences = [
-        f"{format_names(sorted(only), _MAX_EXAMPLES)} only in {split_folders[split]}/"
-        for split, only in (("train", train - test), ("test", test - train))
-        if only
-    ]
-    differ_in_case = {name.lower() for name in train} == {name.lower() for name in test}
-    hint = "Spell them in the same letter case." if differ_in_case else "Give both the same class folders."
-    return InputError("data", where, expected="the same classes in both", found="; ".join(differences), hint=hint)
 
 
 def no_images_error(non_images: list[str], where: str) -> InputError:

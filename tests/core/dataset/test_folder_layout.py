@@ -57,23 +57,140 @@ def test_test_is_preferred_to_val_and_ignored_images_are_counted() -> None:
     assert layout.notes == ("2 images outside train/ and test/ were ignored (the first is docs/figure.png)",)
 
 
+def in_splits(*tops: str) -> tuple[str, ...]:
+    """An image of each of two classes in each of these folders."""
+    return tuple(f"{top}/{name}/{i}.png" for i, top in enumerate(tops) for name in ("cat", "dog"))
+
+
+SPLIT_NAMES = [
+    ("training_set", "test_set"),
+    ("seg_train", "seg_test"),
+    ("Train", "Valid"),
+    ("Train_data", "Test_data"),
+    ("train-images", "test-images"),
+    ("TRAIN", "DEV"),
+    ("cifar_train", "cifar_test"),
+    ("trainSet", "testSet"),
+    ("train2017", "val2017"),
+    ("my.training.data", "holdout"),
+    ("train_32x32", "Held-Out"),
+    ("data/train", "data/eval"),
+    ("seg_train/seg_train", "seg_test/seg_test"),  # as unpacked from two zips
+    ("train/images", "val/images"),
+    ("a/b/training_set/training_set", "a/b/test_set/test_set"),
+    ("first/train", "second/test"),
+    ("train_and_test/train", "train_and_test/test"),
+    ("images", "test"),  # what is not called test has the training images
+]
+
+
+@pytest.mark.parametrize(("train", "test"), SPLIT_NAMES)
+def test_splits_are_recognised_by_any_usual_name_and_reported(train: str, test: str) -> None:
+    names = in_splits(train, test)
+    layout = layout_of(*names)
+    assert layout.class_names == ("cat", "dog")
+    expected = [f"{name}={i % 2}" for i, name in enumerate(names)]
+    assert labelled(layout, names) == (expected[:2], expected[2:])
+    shown = [name.removeprefix("a/b/").removeprefix("data/").removeprefix("train_and_test/") for name in (train, test)]
+    note = f"{shown[0]}/ was read as training images, {shown[1]}/ as test images"
+    assert layout.notes == (() if shown == ["train", "test"] else (note,))
+
+
+@pytest.mark.parametrize("name", ["test_tube", "train_station", "latest", "contest", "devices", "train_val", "intrain"])
+def test_a_name_that_only_contains_a_splits_word_is_a_class(name: str) -> None:
+    assert layout_of(f"{name}/a/1.png", "other/a/1.png", "third/b/1.png").class_names == tuple(
+        sorted([name, "other", "third"])
+    )
+
+
+def test_a_split_in_each_class_is_read_as_a_split() -> None:
+    names = ("cat/train/1.png", "cat/test/2.png", "dog/train/3.png", "dog/test/4.png")
+    layout = layout_of(*names)
+    assert layout.class_names == ("cat", "dog")
+    expected = (["cat/train/1.png=0", "dog/train/3.png=1"], ["cat/test/2.png=0", "dog/test/4.png=1"])
+    assert labelled(layout, names) == expected
+    assert layout.notes == ("the folders in each class were read as its splits, as in cat/train/1.png",)
+
+
+@pytest.mark.parametrize(
+    ("names", "test_folder"),
+    [
+        (in_splits("train", "val", "test"), "test"),
+        (in_splits("train", "val", "holdout"), "holdout"),
+        ((*in_splits("train", "val"), "test/1.png"), "val"),  # test images without labels
+        ((*in_splits("train"), "test/1.png"), None),
+        (in_splits("train", "extra"), None),
+    ],
+)
+def test_of_several_folders_one_gives_the_test_images(names: tuple[str, ...], test_folder: str | None) -> None:
+    layout = layout_of(*names)
+    assert {names[i].partition("/")[0] for i, _ in layout.train} == {"train"}
+    assert (None if layout.test is None else {names[i].partition("/")[0] for i, _ in layout.test}) == (
+        test_folder and {test_folder}
+    )
+    num_used = len(layout.train) + len(layout.test or [])
+    used = "train/" + (f" and {test_folder}/" if test_folder else "")
+    if num_used < len(names):
+        assert layout.notes[-1].startswith(f"{len(names) - num_used} images outside {used} were ignored")
+
+
+@pytest.mark.parametrize("tops", [("a", "b"), ("x/fold one", "x/fold two"), ("a", "b", "c")])
+def test_folders_of_the_same_classes_are_never_classes(tops: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"found the same folders \(cat, dog\) in each of .* Rename these to train"):
+        layout_of(*in_splits(*tops))
+
+
+def test_classes_may_have_the_names_of_splits() -> None:
+    names = ("train/1.png", "test/1.png", "index/1.png", "val/deeper/1.png")
+    assert layout_of(*names).class_names == ("index", "test", "train", "val")
+    layout = layout_of(*(f"{split}/{name}" for split in ("train", "test") for name in names[:3]))
+    assert layout.class_names == ("index", "test", "train")
+    assert layout.test is not None
+
+
+def test_a_class_may_lack_test_images() -> None:
+    layout = layout_of(*SPLIT, "train/emu/a.png", folders=("test/emu",))
+    assert layout.class_names == ("cat", "dog", "emu")
+    assert layout.notes == ("there are no test images of 1 of 3 classes: emu",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("10", "2", "1", "0"), ("0", "1", "2", "10")),
+        (("-1", "1", "0"), ("-1", "0", "1")),
+        (("010", "9", "08"), ("08", "9", "010")),
+        (("10", "2", "x"), ("10", "2", "x")),  # not all are numbers: as before
+        (("n10", "n2"), ("n10", "n2")),
+    ],
+)
+def test_class_names_that_are_integers_are_sorted_as_numbers(
+    classes: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    names = tuple(f"{name}/a.png" for name in classes)
+    layout = layout_of(*names)
+    assert layout.class_names == expected
+    assert [names[i] for i, _ in layout.train] == [f"{name}/a.png" for name in expected]
+
+
 @pytest.mark.parametrize(
     ("names", "folders", "non_images", "words"),
     [
+        (("train/1.png", "test/2.png"), (), (), r"no class folders in test/, train/\. Move the images into class"),
+        (("train/images/1.png",), (), ("train/labels/1.txt",), "images/ and labels/, as for object detection"),
         ((), (), (), "expected PNG, JPEG, BMP or WebP images, found none"),
         ((), (), ("a.txt", "b.gif"), "found none, and 2 other files"),
         ((), (), ("cifar-10-batches-py/data_batch_1",), "Use --data cifar10"),
         (("cat/a.png",), (), (), "at least 2 classes, found only cat"),
-        (("a.png", "b.png"), (), (), "found 2 next to the class folders"),
+        (("a.png", "b.png"), (), (), "found 2 without class folders"),
         (("cat/a.png", "dog/b.png", "c.png"), (), (), "c.png: expected each image in the folder of its class"),
         (("train/a.png", "train/b.png"), (), (), "train/a.png: expected each image"),
         ((*SPLIT, "test/stray.png"), (), (), "test/stray.png"),
         (("test/cat/a.png", "test/dog/b.png"), (), (), "expected train/CLASS/\\* images, found only test"),
         (("Train/cat/a.png", "train/dog/b.png"), (), (), "expected one train folder, found Train, train"),
-        ((*SPLIT, "train/emu/a.png"), (), (), "found emu only in train/"),
         ((*SPLIT, "test/emu/a.png"), (), (), "found emu only in test/"),
         (("train/Cat/a.png", "train/dog/b.png", *SPLIT[3:4], *SPLIT[:1]), (), (), "same letter case"),
-        (("train/cat/a.png", "train/dog/a.png"), ("test",), (), "cat, dog only in train/"),
+        (("train/cat/a.png", "train/dog/a.png"), ("test",), (), "test: expected images, found an empty folder"),
         (SPLIT, ("train/emu",), (), "images: train: .* found none in emu"),
         (("cat/a.png", "dog/b.png"), ("emu",), (), "found none in emu"),
         (("cat/a.png", "dog/b.png"), (), ("emu/movie.gif",), "found none in emu"),
