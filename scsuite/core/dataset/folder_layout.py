@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scsuite.core.dataset.split import format_names
 from scsuite.core.dataset.split_folders import TEST_SPLITS, SplitFolders, find_splits
 from scsuite.core.errors import InputError
+from scsuite.core.files import normalise_name
 
 _ANNOTATIONS = frozenset({"labels", "label", "annotations", "annotation", "masks", "mask", "xmls"})
 _MAX_EXAMPLES = 5  # names in a message
@@ -103,12 +104,15 @@ def _group_by_class(
         found = f"{len(outside):,} next to the class folders" if classes else f"{len(outside):,} without class folders"
         hint = "Move them into class folders, as in train/CLASS/image.jpg, or remove them."
         raise InputError("data", f"{where}: {outside[0]}", expected=expected, found=found, hint=hint)
-    return classes
+    normalised: dict[str, list[int]] = {}
+    for class_name, indices in sorted(classes.items()):
+        normalised.setdefault(normalise_name(class_name), []).extend(indices)
+    return normalised
 
 
 def _check_classes(class_names: list[str], folders: set[NameParts], train: NameParts, where: str) -> None:
     """Refuse a class folder of the training images without images, and less than two classes."""
-    siblings = {path[-1] for path in folders if path[:-1] == train}
+    siblings = {normalise_name(path[-1]) for path in folders if path[:-1] == train}
     empty = sorted(siblings - set(class_names))
     if len(class_names) == 1 and (others := [name for name in empty if name.lower() in _ANNOTATIONS]):
         found = f"{class_names[0]}/ and {others[0]}/, as for object detection or segmentation"

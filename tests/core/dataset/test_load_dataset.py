@@ -1,10 +1,12 @@
 """`load_dataset` of every source: what it accepts, its errors, and the real archive."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from scsuite.core.dataset import load_dataset, shapes
 from scsuite.core.errors import InputError, UsageError
-from tests.core.dataset.helpers import class_tree, write_folder, write_zip
+from tests.core.dataset.helpers import class_tree, image_bytes, write_folder, write_zip
 
 TREE = class_tree({"train/cat": 6, "train/dog": 4, "test/cat": 2, "test/dog": 2})
 
@@ -79,6 +81,65 @@ def test_a_folder_is_decoded_again_only_if_it_changed(tmp_path: Path) -> None:
     (root / "train" / "cat" / "000.png").unlink()
     assert load() != first
     assert len(list((tmp_path / "c").iterdir())) == 1  # the old images were replaced
+
+
+def files_with_equal_stats(root: Path) -> Path:
+    """Images of a red and a blue class, with equal names, sizes and times."""
+    for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        write_folder(root, {f"{name}/{i}.bmp": image_bytes(color, file_format="BMP") for i in range(4)})
+    for path in root.rglob("*"):
+        os.utime(path, ns=(10**18, 10**18))
+    return root
+
+
+def exchange_by_rename(root: Path) -> None:
+    (root / "red").rename(root / "x")
+    (root / "blue").rename(root / "red")
+    (root / "x").rename(root / "blue")
+
+
+def exchange_by_copy(root: Path) -> None:
+    """As `cp -a`, which keeps times and writes into the files that are there."""
+    for path in (root / "red").iterdir():
+        other = root / "blue" / path.name
+        red, blue = path.read_bytes(), other.read_bytes()
+        path.write_bytes(blue)
+        other.write_bytes(red)
+        for changed in (path, other):
+            os.utime(changed, ns=(10**18, 10**18))
+
+
+@pytest.mark.parametrize("exchange", [exchange_by_rename, exchange_by_copy])
+def test_exchanged_classes_of_equal_names_sizes_and_times_are_noticed(
+    tmp_path: Path, exchange: Callable[[Path], None]
+) -> None:
+    root = files_with_equal_stats(tmp_path / "f")
+
+    def colors_by_class() -> dict[str, list[int]]:
+        data = load_dataset(str(root), cache_dir=str(tmp_path / "c"))
+        first = {
+            int(label): image[0, 0].tolist()
+            for label, image in zip(data.train.labels_N, data.train.images_NHWC, strict=True)
+        }
+        return {data.class_names[label]: color for label, color in first.items()}
+
+    assert colors_by_class() == {"red": [255, 0, 0], "blue": [0, 0, 255]}
+    exchange(root)
+    assert colors_by_class() == {"red": [0, 0, 255], "blue": [255, 0, 0]}
+
+
+def test_a_class_name_is_one_in_nfc_and_in_nfd(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # as Linux and as macOS write it
+    tree = class_tree({f"train/{composed}": 2, "train/bar": 2, f"test/{decomposed}": 1, "test/bar": 1})
+    assert load_dataset(str(write_folder(tmp_path / "f", tree))).class_names == ("bar", composed)
+
+
+def test_an_archive_of_numbered_classes_is_read_as_its_folder(tmp_path: Path) -> None:
+    tree = class_tree({str(number): 2 for number in (10, 9, 0, 100)})
+    sources = [write_folder(tmp_path / "f", tree), write_zip(tmp_path / "a.zip", tree)]
+    loaded = [load_dataset(str(path)) for path in sources]
+    assert [data.class_names for data in loaded] == [("0", "9", "10", "100")] * 2
+    assert loaded[0].fingerprint == loaded[1].fingerprint
 
 
 def test_a_moved_archive_is_recognized_by_its_content(tmp_path: Path) -> None:
