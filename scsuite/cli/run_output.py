@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from scsuite.cli.console import Terminal
 
 if TYPE_CHECKING:
+    from scsuite.core.dataset import Dataset
     from scsuite.core.runs.rundir import RunDir
 
 INDENT = " " * 10  # the width of a line's label
@@ -28,6 +29,14 @@ def relative_path(path: str | Path) -> str:
 def log_run(terminal: Terminal, run: "RunDir") -> None:
     """Print the run directory."""
     terminal.log_line(f"{'run':<10}{relative_path(run.path)}")
+
+
+def log_classes(terminal: Terminal, data: "Dataset") -> None:
+    """Print the names of the classes and the number of their images."""
+    from scsuite.report.formatting import class_counts
+
+    counts = (split.class_counts(len(data.class_names)) for split in (data.train, data.test))
+    terminal.log_line(f"{'classes':<10}{class_counts(data.class_names, *counts)}")
 
 
 def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: Iterable[Path]) -> None:

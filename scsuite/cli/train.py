@@ -9,7 +9,7 @@ import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import relative_path
+from scsuite.cli.run_output import log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_run import Session, run_main, run_worker
@@ -57,6 +57,7 @@ def _start_new(config: TrainConfig, session: Session) -> None:
     check_backend(config.augment_backend, config.augment)
     device = resolve_device(config.device, config.precision, world)
     data = load_data(config, terminal, world)
+    log_classes(terminal, data)
     check_range_test(data, range_test_config(config, len(data.train)), world)
     if bounds is not None and config.lr_from is not None:
         warnings += condition_warnings(bounds, config, data)

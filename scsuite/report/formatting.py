@@ -5,11 +5,12 @@ In: plain values from core: fractions, losses, learning rates, counts, names. Ou
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MISSING = "-"
+_MAX_CLASSES = 12  # names in a line
 
 _CAM_METHODS = {
     "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "hirescam": "HiResCAM", "layercam": "LayerCAM",
@@ -57,6 +58,21 @@ def cam_title(method: str, layer: str, images: str) -> str:
     """Return the title of a figure of maps: `Grad-CAM (HiResCAM, layer2): 25 misclassified images of 134`."""
     name = _CAM_METHODS.get(method, method)
     return f"Grad-CAM ({'' if name == 'Grad-CAM' else f'{name}, '}{layer.replace(',', ' + ')}): {images}"
+
+
+def class_counts(names: Sequence[str], train: Sequence[int], test: Sequence[int]) -> str:
+    """Return how many images each class has; of many classes the first names, and the smallest and largest class."""
+    shown = [truncate_middle(name, 30) for name in names]
+    counts = [f"{num_train:,} + {num_test:,}" for num_train, num_test in zip(train, test, strict=True)]
+    listed = ", ".join(shown[:_MAX_CLASSES]) + (", ..." if len(shown) > _MAX_CLASSES else "")
+    if len(set(counts)) == 1:
+        return f"{train[0]:,} training and {test[0]:,} test images in each of {listed}"
+    if len(shown) <= _MAX_CLASSES:
+        pairs = ", ".join(f"{name} {count}" for name, count in zip(shown, counts, strict=True))
+        return f"training + test images: {pairs}"
+    smallest, largest = (pick(range(len(shown)), key=train.__getitem__) for pick in (min, max))
+    extremes = f"{counts[smallest]} ({shown[smallest]}) to {counts[largest]} ({shown[largest]})"
+    return f"{listed}; training + test images: from {extremes}"
 
 
 def cam_selection(select: str, shown: int, total: int) -> str:

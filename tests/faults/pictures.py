@@ -235,12 +235,13 @@ def _layouts() -> Iterator[FaultCase]:
     good = classes()
     one = {name: data for name, data in good.items() if "/a/" in name}
     yield _bare("C30", "nothing", {}, ("found none",))
-    yield _bare("C30", "no class folders", {f"{i}.png": picture(i) for i in range(4)}, ("next to the class folders",))
+    yield _bare("C30", "no class folders", {f"{i}.png": picture(i) for i in range(4)}, ("without class folders",))
     yield _bare("C30", "one class", one, ("at least 2 classes", "only a"))
     yield _bare("C30", "an empty class", {**good, "train/c/note.txt": b""}, ("none in c",))
     yield _bare("C30", "a picture in the root", {**good, "x.png": picture(60)}, ("final",), 0)
     yield _bare("C30", "a picture beside the classes", {**good, "train/x.png": picture(60)}, ("train/x.png",))
-    yield _bare("C30", "a class that only training has", {**good, "train/c/0.png": picture(60)}, ("c only in train/",))
+    few = {**good, "train/c/0.png": picture(60)}
+    yield _bare("C30", "a class that only training has", few, ("no test images of 1 of 3 classes: c",), 0)
     yield _bare("C30", "a class that only the test has", {**good, "test/c/0.png": picture(60)}, ("c only in test/",))
     yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("only test",))
     many = {f"{c:04}/{i}.png": picture(c % 256) for c in range(1001) for i in (0, 1)}
@@ -265,14 +266,17 @@ def _special() -> Iterator[FaultCase]:
 
         return FaultCase("C31", name, make, code, words)
 
-    yield with_("a link out", _link("/etc/passwd"), ("a link out of it",))
+    yield with_("a link to a file that is no picture", _link("/etc/passwd"), ("9.png", "a complete image"))
     yield with_("a link to a device", _link("/dev/zero"), ("9.png",))
-    yield with_("a link to itself", _link("9.png"), ("Too many levels",))
-    yield with_("a link to nothing", _link("none.png"), ("No such file",))
-    yield with_("a link to a folder", _link(".."), ("a link to a folder",))
-    yield with_("a link within", _link("0.png"), ("7 training",), 0)
+    skipped = ("6 training", "1 links that lead to no file, or in a circle, were skipped")
+    yield with_("a link to itself", _link("9.png"), skipped, 0)
+    yield with_("a link to nothing", _link("none.png"), skipped, 0)
+    yield with_("a link to the folder around it", _link(".."), skipped, 0)
+    yield with_("a link to the root", _link("/"), skipped, 0)
+    yield with_("a link to a picture of the class", _link("0.png"), ("6 training", "not counted again"), 0)
+    yield with_("a link to a picture of another class", _link("../b/0.png"), ("the same file in train/b/0.png",))
     yield with_(
-        "a class that is a link", lambda sandbox: (sandbox.inputs / "train/c").symlink_to("a"), ("a link to a folder",)
+        "a class that is a link", lambda sandbox: (sandbox.inputs / "train/c").symlink_to("a"), ("the same file in",)
     )
     yield with_("a pipe", lambda sandbox: os.mkfifo(sandbox.inputs / "train/a/9.png"), ("a pipe, socket or device",))
     yield with_(

@@ -100,3 +100,16 @@ def test_maps_have_the_names_of_their_papers_and_say_which_images() -> None:
     assert formatting.cam_selection("misclassified", 1, 1) == "1 misclassified image"
     assert formatting.cam_selection("confident", 5, 1000) == "the 5 most confident images of 1,000"
     assert formatting.cam_selection("3,14", 2, 1000) == "2 chosen images of 1,000"
+
+
+def test_class_counts_stay_on_a_line_for_many_classes() -> None:
+    assert formatting.class_counts(["cat", "dog"], [1000, 1000], [2, 2]) == (
+        "1,000 training and 2 test images in each of cat, dog"
+    )
+    assert (
+        formatting.class_counts(["cat", "dog"], [3, 1200], [1, 0]) == "training + test images: cat 3 + 1, dog 1,200 + 0"
+    )
+    names = [f"class {i}" for i in range(1000)]
+    text = formatting.class_counts(names, [5 + i for i in range(1000)], [1] * 1000)
+    assert text.endswith("class 11, ...; training + test images: from 5 + 1 (class 0) to 1,004 + 1 (class 999)")
+    assert len(formatting.class_counts(["x" * 300] * 12, [1] * 12, [1] * 12)) < 450

@@ -40,6 +40,10 @@ class Split:
         files = tuple(self.files[i] for i in indices_N)
         return Split(self.images_NHWC[indices_N], self.labels_N[indices_N], files, masks_NHW)
 
+    def class_counts(self, num_classes: int) -> list[int]:
+        """Return the number of images of each class."""
+        return np.bincount(self.labels_N, minlength=num_classes).tolist()
+
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of each channel over all pixels, in [0, 1]."""
         values = np.arange(256) / 255
