@@ -11,7 +11,7 @@ from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import log_files, log_run
 from scsuite.cli.runs import create_run, load_test_data, load_trained_model, write_result
 from scsuite.core.config import GradcamConfig
-from scsuite.core.errors import UsageError, did_you_mean
+from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,15 +94,9 @@ def _map_names(config: GradcamConfig, class_names: tuple[str, ...]) -> tuple[str
         if config.images:
             return ("predicted",)
         return ("predicted", "actual") if config.class_ == "both" else (config.class_,)
-    if config.class_ not in class_names:
-        from scsuite.core.dataset.split import format_names
+    from scsuite.core.cam import class_map_name
 
-        choices = format_names(class_names)
-        raise UsageError(
-            "option", "--class", expected=f"predicted, actual, both or one of {choices}", found=repr(config.class_),
-            hint=did_you_mean(config.class_, class_names, otherwise="Choose one of these."),
-        )  # fmt: skip
-    return (config.class_,)
+    return (class_map_name(config.class_, class_names),)
 
 
 def _load_images(config: GradcamConfig, trained: "TrainedModel", terminal: Terminal) -> "CamInputs":

@@ -38,7 +38,7 @@ def figure_data(
         caption = {"image": Path(inputs.files[i]).name if config.images else inputs.files[i]}
         for name, labels in classes.items():
             class_name = trained.class_names[labels[i]]
-            prefix = "" if name == class_name else f"{name} "
+            prefix = "" if name in (class_name, f"name:{class_name}") else f"{name} "
             caption[name] = f"{prefix}{class_name} {probabilities_K[labels[i]]:.2f}"
         captions.append(caption)
     images = "your images"

@@ -9,9 +9,9 @@ from scsuite.core.cam.faithfulness import (
     score_faithfulness,
 )
 from scsuite.core.cam.maps import cam_layer_shapes, grad_cam, paste_map, resolve_layers
-from scsuite.core.cam.select import CamInputs, check_indices, select_images
+from scsuite.core.cam.select import CamInputs, check_indices, class_map_name, select_images
 
 __all__ = [
-    "CamInputs", "DeletionInsertion", "Faithfulness", "Pointing", "cam_layer_shapes", "check_indices",
+    "CamInputs", "DeletionInsertion", "Faithfulness", "Pointing", "cam_layer_shapes", "check_indices", "class_map_name",
     "deletion_insertion", "grad_cam", "paste_map", "pointing", "resolve_layers", "score_faithfulness", "select_images",
 ]  # fmt: skip

@@ -14,9 +14,26 @@ from numpy.typing import NDArray
 
 from scsuite.core.dataset import Split
 from scsuite.core.dataset.image_file import read_image_32
-from scsuite.core.errors import UsageError
+from scsuite.core.dataset.split import format_names
+from scsuite.core.errors import UsageError, did_you_mean
 from scsuite.core.evaluation.evaluate import TrainedModel
 from scsuite.core.evaluation.metrics import Evaluation
+from scsuite.core.files import normalise_name
+
+
+def class_map_name(choice: str, class_names: tuple[str, ...]) -> str:
+    """Return the name of the map of a class, from NAME or name:NAME. Raises UsageError for an unknown class.
+
+    A map's name is a key beside others, in figures and files. A class that is called as one of these is name:NAME.
+    """
+    name = normalise_name(choice)
+    name = name if name in class_names else name.removeprefix("name:")
+    if name not in class_names:
+        raise UsageError(
+            "option", "--class", expected=f"predicted, actual, both or one of {format_names(class_names)}",
+            found=repr(choice), hint=did_you_mean(choice, class_names, otherwise="Choose one of these."),
+        )  # fmt: skip
+    return f"name:{name}" if name in ("predicted", "actual", "both", "index", "image") else name
 
 
 def check_indices(indices: tuple[int, ...] | None, num_images: int) -> None:
@@ -95,7 +112,8 @@ class CamInputs:
         )
 
     def classes(self, map_name: str, class_names: tuple[str, ...]) -> list[int]:
-        """Return the class of each image that a map explains: predicted, actual, or a class's name."""
+        """Return the class of each image that a map explains: predicted, actual, or a class, as NAME or name:NAME."""
         if map_name in ("predicted", "actual"):
             return self.predicted if map_name == "predicted" else self.actual
-        return [class_names.index(map_name)] * len(self.predicted)
+        name = map_name if map_name in class_names else map_name.removeprefix("name:")
+        return [class_names.index(name)] * len(self.predicted)

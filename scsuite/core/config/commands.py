@@ -96,7 +96,11 @@ class GradcamConfig(CheckpointConfig):
         False, OUTPUT, "List the layers that have a map, and write nothing.", names=("--list-layers",)
     )
     class_: str = option(
-        "both", COMPUTE, "Class that the map explains.", metavar="[predicted|actual|both|NAME]", names=("--class",)
+        "both",
+        COMPUTE,
+        "Class that the map explains; name:both is a class called both.",
+        metavar="[predicted|actual|both|NAME]",
+        names=("--class",),
     )
     select: str = option(
         "misclassified", DATA, "Which test images; INDICES: 3,14,15.", metavar=f"[{'|'.join(SELECTIONS)}|INDICES]"
