@@ -170,7 +170,7 @@ def _sizes() -> Iterator[FaultCase]:
         spoilt = member("h", body, b"x") + member("train/a/y.png", picture(99))
         yield file_case("D37", f"an extended size of {text.decode()!r}", "a.tar", tar(spoilt), ())
     lines = member("h", b"5 a=\n" * 200_000, b"x") + header(b"l", kind=b"2")
-    yield file_case("D37", "an extended header of 200,000 lines", "a.tar", tar(lines), ("a symbolic link",))
+    yield file_case("D37", "an extended header of 200,000 lines", "a.tar", tar(lines), ("6 training",), 0)
     # CVE-2025-13462: a long name, and a member of the old type whose short name makes a folder of it.
     old = member("h", b"train/a/" + b"l" * 200 + b".png\0", b"L") + header(b"train/a/", 512, kind=b"\0") + b"x" * 512
     yield file_case("D37", "CVE-2025-13462", "a.tar", tar(old), ())

@@ -41,7 +41,8 @@ def load_dataset(
 
     Args:
         spec: `cifar10`, `shapes`, or the path of a folder or an archive of `train/CLASS/*` and `test/CLASS/*` images,
-            or of `CLASS/*` alone. A folder with the name of a keyword is given as ./cifar10.
+            or of `CLASS/*` alone. Other usual names of train/ and test/ are found, and named in `notes`. A folder with
+            the name of a keyword is given as ./cifar10.
         data_dir: The folder of CIFAR-10's files, which are downloaded into it if missing; default: the cache folder.
         cache_dir: The folder for decoded images; default: $SCSUITE_CACHE, or else the user's cache folder.
         limit_train: Maximum number of training images; they are balanced by class and always the same.

@@ -42,7 +42,7 @@ class Split:
 
     def class_counts(self, num_classes: int) -> list[int]:
         """Return the number of images of each class."""
-        return np.bincount(self.labels_N, minlength=num_classes).tolist()
+        return [int(count) for count in np.bincount(self.labels_N, minlength=num_classes)]
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of each channel over all pixels, in [0, 1]."""

@@ -112,7 +112,7 @@ def _accepted(tops: set[str], below: list[NameParts], where: str) -> dict[str, N
     # A single bullet_train beside other folders can be a class.
     if not (is_exact or share or len(by_split) > 1 or len(tops) == 1):
         return {}
-    found = {split: (_one_of(split, names, where),) for split, names in by_split.items()}
+    found: dict[str, NameParts] = {split: (_one_of(split, names, where),) for split, names in by_split.items()}
     others = tops - {name for names in by_split.values() for name in names}
     if share and not found:
         raise _unknown_splits_error(sorted(tops), below, where)
