@@ -13,7 +13,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -32,6 +32,7 @@ _HIDDEN = re.compile(r"(^|/)(\.|(__MACOSX|Thumbs\.db|desktop\.ini)(/|\Z))")
 _MAX_CORRUPT_LISTED = 10
 _CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the error can name several
 _PROGRESS_EVERY = 1000  # images
+_MAX_SILENT_CUT = 0.1  # mean fraction of the area that may be cut away without a note
 
 
 def is_hidden(name: str) -> bool:
@@ -52,6 +53,8 @@ class _DecodedFiles:
     non_images: list[str]
     folders: set[str]
     num_resized: int = 0
+    cut_fractions: float = 0.0  # the sum over the resized images
+    image_notes: Counter[str] = field(default_factory=Counter)
 
 
 # --- folders ---
@@ -182,6 +185,8 @@ def _collect_images(
         else:
             collected.images[name] = decoded.image_HWC
             collected.num_resized += decoded.is_resized
+            collected.cut_fractions += decoded.cut_fraction
+            collected.image_notes.update([decoded.note] if decoded.note else [])
         if problems and (len(problems) == _MAX_CORRUPT_LISTED or count - first_problem >= _CORRUPT_SEARCH):
             break
         if count % _PROGRESS_EVERY == 0 or count == total:
@@ -196,7 +201,11 @@ def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout) -> Raw
     total = len(train) + (0 if test is None else len(test))
     notes = list(layout.notes)
     if collected.num_resized:
-        notes.append(f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}")
+        mean_cut = collected.cut_fractions / collected.num_resized
+        cut = f"; {100 * mean_cut:.0f} % of their area was cut away on average (--fit pad keeps it)"
+        resized = f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}"
+        notes.append(resized + cut * (mean_cut > _MAX_SILENT_CUT))
+    notes += [f"{count:,} of {total:,} images: {note}" for note, count in sorted(collected.image_notes.items())]
     if collected.non_images:
         suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in collected.non_images)
         counts = ", ".join(f"{suffix} {count:,}" for suffix, count in suffixes.most_common(5))
