@@ -3,6 +3,7 @@
 In: the bytes of a file, at least its first few thousand. Out: a phrase such as "a Git LFS pointer".
 """
 
+import codecs
 import re
 
 _HEAD_BYTES = 4096  # all that is looked at
@@ -125,8 +126,11 @@ def _describe_container(head: bytes) -> str | None:
 def _describe_text(head: bytes) -> str | None:
     """Return what kind of text it is, or None for bytes that are no text."""
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = head.decode(encoding, errors="replace").rstrip("\ufffd")  # the last character may be cut in two
-    if any(character == "\ufffd" or (ord(character) < 32 and not character.isspace()) for character in text):
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)  # the last character may be cut in two
+    except UnicodeDecodeError:
+        return None
+    if any(ord(character) < 32 and not character.isspace() for character in text):
         return None
     text = text.strip().lower()
     return next(description for pattern, description in _TEXTS if pattern.search(text))

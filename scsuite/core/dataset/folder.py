@@ -205,7 +205,7 @@ def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout) -> Raw
         cut = f"; {100 * mean_cut:.0f} % of their area was cut away on average (--fit pad keeps it)"
         resized = f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}"
         notes.append(resized + cut * (mean_cut > _MAX_SILENT_CUT))
-    notes += [f"{count:,} of {total:,} images: {note}" for note, count in sorted(collected.image_notes.items())]
+    notes += [f"{count:,} of {total:,} images: {note}" for note, count in collected.image_notes.most_common()]
     if collected.non_images:
         suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in collected.non_images)
         counts = ", ".join(f"{suffix} {count:,}" for suffix, count in suffixes.most_common(5))

@@ -192,8 +192,8 @@ def _outline(
     """Draw the outline of a region of an image on its tile, in white on black, so that it is visible on any image."""
     scale = tile_px / max(image.shape[:2])
     left, top, right, bottom = (side * scale for side in region)
-    for color, width in (("black", 3.0), ("white", 1.2)):
-        inset = 1.5  # pixels: the line is within the image
+    for color, width in (("black", 1.6), ("white", 0.7)):  # points
+        inset = style.points_to_pixels(1.6) / 2  # the line is within the region
         axes.add_patch(
             Rectangle(
                 (corner[0] + left + inset, corner[1] + top + inset), right - left - 2 * inset, bottom - top - 2 * inset,
