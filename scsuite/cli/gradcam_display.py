@@ -31,7 +31,7 @@ def figure_data(
 ) -> "CamFigureData":  # fmt: skip
     """Return what the figure shows: a user's own images at their own size, test images at 32 x 32."""
     from scsuite.report.figures import CamFigureData
-    from scsuite.report.formatting import cam_selection, cam_title, faithfulness_notes
+    from scsuite.report.formatting import cam_selection, cam_title, faithfulness_notes, seen_region_note
 
     captions = []
     for i, probabilities_K in enumerate(inputs.probabilities_NK):
@@ -51,7 +51,7 @@ def figure_data(
         captions=captions,
         title=cam_title(config.method, config.layer or trained.model.cam_layer, images),
         difference=config.difference,
-        notes=faithfulness_notes(scores),
+        notes=[*([seen_region_note(inputs.fit)] if config.images else []), *faithfulness_notes(scores)],
     )
 
 
@@ -68,17 +68,18 @@ def _display_images(inputs: "CamInputs", maps: "Maps") -> dict[str, Any]:
     import torch
 
     from scsuite.core.cam import paste_map
-    from scsuite.core.dataset.image_file import read_image_resized
+    from scsuite.core.dataset.image_file import read_image_resized, seen_region
 
     images = [read_image_resized(path, MAX_DISPLAY_SIDE) for path in inputs.files]
     pasted = {
         name: [
-            paste_map(torch.from_numpy(map_HW), *image.shape[:2]).numpy()
+            paste_map(torch.from_numpy(map_HW), *image.shape[:2], inputs.fit).numpy()
             for map_HW, image in zip(maps_NHW, images, strict=True)
         ]
         for name, maps_NHW in maps.items()
     }
-    return {"images": images, "maps": pasted}
+    regions = [seen_region(image.shape[1], image.shape[0], inputs.fit) for image in images]
+    return {"images": images, "maps": pasted, "regions": regions}
 
 
 def result_rows(inputs: "CamInputs", class_names: tuple[str, ...], maps: "Maps") -> list[dict[str, Any]]:

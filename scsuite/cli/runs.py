@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scsuite import __version__
 from scsuite.cli.console import Progress, Terminal
 from scsuite.cli.options import OutputOptions
-from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
 
@@ -55,6 +55,11 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROC
     )
     for note in data.notes:
         terminal.log_line(f"          {note}")
+    if isinstance(config, RecipeConfig) and config.augment is None and config.flip != "none":
+        from scsuite.core.augment import flip_warning
+
+        if warning := flip_warning(data.class_names):
+            terminal.log_warning(warning)
     return data
 
 

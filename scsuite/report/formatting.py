@@ -138,6 +138,12 @@ def wrap_two_lines(text: str, max_width: float, width: Callable[[str], float] = 
     return [truncate_middle(line, max_width, width) for line in (text[:best], text[best + 1 :])]
 
 
+def seen_region_note(fit: str) -> str:
+    """Return what the outline on a user's own image means, to be placed under a figure."""
+    parts = {"crop": "the center square", "pad": "the whole image, on gray", "stretch": "the whole image, stretched"}
+    return f"Outlined: what the network saw, {parts[fit]} (--fit {fit})."
+
+
 def faithfulness_notes(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return one line per class with the faithfulness of its maps, to be placed under a figure."""
     return [f"{name}: {_faithfulness_note(class_scores)}" for name, class_scores in scores.items()]

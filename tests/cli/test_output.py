@@ -78,7 +78,7 @@ def test_the_next_command_of_evaluate_keeps_other_data(train_run: CliResult, tmp
 
 
 def test_the_next_command_of_lr_range_trains_under_the_same_settings(tmp_path: Path) -> None:
-    options = ("--steps", 20, "--train-epochs", 1, "--no-alternate-flips", "--label-smoothing", 0.2)
+    options = ("--steps", 20, "--train-epochs", 1, "--flip", "random", "--label-smoothing", 0.2)
     found = run_cli(*TINY_LR_RANGE_ARGS, *options, "--runs-dir", tmp_path / "my runs", "--json")
     line = labelled_text(found.err, "next")
     program, *words = shlex.split(line)

@@ -32,7 +32,7 @@ from tests.core.tiny import dataset
 # 65 images in batches of 16: the last batch is one image, of which the second rank has none.
 CONFIG = TrainConfig(
     data="tiny", batch_size=16, epochs=2, width=0.05, lr_max=0.1, precision="fp32", device="cpu", workers=0,
-    dropout=0.1, label_smoothing=0.1, ema_epochs=1, ghost_batch_size=4, bn_weight_decay=False, alternate_flips=True,
+    dropout=0.1, label_smoothing=0.1, ema_epochs=1, ghost_batch_size=4, bn_weight_decay=False, flip="alternate",
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
 

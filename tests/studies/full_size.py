@@ -67,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "identities": {"identity_init": True},
     "no decay of batch norm": {"bn_weight_decay": False},
     "ghost batch 32": {"ghost_batch_size": 32},
-    "alternating flips": {"alternate_flips": True},
+    "alternating flips": {"flip": "alternate"},
     "LRMIN 0.024": {"lr_min": 0.024},
     "LRMAX 1.6": {"lr_max": 1.6},
     "LRMAX 0.1": {"lr_max": 0.1},

@@ -51,7 +51,7 @@ def test_a_gain_is_the_mean_over_the_shared_seeds() -> None:
 
 def test_joined_variants_have_the_options_of_each() -> None:
     options = variant_options("whitened, LRMIN 0.024, alternating flips, no decay of batch norm")
-    assert options == {"whitening_init": True, "lr_min": 0.024, "alternate_flips": True, "bn_weight_decay": False}
+    assert options == {"whitening_init": True, "lr_min": 0.024, "flip": "alternate", "bn_weight_decay": False}
     with pytest.raises(KeyError, match="warmer"):
         variant_options("whitened, warmer")
 

@@ -54,7 +54,7 @@ class Setting:
 
 # All rows were made with these options, whose defaults have changed since.
 OLD_DEFAULTS: dict[str, Any] = {
-    "identity_init": False, "ghost_batch_size": 0, "bn_weight_decay": True, "alternate_flips": False,
+    "identity_init": False, "ghost_batch_size": 0, "bn_weight_decay": True, "flip": "random",
 }  # fmt: skip
 # The names of settings are ids in the committed CSV files: the kind of images and the batch size, and before these
 # `wide` (width 0.5), `more` (images), `long` (epochs), `fresh` (more images and epochs), `fourth` to `seventh` (the

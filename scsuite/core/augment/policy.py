@@ -69,7 +69,7 @@ COMPOSE_DEFAULTS: dict[Any, tuple[Any, ...]] = {
 def default_policy(mean: Sequence[float], std: Sequence[float], *, flip: bool = True) -> "Compose":
     """Reflect-101 pad to 40 x 40 > random crop 32 x 32 > flip (p 0.5) > one 8 x 8 hole of mean color > normalise.
 
-    With `flip=False` the policy has no flip; the loader then alternates the flips.
+    With `flip=False` the policy has no flip: the loader alternates the flips, or there are none.
     """
     a = _import_albumentations()
     padded_size, hole = SIZE + 2 * PADDING, (CUTOUT_SIZE, CUTOUT_SIZE)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scsuite.core.config import CAM_METHOD
+from scsuite.core.dataset.image_file import padded_region, seen_region
 from scsuite.core.dataset.split import format_names
 from scsuite.core.errors import UsageError, did_you_mean
 from scsuite.core.model.network import capture_outputs, evaluation_mode
@@ -134,12 +135,17 @@ def cam_layer_shapes(model: nn.Module, images_NCHW: Tensor) -> dict[str, tuple[i
     return {name: tuple(output.shape[1:]) for name, output in outputs.items() if _is_feature_map(output)}
 
 
-def paste_map(map_HW: Tensor, height: int, width: int) -> Tensor:
-    """Return the map of a center square at the size of the image that the square was cut from; 0 outside the square."""
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+def paste_map(map_HW: Tensor, height: int, width: int, fit: str = "crop") -> Tensor:
+    """Return the map of an image that was fitted to 32 x 32 at the image's own size; 0 where the network saw nothing.
+
+    `fit` is one of config.FITS.
+    """
+    if fit == "pad":
+        left, top, right, bottom = padded_region(width, height)
+        map_HW = map_HW[top:bottom, left:right]
+    left, top, right, bottom = (int(side) for side in seen_region(width, height, fit))
     full_HW = torch.zeros(height, width)
-    full_HW[top : top + side, left : left + side] = _upsample(map_HW[None], (side, side))[0]
+    full_HW[top:bottom, left:right] = _upsample(map_HW[None], (bottom - top, right - left))[0]
     return full_HW
 
 

@@ -81,6 +81,7 @@ class CamInputs:
     files: list[str]
     masks_NHW: NDArray[np.bool_] | None = None
     evaluation: Evaluation | None = None
+    fit: str = "crop"  # how the user's own images were fitted to 32 x 32
 
     @classmethod
     def from_split(cls, split: Split, evaluation: Evaluation, indices_N: NDArray[np.int64]) -> "CamInputs":
@@ -109,6 +110,7 @@ class CamInputs:
             probabilities_NK=evaluation.probabilities_NK,
             indices=list(range(len(paths))),
             files=[str(Path(path).absolute()) for path in paths],
+            fit=fit,
         )
 
     def classes(self, map_name: str, class_names: tuple[str, ...]) -> list[int]:

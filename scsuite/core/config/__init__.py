@@ -16,6 +16,7 @@ from scsuite.core.config.recipe import (
     BACKENDS,
     DATA_SOURCES,
     FITS,
+    FLIPS,
     MAX_WIDTH,
     MOMENTUM,
     MOMENTUM_MAX,
@@ -36,7 +37,7 @@ from scsuite.core.config.training import (
 )
 
 __all__ = [
-    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "GROUPS", "LR_POLICIES",
+    "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "FLIPS", "GROUPS", "LR_POLICIES",
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",

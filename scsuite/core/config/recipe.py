@@ -16,6 +16,7 @@ MOMENTUM = 0.9  # without --cycle-momentum
 
 BACKENDS = ("auto", "batched", "albumentations")
 DATA_SOURCES = ("cifar10", "shapes")  # or a path
+FLIPS = ("alternate", "random", "none")
 FITS = ("crop", "pad", "stretch")
 DEVICES = "[auto|cpu|cuda|cuda:N|mps]"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -24,7 +25,7 @@ MAX_WIDTH = 16
 # The published recipe of cifar10-fast on this network: plain SGD with momentum, and nothing that came later.
 _PLAIN: Mapping[str, Any] = {
     "batch_size": 512, "optimizer": "sgd", "weight_decay": 5e-4, "l1": 0.0, "label_smoothing": 0.0, "dropout": 0.0,
-    "alternate_flips": False, "gradient_centralization": False, "whitening_init": False, "identity_init": False,
+    "flip": "random", "gradient_centralization": False, "whitening_init": False, "identity_init": False,
     "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0,
 }  # fmt: skip
 # By recipe, the settings that differ from the defaults of the fields. A learning rate is above 0: 1e-6 stands for the
@@ -100,9 +101,10 @@ class RecipeConfig(ComputeConfig):
         "auto", RECIPE, "Augment whole batches on the device, or single images in DataLoader workers; auto: batches if"
         " the policy allows it.", choices=BACKENDS,
     )  # fmt: skip
-    alternate_flips: bool = option(
-        True, RECIPE, "Flip each image in every other epoch, instead of at random (default policy only)."
-    )
+    flip: str = option(
+        "alternate", RECIPE, "Mirror each image in every other epoch, at random, or never, as for digits, signs and"
+        " text (default policy only).", choices=FLIPS,
+    )  # fmt: skip
     gradient_centralization: bool = option(
         True, RECIPE, "Subtract each convolution filter's mean gradient (gradient centralization)."
     )
@@ -120,7 +122,7 @@ class RecipeConfig(ComputeConfig):
     @property
     def uses_alternating_flip(self) -> bool:
         """Whether each image is flipped in every other epoch; a policy of the user's decides about flips itself."""
-        return self.alternate_flips and self.augment is None
+        return self.flip == "alternate" and self.augment is None
 
     def changes_of_recipe(self) -> dict[str, Any]:
         """Return the settings of --help's group Recipe that differ from those of `recipe`."""

@@ -30,6 +30,7 @@ from scsuite.core.files import open_regular_file, read_regular_file
 _MAX_CORRUPT_LISTED = 10
 _CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the error can name several
 _PROGRESS_EVERY = 1000  # images
+_MAX_SILENT_CUT = 0.1  # mean fraction of the area that may be cut away without a note
 
 Files = Iterator[tuple[str, bytes]]  # (name, contents)
 
@@ -65,6 +66,8 @@ class _DecodedFiles:
     images: dict[str, NDArray[np.uint8]]
     non_images: list[str]
     num_resized: int = 0
+    cut_fractions: float = 0.0  # the sum over the resized images
+    image_notes: Counter[str] = field(default_factory=Counter)
 
 
 # --- folders ---
@@ -225,6 +228,8 @@ def _collect_images(
         else:
             collected.images[name] = decoded.image_HWC
             collected.num_resized += decoded.is_resized
+            collected.cut_fractions += decoded.cut_fraction
+            collected.image_notes.update([decoded.note] if decoded.note else [])
         if problems and (len(problems) == _MAX_CORRUPT_LISTED or count - first_problem >= _CORRUPT_SEARCH):
             break
         if count % _PROGRESS_EVERY == 0 or count == total:
@@ -244,7 +249,11 @@ def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout, listin
     total = len(train) + (0 if test is None else len(test))
     notes = [*layout.notes, *listing_notes]
     if collected.num_resized:
-        notes.append(f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}")
+        mean_cut = collected.cut_fractions / collected.num_resized
+        cut = f"; {100 * mean_cut:.0f} % of their area was cut away on average (--fit pad keeps it)"
+        resized = f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}"
+        notes.append(resized + cut * (mean_cut > _MAX_SILENT_CUT))
+    notes += [f"{count:,} of {total:,} images: {note}" for note, count in collected.image_notes.most_common()]
     if collected.non_images:
         suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in collected.non_images)
         counts = ", ".join(f"{suffix} {count:,}" for suffix, count in suffixes.most_common(5))

@@ -1,55 +1,60 @@
 """Decode one image file to RGB, for a dataset to 32 x 32.
 
-In: the bytes of a PNG, JPEG, BMP or WebP of any size and mode. Out: image_HWC, uint8 in [0, 255], H = W = 32, C = 3.
+In: the bytes of an image of one of `FORMATS`, of any size and mode. Out: image_HWC, uint8 in [0, 255], H = W = 32.
 
-The rules, in order: the content decides the format, not the file's name; of several frames the first is taken; the
-EXIF orientation is applied; 16-bit gray is divided by 257; transparency is composited on white; everything else is
-converted to RGB by Pillow; an antialiased bicubic filter makes 32 x 32 of it, by `fit`: crop: of the center square, as
-wide as the shorter side; pad: of the whole image, its longer side 32, with gray borders; stretch: of the whole image.
+The rules, in order: the content decides the format, not the file's name; of several frames or pages the first is
+taken; a large JPEG is decoded at a fraction of its size; what would take more than `MAX_DECODING_BYTES` is refused; the
+colors become RGB as `image_color` says; the EXIF orientation is applied; an antialiased bicubic filter makes 32 x 32 of
+it, by `fit`: crop: of the center square, as wide as the shorter side; pad: of the whole image, its longer side 32, with
+gray borders; stretch: of the whole image.
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
+from scsuite.core.dataset.file_kind import describe_bytes
+from scsuite.core.dataset.image_checks import CorruptImageError, check_complete, check_header
+from scsuite.core.dataset.image_color import UnsupportedColorError, load_scaled_pnm, rgb_bytes, to_rgb
+from scsuite.core.dataset.image_memory import decoding_bytes
 from scsuite.core.dataset.split import SIZE
 from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_regular_file
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"})
-MAX_PIXELS = 4096 * 4096  # width times height, as the header has them
-BACKGROUND = (255, 255, 255)  # behind transparent pixels
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+        ".pbm", ".pnm",
+    }
+)  # fmt: skip
+MAX_DECODING_BYTES = 256 * 2**20  # of one image, and of all that are decoded at a time
 PAD_COLOR = (128, 128, 128)  # neutral: close to the mean of photographs, which normalisation makes 0
 _DRAFT_SIZE = 4 * SIZE  # pixels; a large JPEG is decoded at 1/2, 1/4 or 1/8 while its sides stay at least this long
-_MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _NUM_THREADS = 2  # Pillow releases the GIL while it decodes: little gain for small images, much for photographs
 _BATCH_SIZE = 64  # images that a thread takes at a time
 _MAX_BATCH_BYTES = 2**22  # so photographs are taken a few at a time
-_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
-_OTHER_FORMATS = {
-    b"GIF8": "a GIF",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"%PDF": "a PDF",
-    b"%!PS": "an EPS",
-    b"<svg": "an SVG",
-    b"\0\0\1\0": "an ICO",
-}
+_MAX_PENDING_BYTES = 2**26  # of the files that wait for a thread
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
-
-class CorruptImageError(Exception):
-    """The bytes are not a readable image; the message says what they are."""
+__all__ = [
+    "FORMATS", "SUFFIXES", "CorruptImageError", "DecodedImage", "corrupt_image_error", "decode_image", "decode_images",
+    "padded_region", "read_image_32", "read_image_resized", "seen_region",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def read_image_32(path: str | Path, fit: str = "crop") -> NDArray[np.uint8]:
 def read_image_resized(path: str | Path, max_side: int) -> NDArray[np.uint8]:
     """Read the image at `path` without cropping it, its longer side reduced to `max_side` pixels.
 
-    Its center square is what `read_image_32` returns. Raises InputError for the same files.
+    `seen_region` is the part of it that `read_image_32` returns. Raises InputError for the same files.
     """
     image = _read_image(path, max_side)
     image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
@@ -84,7 +89,7 @@ def _read_image(path: str | Path, min_side: int) -> Image.Image:
     data = read_regular_file(Path(path), "image")
     with _ignore_pillow_warnings():
         try:
-            return _open_image(data, min_side)[0]
+            return _decode(data, min_side)[0]
         except CorruptImageError as error:
             raise corrupt_image_error([(str(path), str(error))]) from None
 
@@ -101,95 +106,77 @@ def corrupt_image_error(problems: list[tuple[str, str]]) -> InputError:
 def decode_image(data: bytes, fit: str = "crop") -> DecodedImage:
     """Decode the bytes of an image file; `fit` is one of config.FITS.
 
-    Raises CorruptImageError for anything but a complete image of a known format and at most `MAX_PIXELS` pixels.
+    Raises CorruptImageError for anything but a complete image of a known format, and for one that is too large.
     """
-    image, is_resized = _open_image(data, min_side=_DRAFT_SIZE)
+    image, is_resized, note = _decode(data, _DRAFT_SIZE)
     cut_fraction = 1 - min(image.size) / max(image.size) if fit == "crop" else 0.0
-    return DecodedImage(np.asarray(_fit(image, fit)), is_resized, cut_fraction)
+    return DecodedImage(np.asarray(_fit(image, fit)), is_resized, cut_fraction, note)
 
 
-def _open_image(data: bytes, min_side: int) -> tuple[Image.Image, bool]:
-    """Return the image upright in RGB, and whether it is not SIZE x SIZE.
+def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:
+    """Return the image upright in RGB, whether it is not SIZE x SIZE, and a note about its gray levels.
 
-    A large JPEG may come reduced, with sides of at least `min_side` pixels.
+    A large image may come reduced, a JPEG with sides of at least `min_side` pixels.
     """
     try:
         image = _open_file(data)
-        is_resized = image.size != (SIZE, SIZE)
-        if image.format in ("JPEG", "MPO"):
-            _check_scans(data)
+        width, height = image.size
+        is_resized = (width, height) != (SIZE, SIZE)
+        check_header(image, data)
         if is_resized and image.format in ("JPEG", "MPO"):
             image.draft(None, (min_side, min_side))
-        image.load()
-        _check_end(image, data)
-        _apply_exif(image)
-        return _to_rgb(image), is_resized
+        num_bytes = decoding_bytes(image, data) + rgb_bytes(image)
+        if num_bytes > MAX_DECODING_BYTES:
+            needs = f"needs {-(-num_bytes >> 20):,} MB to decode, over {MAX_DECODING_BYTES >> 20} MB"
+            hint = f"save it as a {'baseline ' * (image.format in ('JPEG', 'MPO'))}JPEG, or make it smaller"
+            raise CorruptImageError(f"one of {width} x {height} pixels that {needs}: {hint}")
+        with _memory.reserve(num_bytes):
+            image = load_scaled_pnm(image, data) or image
+            image.load()
+            check_complete(image, data)
+            rgb, note = to_rgb(image)
+        method = _transposition(image)
+        return rgb if method is None else rgb.transpose(method), is_resized, note
     except CorruptImageError:
         raise
     except UnidentifiedImageError:
-        raise CorruptImageError(_describe(data)) from None
+        raise CorruptImageError(describe_bytes(data)) from None
+    except UnsupportedColorError as error:
+        raise CorruptImageError(str(error)) from None
     except Image.DecompressionBombError:
-        raise CorruptImageError(_TOO_LARGE) from None
+        raise CorruptImageError("an image of more than 178,956,970 pixels: make it smaller") from None
     except Exception as error:  # a decoder raises nearly anything on corrupt data
         raise CorruptImageError(f"a corrupt one ({one_line(error)})") from None
 
 
-def _describe(data: bytes) -> str:
-    if not data:
-        return "an empty file"
-    names = (name for start, name in _OTHER_FORMATS.items() if data.startswith(start))
-    return next(names, "no image, or a truncated header")
-
-
 def _open_file(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise CorruptImageError(f"{image.width} x {image.height}, {_TOO_LARGE}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        if not data.startswith(b"\xff\xd8"):
+            raise
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # decoded at an eighth of its size, it may be small
     if image.format == "PNG":
         image.verify()  # the checksums of all chunks and the end chunk, which decoding alone ignores
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     return image
 
 
-def _check_scans(data: bytes) -> None:
-    """Refuse a progressive JPEG of thousands of scans: each is a pass over the image, so it would take minutes."""
-    if (count := data.count(b"\xff\xda")) > _MAX_SCANS:
-        raise CorruptImageError(f"a JPEG of {count:,} scans")
-
-
-def _check_end(image: Image.Image, data: bytes) -> None:
-    # libjpeg invents a missing end. The end of an embedded preview may hide that from this search, never the reverse.
-    ends = {"JPEG": data.find(b"\xff\xd9", data.find(b"\xff\xda")), "PNG": data.find(b"IEND\xaeB`\x82")}
-    if ends.get(image.format or "", 0) < 0:
-        raise CorruptImageError("a corrupt one (truncated)")
-
-
-def _apply_exif(image: Image.Image) -> None:
-    with suppress(Exception):  # unreadable EXIF does not say which way is up
-        ImageOps.exif_transpose(image, in_place=True)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _SIXTEEN_BIT_MODES:
-        gray_HW = np.clip(np.asarray(image, dtype=np.int32), 0, 65535)
-        return Image.fromarray(((gray_HW + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        background = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns an image upright by its EXIF, or None; Pillow turns a TIFF itself."""
+    try:
+        return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # unreadable EXIF does not say which way is up
+        return None
 
 
 def _fit(image: Image.Image, fit: str) -> Image.Image:
     if image.size == (SIZE, SIZE):
         return image
     if fit == "pad":
-        scale = SIZE / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
+        left, top, right, bottom = padded_region(*image.size)
         padded = Image.new("RGB", (SIZE, SIZE), PAD_COLOR)
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        padded.paste(resized, ((SIZE - width) // 2, (SIZE - height) // 2))
+        padded.paste(image.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
         return padded
     # One step for crop and resize: resizing a long thin image first would make it 32 x 16,000,000.
     return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=seen_region(*image.size, fit))
@@ -204,6 +191,13 @@ def seen_region(width: float, height: float, fit: str) -> tuple[float, float, fl
     return left, top, left + side, top + side
 
 
+def padded_region(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return what an image fills of the 32 x 32 pixels of fit pad: left, top, right and bottom."""
+    fitted_width, fitted_height = (max(1, round(side * SIZE / max(width, height))) for side in (width, height))
+    left, top = (SIZE - fitted_width) // 2, (SIZE - fitted_height) // 2
+    return left, top, left + fitted_width, top + fitted_height
+
+
 @contextmanager
 def _ignore_pillow_warnings() -> Iterator[None]:
     """Hide Pillow's warnings about unusual files (size, palettes, EXIF): the serious ones are errors here."""
@@ -212,19 +206,41 @@ def _ignore_pillow_warnings() -> Iterator[None]:
         yield
 
 
+class _MemoryBudget:
+    """Lets threads decode at the same time while the memory that all of them need is within the limit."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._free, self._changed = num_bytes, threading.Condition()
+
+    @contextmanager
+    def reserve(self, num_bytes: int) -> Iterator[None]:
+        """Wait until so much is free; it is at most the limit."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= num_bytes)
+            self._free -= num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += num_bytes
+                self._changed.notify_all()
+
+
+_memory = _MemoryBudget(MAX_DECODING_BYTES)
 Result = tuple[str, DecodedImage | CorruptImageError]
 
 
 def decode_images(files: Iterable[tuple[str, bytes]], fit: str = "crop") -> Iterator[Result]:
     """Yield each name with its image or its error in the order given; only a few files are in memory at a time."""
     source = iter(files)
-    pending: list[Future[list[Result]]] = []
+    pending: list[tuple[int, Future[list[Result]]]] = []
     with _ignore_pillow_warnings(), ThreadPoolExecutor(_NUM_THREADS) as pool:
         while batch := _next_batch(source):
-            pending.append(pool.submit(_decode_batch, batch, fit))
-            if len(pending) > _NUM_THREADS:
-                yield from pending.pop(0).result()
-        for future in pending:
+            pending.append((sum(len(data) for _, data in batch), pool.submit(_decode_batch, batch, fit)))
+            del batch
+            while len(pending) > _NUM_THREADS or sum(num_bytes for num_bytes, _ in pending) > _MAX_PENDING_BYTES:
+                yield from pending.pop(0)[1].result()
+        for _, future in pending:
             yield from future.result()
 
 

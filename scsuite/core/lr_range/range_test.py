@@ -168,7 +168,7 @@ def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str,
         "identity_init": config.identity_init,
         "ghost_batch_size": config.ghost_batch_size,
         "bn_weight_decay": config.bn_weight_decay,
-        "alternate_flips": config.uses_alternating_flip,
+        "flip": config.flip if config.augment is None else None,  # a policy of the user's decides about flips itself
         "cycle_momentum": config.cycle_momentum,
         "l1": config.l1,
         "augmentation": " > ".join(transforms),

@@ -108,7 +108,7 @@ def check_batch_size(num_images: int, batch_size: int, world: World) -> None:
 
 def make_policy(config: RecipeConfig, train: Split) -> "Compose":
     """Return the augmentation policy of these training images. Raises InputError as `load_policy` does."""
-    return load_policy(config.augment, *train.mean_std(), flip=not config.uses_alternating_flip)
+    return load_policy(config.augment, *train.mean_std(), flip=config.flip == "random")
 
 
 def whitening_images(split: Split, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

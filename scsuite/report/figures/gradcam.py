@@ -15,6 +15,7 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from scsuite.core.errors import escape
@@ -54,7 +55,8 @@ class CamFigureData:
 
     `captions` holds for each image the lines over its tiles: the name of its file under "image", and under the name of
     each map the class and its probability. With `difference`, the maps for the predicted and the actual class are
-    followed by their difference. `notes` are written below the figure.
+    followed by their difference. `notes` are written below the figure. `regions` are outlined: what the network saw of
+    each image, in its pixels.
     """
 
     images: Images
@@ -63,6 +65,7 @@ class CamFigureData:
     title: str
     difference: bool = False
     notes: Sequence[str] = ()
+    regions: Sequence[tuple[float, float, float, float]] | None = None  # left, top, right, bottom
 
     @property
     def compares(self) -> bool:
@@ -178,6 +181,25 @@ def _draw_group(axes: Axes, grid: PixelGrid, data: CamFigureData, index: int, li
             draw_image(axes, blended_HWC, corner, grid.tile_px)
         else:
             _draw_gray_with_text(axes, gray_HWC, corner, grid.tile_px, NO_DIFFERENCE)
+    if data.regions is not None:
+        for tile in range(len(data.tile_names)):
+            _outline(axes, data.regions[index], image, grid.corner(index, tile), grid.tile_px)
+
+
+def _outline(
+    axes: Axes, region: tuple[float, float, float, float], image: Image, corner: tuple[int, int], tile_px: int
+) -> None:
+    """Draw the outline of a region of an image on its tile, in white on black, so that it is visible on any image."""
+    scale = tile_px / max(image.shape[:2])
+    left, top, right, bottom = (side * scale for side in region)
+    for color, width in (("black", 1.6), ("white", 0.7)):  # points
+        inset = style.points_to_pixels(1.6) / 2  # the line is within the region
+        axes.add_patch(
+            Rectangle(
+                (corner[0] + left + inset, corner[1] + top + inset), right - left - 2 * inset, bottom - top - 2 * inset,
+                fill=False, edgecolor=color, linewidth=width,
+            )
+        )  # fmt: skip
 
 
 def _draw_gray_with_text(axes: Axes, gray_HWC: Image, corner: tuple[int, int], tile_px: int, text: str) -> None:

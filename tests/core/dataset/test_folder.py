@@ -15,7 +15,7 @@ from PIL import Image
 from scsuite.core.dataset import Dataset, load_dataset
 from scsuite.core.dataset.folder import SkippedFiles, iter_image_files
 from scsuite.core.errors import InputError
-from tests.core.dataset.helpers import class_tree, image_bytes, write_folder, write_tar, write_zip
+from tests.core.dataset.helpers import class_tree, encode, image_bytes, write_folder, write_tar, write_zip
 
 TREE = class_tree({"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 2})
 
@@ -55,7 +55,7 @@ def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
         "train/Thumbs.db": b"x",
         ".git/config": b"x",
         "README.txt": b"hello",
-        "train/cat/movie.gif": b"GIF89a",
+        "train/cat/movie.mp4": b"GIF89a",
         "train/dog/notes.txt": b"hello",
     }
     for path in (write_folder(tmp_path / "folder", TREE | extra), write_zip(tmp_path / "a.zip", TREE | extra)):
@@ -63,7 +63,8 @@ def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
         assert data.train.files[:2] == ("train/cat/000.png", "train/cat/001.png")
         assert len(data.train) == 6
         assert data.notes == (
-            "3 files that are not JPEG, PNG, BMP, WEBP were skipped (.txt 2, .gif 1; the first is README.txt)",
+            "3 files that are not JPEG, PNG, BMP, WEBP, GIF, TIFF, PPM were skipped"
+            " (.txt 2, .mp4 1; the first is README.txt)",
         )
 
 
@@ -73,6 +74,39 @@ def test_resized_and_overlapping_images_are_counted(tmp_path: Path) -> None:
     assert notes == (
         "1 of 10 images were resized to 32 x 32",
         "1 of 4 test images are also among the training images",
+    )
+
+
+def test_the_area_that_is_cut_away_is_reported_where_it_is_more_than_a_tenth(tmp_path: Path) -> None:
+    wide, nearly_square = (encode(Image.new("RGB", (width, 40))) for width in (100, 42))
+    for tree, words in (
+        # Half of the resized images lose 60 of 100 columns, the others 2 of 42: 32 % on average.
+        ({"train/cat/a.png": wide, "train/cat/b.png": nearly_square}, "; 32 % of their area was cut away on average"),
+        ({"train/cat/b.png": nearly_square, "test/cat/c.png": nearly_square}, ""),
+    ):
+        path = write_folder(tmp_path / str(len(words)), TREE | tree)
+        hint = " (--fit pad keeps it)" if words else ""
+        assert f"2 of 10 images were resized to 32 x 32{words}{hint}" in load(path).notes
+        assert "2 of 10 images were resized to 32 x 32" in load(path, fit="pad").notes
+
+
+def test_a_fit_decodes_the_same_folder_anew(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "folder", TREE | {"train/cat/a.png": encode(Image.new("RGB", (64, 32), (9, 9, 9)))})
+    corners = {
+        fit: load(path, fit=fit, cache_dir=str(tmp_path / "cache")).train.images_NHWC[3, 0, 0].tolist()
+        for fit in ("crop", "pad", "stretch")
+    }
+    assert corners == {"crop": [9, 9, 9], "pad": [128, 128, 128], "stretch": [9, 9, 9]}
+    assert load(path).fingerprint != load(path, fit="pad").fingerprint
+
+
+def test_deep_gray_images_are_counted_by_their_levels(tmp_path: Path) -> None:
+    twelve, sixteen = (encode(Image.new("I;16", (32, 32), value)) for value in (4095, 60000))
+    tree = {"train/cat/a.png": twelve, "train/cat/b.png": twelve, "test/cat/c.png": sixteen}
+    notes = load(write_folder(tmp_path, TREE | tree)).notes
+    assert notes == (
+        "2 of 11 images: 16-bit gray, read as 12-bit by the largest value",
+        "1 of 11 images: 16-bit gray, read as 16-bit by the largest value",
     )
 
 

@@ -1,15 +1,17 @@
 """Images of every mode become the RGB image that a person sees, or are reported as corrupt."""
 
+import contextlib
 import io
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from scsuite.core.config import FITS
 from scsuite.core.dataset.image_file import (
     CorruptImageError,
     DecodedImage,
@@ -22,6 +24,7 @@ from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import encode, image_bytes
 
 GRADIENT_HWC = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+NOISE = Image.fromarray(GRADIENT_HWC)
 
 
 def first_pixel(data: bytes) -> list[int]:
@@ -60,6 +63,103 @@ def test_a_sixteen_bit_ramp_keeps_its_steps() -> None:
     ramp_HW = np.linspace(0, 65535, 1024).astype(np.uint16).reshape(32, 32)
     image_HWC = decode_image(encode(Image.fromarray(ramp_HW))).image_HWC
     assert np.array_equal(image_HWC[..., 0], np.floor(ramp_HW / 257 + 0.5))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_gray_of_every_depth_keeps_its_levels(bits: int, file_format: str) -> None:
+    white = 2**bits - 1
+    ramp_HW = np.linspace(0, white, 1024).astype(np.uint16).reshape(32, 32)
+    decoded = decode_image(encode(Image.fromarray(ramp_HW), file_format))
+    assert np.abs(decoded.image_HWC[..., 0] - ramp_HW * (255 / white)).max() <= 0.5
+    assert len(np.unique(decoded.image_HWC)) == 256
+    assert decoded.note == f"16-bit gray, read as {bits}-bit by the largest value"
+
+
+@pytest.mark.parametrize(("white", "values"), [(1, [0, 0.5, 1]), (255, [0, 51, 254]), (65535, [0, 257, 60_000])])
+def test_floating_point_gray_has_the_range_that_its_largest_value_needs(white: int, values: list[float]) -> None:
+    image = np.zeros((32, 32), np.float32)
+    image[0, :3] = values
+    decoded = decode_image(encode(Image.fromarray(image), "TIFF"))
+    assert decoded.image_HWC[0, :3, 0].tolist() == [round(255 * value / white) for value in values]
+    assert decoded.note == f"floating-point gray, read as 0 to {white} by the largest value"
+
+
+def test_a_pgm_is_scaled_by_the_white_of_its_header_however_dark_it_is() -> None:
+    for white in (100, 255, 1000, 4095, 65535):
+        dark = np.arange(1024, dtype=np.uint16).reshape(32, 32) % (white // 4)
+        data = b"P5\n# a comment\n32 32\n%d\n" % white + dark.astype(np.uint8 if white < 256 else ">u2").tobytes()
+        decoded = decode_image(data)
+        assert np.abs(decoded.image_HWC[..., 1] - dark * (255 / white)).max() <= 0.51  # Pillow rounds twice
+        assert decoded.note is None
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "mode"),
+    [
+        ("GIF", {}, "P"), ("GIF", {"save_all": True, "append_images": [Image.new("L", (32, 32))]}, "P"),
+        ("PPM", {}, "RGB"), ("PPM", {}, "L"), ("PPM", {}, "1"),
+        ("TIFF", {}, "1"), ("TIFF", {}, "RGB"), ("TIFF", {"compression": "tiff_lzw"}, "RGB"),
+        ("TIFF", {"compression": "tiff_deflate"}, "P"), ("TIFF", {"compression": "packbits"}, "L"),
+        ("TIFF", {"compression": "group4"}, "1"), ("TIFF", {"compression": "zstd"}, "CMYK"),
+        ("TIFF", {"save_all": True, "append_images": [Image.new("L", (99, 99))]}, "RGB"),
+    ],
+)  # fmt: skip
+def test_the_first_image_of_a_lossless_file_is_read_as_pillow_shows_it(
+    file_format: str, options: dict[str, object], mode: str
+) -> None:
+    image = NOISE.convert(mode)
+    decoded = decode_image(encode(image, file_format, **options))
+    assert np.array_equal(decoded.image_HWC, np.asarray(image.convert("RGB")))
+    assert (decoded.is_resized, decoded.note) == (False, None)
+
+
+def test_a_plain_ppm_and_a_transparent_gif_are_read() -> None:
+    assert first_pixel(b"P3 32 32 255\n" + b"9 8 7\n" * 1024) == [9, 8, 7]
+    image = Image.new("P", (32, 32), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    assert first_pixel(encode(image, "GIF")) == [9, 8, 7]
+    assert first_pixel(encode(image, "GIF", transparency=1)) == [255, 255, 255]
+
+
+# Pillow stores L in [0, 255], and a and b with 128 added; pure red is L 53.2, a 80.1, b 67.2.
+@pytest.mark.parametrize(
+    ("lab", "expected"),
+    [((255, 128, 128), [255, 255, 255]), ((0, 128, 128), [0, 0, 0]), ((136, 208, 195), [255, 0, 0])],
+)
+def test_lab_becomes_rgb(lab: tuple[int, int, int], expected: list[int]) -> None:
+    assert first_pixel(encode(Image.new("LAB", (32, 32), lab), "TIFF")) == pytest.approx(expected, abs=12)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_tiff_is_turned_once(orientation: int) -> None:
+    data = encode(Image.fromarray(GRADIENT_HWC), "TIFF", tiffinfo={274: orientation})
+    expected_HWC = np.rot90(GRADIENT_HWC, {3: 2, 6: -1}[orientation])
+    assert np.array_equal(decode_image(data).image_HWC, expected_HWC)
+
+
+WIDE_HWC = np.zeros((20, 80, 3), np.uint8)  # four squares from left to right
+WIDE_HWC[:, :20], WIDE_HWC[:, 20:40], WIDE_HWC[:, 40:60], WIDE_HWC[:, 60:] = 50, 100, 150, 200
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_each_fit_shows_its_part_of_a_wide_and_of_a_tall_image(is_tall: bool) -> None:
+    def fitted(fit: str) -> NDArray[np.uint8]:
+        decoded = decode_image(encode(Image.fromarray(WIDE_HWC.swapaxes(0, 1) if is_tall else WIDE_HWC)), fit)
+        assert decoded.cut_fraction == (0.75 if fit == "crop" else 0)  # 20 of 80 columns are left
+        return decoded.image_HWC.swapaxes(0, 1) if is_tall else decoded.image_HWC
+
+    crop, pad, stretch = (fitted(fit)[..., 0] for fit in FITS)
+    assert crop[16, [2, 29]].tolist() == [100, 150]  # the center square
+    assert stretch[[0, 16, 31]][:, [4, 12, 20, 28]].tolist() == [[50, 100, 150, 200]] * 3
+    assert pad[[12, 19]][:, [4, 12, 20, 28]].tolist() == [[50, 100, 150, 200]] * 2  # 32 x 8 in the middle
+    assert (pad[:12] == 128).all() and (pad[20:] == 128).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_an_image_of_32_by_32_is_the_same_under_each_fit(fit: str) -> None:
+    assert np.array_equal(decode_image(encode(NOISE), fit).image_HWC, GRADIENT_HWC)
+    assert decode_image(encode(Image.new("RGB", (1, 5000), (9, 9, 9))), fit).image_HWC.shape == (32, 32, 3)
 
 
 def test_palettes_and_their_transparent_entry_are_applied() -> None:
@@ -149,24 +249,87 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [4097, 10_000, 20_000, 2**31 - 1])
-def test_more_pixels_than_the_limit_are_refused_by_the_header_alone(side: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(CorruptImageError, match="more than 16,777,216 pixels"):
-            decode_image(bomb(side, side))
+@pytest.mark.parametrize(
+    ("width", "height", "words"),
+    [
+        (8193, 8193, "8193 x 8193 pixels that needs 25. MB"),  # 4 bytes a pixel are just over 256 MB
+        (10_000, 10_000, "10000 x 10000 pixels that needs 38. MB"),
+        (1, 20_000_000, "1 x 20000000 pixels"),  # each row has a cost of its own
+        (20_000, 20_000, "more than 178,956,970 pixels"),
+        (2**31 - 1, 2**31 - 1, "more than 178,956,970 pixels"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_needs_too_much_memory_is_refused_by_the_header_alone(width: int, height: int, words: str) -> None:
+    with pytest.raises(CorruptImageError, match=words):
+        decode_image(bomb(width, height))
+
+
+def with_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """The same JPEG with another size in its frame header; its missing pixels are gray."""
+    at = max(jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2"))
+    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_photos_of_any_number_of_pixels_are_read() -> None:
+    photo = encode(Image.new("RGB", (6000, 4000), (200, 100, 50)), "JPEG")  # 24 megapixels
+    assert decode_image(photo).image_HWC.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 100, 50], abs=2)
+    small = encode(Image.new("RGB", (16, 16)), "JPEG")
+    assert decode_image(with_size(small, 20_000, 10_000)).is_resized  # 200 megapixels, decoded as 2500 x 1250
+    with pytest.raises(CorruptImageError, match="65500 x 65500 pixels that needs"):
+        decode_image(with_size(small, 65_500, 65_500))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("options", [{"progressive": True, "subsampling": 0}, {"progressive": True, "subsampling": 2}])
+def test_the_coefficients_of_a_progressive_jpeg_count(options: dict[str, int]) -> None:
+    small = encode(Image.new("RGB", (16, 16)), "JPEG", **options)
+    bytes_per_pixel = 6 if options["subsampling"] == 0 else 3  # two for each sample of Y, Cb and Cr
+    for pixels, is_read in ((10e6, True), (300e6, False)):
+        side = int((pixels / bytes_per_pixel) ** 0.5)
+        if is_read:
+            assert decode_image(with_size(small, side, side)).is_resized
+        else:
+            with pytest.raises(CorruptImageError, match="save it as a baseline JPEG"):
+                decode_image(with_size(small, side, side))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_a_huge_image_is_the_same_as_a_smaller_one(mode: str) -> None:
+    gradient_HW = np.tile(np.linspace(0, 255, 4200).astype(np.uint8), (4000, 1))
+    smaller_HW = gradient_HW[::10, ::10]
+    huge, small = (
+        Image.fromarray(a.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(a).convert(mode)
+        for a in (gradient_HW, smaller_HW)
+    )
+    images = [decode_image(encode(image, compress_level=1)).image_HWC.astype(int) for image in (huge, small)]
+    assert np.abs(images[0] - images[1]).max() <= 2
 
 
 def flipped(data: bytes, where: int) -> bytes:
     return data[:where] + bytes([data[where] ^ 1]) + data[where + 1 :]
 
 
-NOISE = Image.fromarray(GRADIENT_HWC)
 CORRUPT = {
     "nothing": b"",
     "text": b"these are words, not an image",
-    "gif": encode(NOISE, "GIF"),
-    "tiff": encode(NOISE, "TIFF"),
+    "gif truncated": encode(NOISE, "GIF")[:-100],
+    "gif without its end": encode(NOISE, "GIF")[:-1],
+    "gif with half a second frame": encode(NOISE, "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32))])[
+        :-9
+    ],
+    "gif of a header": b"GIF89a",
+    "tiff truncated": encode(NOISE, "TIFF")[:-100],
+    "compressed tiff truncated": encode(NOISE, "TIFF", compression="tiff_lzw")[:-100],
+    "compressed tiff with half its header": encode(NOISE, "TIFF", compression="tiff_lzw")[:-400],
+    "ppm truncated": encode(NOISE, "PPM")[:-1],
+    "plain ppm truncated": b"P3 32 32 255 " + b"9 " * (32 * 32 * 3 - 1),
+    "deep pgm truncated": b"P5 32 32 4095\n" + bytes(32 * 32 * 2 - 1),
+    "negative tiff": encode(Image.fromarray(np.full((32, 32), -1, np.int32)), "TIFF"),
+    "tiff of NaN": encode(Image.fromarray(np.full((32, 32), np.nan, np.float32)), "TIFF"),
+    "tiff of infinity": encode(Image.fromarray(np.full((32, 32), np.inf, np.float32)), "TIFF"),
+    "tiff of large numbers": encode(Image.fromarray(np.full((32, 32), 70_000, np.int32)), "TIFF"),
     "png truncated to half": encode(NOISE)[:1500],
     "png without its end chunk": encode(NOISE)[:-12],
     "png without its last byte": encode(NOISE)[:-1],
@@ -180,17 +343,26 @@ CORRUPT = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("data", CORRUPT.values(), ids=CORRUPT.keys())
 def test_corrupt_images_are_refused(data: bytes) -> None:
     with pytest.raises(CorruptImageError):
         decode_image(data)
 
 
-def test_a_gif_under_another_name_is_reported_as_a_gif(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(CORRUPT["gif"])
-    with pytest.raises(InputError, match=r"a\.jpg: expected a complete image .*found a GIF") as caught:
+def test_a_pdf_under_another_name_is_reported_as_a_pdf(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match=r"a\.jpg: expected a complete image .*found a PDF") as caught:
         read_image_32(tmp_path / "a.jpg")
     assert caught.value.exit_code == 3
+
+
+def test_a_corrupt_tiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    complete = encode(Image.fromarray(GRADIENT_HWC).convert("1"), "TIFF", compression="group4")
+    broken = complete.replace(complete[8:60], bytes(52))
+    with contextlib.suppress(CorruptImageError):
+        decode_image(broken)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_corrupt_image_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

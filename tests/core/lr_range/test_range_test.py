@@ -308,7 +308,7 @@ def test_conditions_are_the_settings_that_the_bounds_hold_for() -> None:
 CHANGED_OPTIONS: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
     "gradient_centralization": False, "whitening_init": False, "identity_init": False, "ghost_batch_size": 32,
-    "bn_weight_decay": True, "alternate_flips": False, "cycle_momentum": True, "width": 0.5,
+    "bn_weight_decay": True, "flip": "random", "cycle_momentum": True, "width": 0.5,
 }  # fmt: skip
 # Data and policy are conditions by their content; how a machine computes is none.
 COMPARED_BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_backend"}
@@ -328,12 +328,12 @@ def test_no_recipe_option_is_missing_from_the_conditions() -> None:
     assert {item.name for item in fields(RecipeConfig)} == {*CHANGED_OPTIONS, *COMPARED_BY_CONTENT, *NO_CONDITION}
 
 
-def test_alternate_flips_is_no_condition_under_a_policy_of_the_users_own(tmp_path: Path) -> None:
+def test_flip_is_no_condition_under_a_policy_of_the_users_own(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 1.0}]}")
 
     def test_both(augment: str | None) -> list[RangeTest]:
-        return [range_test(tiny.dataset(), make_config(augment=augment, alternate_flips=on)) for on in (False, True)]
+        return [range_test(tiny.dataset(), make_config(augment=augment, flip=flip)) for flip in ("random", "alternate")]
 
     random_flips, alternating = test_both(None)
     assert random_flips.conditions != alternating.conditions

@@ -196,7 +196,7 @@ PLAIN_LOSSES = [
 def test_loss_curve_of_the_plain_recipe_is_the_recorded_one(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
     plain = replace(
         tiny_config, label_smoothing=0.0, cycle_momentum=True, gradient_centralization=False, whitening_init=False,
-        identity_init=False, ghost_batch_size=0, bn_weight_decay=True, alternate_flips=False,
+        identity_init=False, ghost_batch_size=0, bn_weight_decay=True, flip="random",
     )  # fmt: skip
     losses = [step.loss for step in train(Trainer(tiny_data, replace(plain, lr_max=0.02)))]
     assert losses[:4] == pytest.approx(PLAIN_LOSSES[:4], abs=2e-3)

@@ -58,8 +58,9 @@ def test_images_are_flipped_in_every_other_epoch(tiny_data: Dataset, tiny_config
     assert 20 < sum(first) < 52
     assert second == [not is_flipped for is_flipped in first]
     assert third == first
-    first, second = (flipped(replace(tiny_config, alternate_flips=False), epoch) for epoch in range(2))
+    first, second = (flipped(replace(tiny_config, flip="random"), epoch) for epoch in range(2))
     assert 20 < sum(a == b for a, b in zip(first, second, strict=True)) < 52
+    assert not any(flipped(replace(tiny_config, flip="none"), epoch)[i] for epoch in range(3) for i in range(72))
 
 
 def test_alternating_flips_do_not_apply_to_a_policy_file(
@@ -67,7 +68,7 @@ def test_alternating_flips_do_not_apply_to_a_policy_file(
 ) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 1.0}]}")
-    loader = setup_of(tiny_data, replace(tiny_config, augment=str(policy), alternate_flips=True)).loader
+    loader = setup_of(tiny_data, replace(tiny_config, augment=str(policy), flip="alternate")).loader
     first, second = (loader.fetch(epoch, np.arange(72)).images_NCHW for epoch in (0, 1))
     assert torch.equal(second, first)
 

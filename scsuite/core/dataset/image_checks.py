@@ -1,0 +1,77 @@
+"""Refuse image files that are incomplete, or that would take minutes, which Pillow accepts.
+
+In: an image that Pillow opened, and the bytes of its file. Out: nothing, or a CorruptImageError.
+"""
+
+import ctypes
+from contextlib import suppress
+from functools import cache
+
+from PIL import Image
+
+_MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
+_MAX_PLAIN_BYTES = 2**24  # of a PNM with its numbers as text, which Pillow reads one by one
+_TIFF_BLOCKS = ((273, 279), (324, 325))  # the tags of offsets and byte counts, of strips and of tiles
+
+
+class CorruptImageError(Exception):
+    """The bytes are not a readable image; the message says what they are."""
+
+
+def check_header(image: Image.Image, data: bytes) -> None:
+    """Refuse an image before it is decoded."""
+    if image.format in ("JPEG", "MPO") and (count := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise CorruptImageError(f"a JPEG of {count:,} scans")  # each is a pass over the image
+    if image.format == "PPM" and data[1:2] in b"123" and len(data) > _MAX_PLAIN_BYTES:
+        raise CorruptImageError(f"a plain-text PNM of {len(data) >> 20:,} MB: save it as a binary one")
+    if image.format == "TIFF":
+        _silence_libtiff()
+        if not _has_all_blocks(image, len(data)):
+            raise CorruptImageError("a corrupt one (truncated)")
+    if image.format == "GIF" and not _has_gif_end(data):
+        raise CorruptImageError("a corrupt one (truncated)")
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Stop the messages that libtiff itself prints on stderr, where an error of ours is one line."""
+    with suppress(OSError, AttributeError):  # where libtiff is linked in another way, its messages stay
+        handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handler.argtypes, handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+        handler(None)
+
+
+def check_complete(image: Image.Image, data: bytes) -> None:
+    """Refuse an image without its end, after it was decoded."""
+    # libjpeg invents a missing end. The end of an embedded preview may hide that from this search, never the reverse.
+    ends = {"JPEG": data.find(b"\xff\xd9", data.find(b"\xff\xda")), "PNG": data.find(b"IEND\xaeB`\x82")}
+    if ends.get(image.format or "", 0) < 0:
+        raise CorruptImageError("a corrupt one (truncated)")
+
+
+def _has_all_blocks(image: Image.Image, num_bytes: int) -> bool:
+    """Return whether the strips or tiles of a TIFF lie within the file; libtiff makes up what is missing."""
+    tags = getattr(image, "tag_v2", {})
+    blocks = [block for pair in _TIFF_BLOCKS for block in zip(*(tags.get(tag, ()) for tag in pair), strict=True)]
+    return bool(blocks) and all(offset + length <= num_bytes for offset, length in blocks)
+
+
+def _has_gif_end(data: bytes) -> bool:
+    """Walk through the blocks of a GIF to its end: GIF89a specification, sections 17 to 27."""
+    position = 13 + _color_table_bytes(data[10])
+    while position < len(data):
+        kind = data[position]
+        if kind == 0x3B:
+            return True
+        if kind == 0x2C:  # an image: its descriptor, its color table, and the size of its codes
+            position += 11 + _color_table_bytes(data[position + 9]) if position + 9 < len(data) else len(data)
+        else:
+            position += 2
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        position += 1
+    return False
+
+
+def _color_table_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
