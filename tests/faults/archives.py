@@ -250,7 +250,7 @@ def _bombs() -> Iterator[FaultCase]:
         ("over 64 MB",),
     )
     yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a complete image",))
-    yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("PNG, JPEG, BMP or WebP images",))
+    yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("images, such as PNG or JPEG",))
     yield file_case("D38", "zip entries that overlap", "a.zip", _overlapping, ("overlap",))
     yield file_case("D38", "zip entries of the same place", "a.zip", _same_place, ())
     for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):

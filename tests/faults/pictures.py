@@ -133,7 +133,7 @@ def _formats() -> Iterator[FaultCase]:
     eps, svg, pdf = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg onload='x()'/>", b"%PDF-1.7\n"
     others = {".gif": gif, ".tif": pages, ".eps": eps, ".svg": svg, ".pdf": pdf}
     for suffix, data in others.items():
-        words = ("1 files that are not JPEG, PNG, BMP, WEBP were skipped", f"9{suffix}")
+        words = ("1 files that are no images by their names were skipped", f"9{suffix}")
         yield _folder("C27", f"a {suffix} is passed over and named", {HERE + suffix: data}, words, 0)
         yield _folder("C27", f"a {suffix} called .png", {HERE + ".png": data}, (f" {suffix[1:4].upper()}",))
     moving = encoded(

@@ -11,6 +11,7 @@ counted in a note. Links are followed; pipes and devices are refused.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.dataset import archive
+from scsuite.core.dataset.file_kind import describe_bytes
 from scsuite.core.dataset.folder_layout import LabelledFiles, Layout, drop_repeated_links, no_images_error, parse_layout
 from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
-from scsuite.core.dataset.image_file import FORMATS, CorruptImageError, corrupt_image_error, decode_images
+from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
 from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, train_test_overlap_note
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
@@ -30,6 +32,8 @@ from scsuite.core.files import open_regular_file, read_regular_file
 _MAX_CORRUPT_LISTED = 10
 _CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the error can name several
 _PROGRESS_EVERY = 1000  # images
+_MAX_SUFFIXES = 5  # of files that are no images, in a note
+_HEAD_BYTES = 4096  # of a file, to say what it is
 _MAX_SILENT_CUT = 0.1  # mean fraction of the area that may be cut away without a note
 
 Files = Iterator[tuple[str, bytes]]  # (name, contents)
@@ -46,25 +50,60 @@ class Listing:
     broken_links: tuple[str, ...]
     originals: Mapping[str, str]  # of an image that is a link, the file that it leads to
     read_files: Callable[[Collection[str]], Files]
+    read_head: Callable[[str], bytes] = lambda _: b""  # the first bytes of a file that is no image, in a folder
     content_hash: str = ""  # of a folder: sha256 over names, inodes, sizes and times
     notes: tuple[str, ...] = ()
 
     def read(self, fit: str, progress: Progress) -> RawDataset:
         """Decode the images. Raises InputError for a layout without classes and for corrupt images."""
+        self.check_has_images()
         layout = parse_layout(list(self.images), set(self.folders), list(self.non_images), self.where)
         layout = drop_repeated_links(layout, self.images, self.originals, self.where)
         names = sorted({self.images[i] for files in (layout.train, layout.test or []) for i, _ in files})
-        collected = _DecodedFiles({}, list(self.non_images))
+        collected = _DecodedFiles({})
         _collect_images(collected, self.read_files(names), self.where, fit, progress, len(names))
-        return _assemble(collected, list(self.images), layout, [*self.notes, *_broken_links_note(self.broken_links)])
+        return _assemble(collected, list(self.images), layout, self._skipped_notes())
+
+    def check_has_images(self) -> None:
+        """Raise InputError, which says what is there, if there are no images."""
+        if self.images:
+            return
+        others = [f"{len(self.non_images):,} other files"] if self.non_images else []
+        others += [f"{len(self.broken_links):,} links that lead to no file"] if self.broken_links else []
+        first = min(self.non_images or self.broken_links or ("",))
+        description = self._describe(first) if self.non_images else ""
+        example = f" ({first}{': ' if description else ''}{description}, ...)" if first else ""
+        raise no_images_error(self.non_images, " and ".join(["none", *others]) + example, self.where)
+
+    def _skipped_notes(self) -> list[str]:
+        """Return notes about files that are no images, with what the first one of each suffix is, and about links."""
+        notes = list(self.notes)
+        if self.broken_links:
+            text = "links that lead to no file, or in a circle, were skipped"
+            notes.append(f"{len(self.broken_links):,} {text} (the first is {self.broken_links[0]})")
+        by_suffix: dict[str, list[str]] = {}
+        for name in self.non_images:
+            by_suffix.setdefault(PurePosixPath(name).suffix.lower() or "no suffix", []).append(name)
+        if by_suffix:
+            largest = sorted(by_suffix.items(), key=lambda item: (-len(item[1]), item[0]))[:_MAX_SUFFIXES]
+            kinds = [(f"{suffix} {len(names):,}", self._describe(names[0])) for suffix, names in largest]
+            listed = "; ".join(f"{count}, {kind}" if kind else count for count, kind in kinds)
+            text = "files that are no images by their names were skipped"
+            notes.append(f"{len(self.non_images):,} {text} ({listed}; the first is {self.non_images[0]})")
+        return notes
+
+    def _describe(self, name: str) -> str:
+        """Return what a file is that has no name of an image, or "" if its first bytes do not say it."""
+        head = self.read_head(name)
+        description = describe_bytes(head) if head else ""
+        return "" if description.startswith("no image") else description.partition(" with a damaged")[0]
 
 
 @dataclass
 class _DecodedFiles:
-    """The images decoded so far, by name, and the names of other files."""
+    """The images decoded so far, by name, and what was done to them."""
 
     images: dict[str, NDArray[np.uint8]]
-    non_images: list[str]
     num_resized: int = 0
     cut_fractions: float = 0.0  # the sum over the resized images
     image_notes: Counter[str] = field(default_factory=Counter)
@@ -91,8 +130,15 @@ def list_folder(root: Path) -> Listing:
         broken_links=walk.broken_links,
         originals=_originals((file.name, file.identity, file.is_linked) for file in walk.files if is_image(file.name)),
         read_files=lambda names: ((name, read_regular_file(root / name, "image")) for name in names),
+        read_head=lambda name: _read_head(root / name),
         content_hash=digest.hexdigest(),
     )
+
+
+def _read_head(path: Path) -> bytes:
+    with suppress(InputError, OSError), open_regular_file(path, "file") as file:
+        return file.read(_HEAD_BYTES)
+    return b""
 
 
 def _originals(files: Iterable[tuple[str, Hashable, bool]]) -> dict[str, str]:
@@ -194,8 +240,7 @@ def _images_once(listing: Listing, path: Path, skipped: SkippedFiles | None) -> 
     if skipped is not None:
         skipped.non_images += [f"{path}/{name}" for name in listing.non_images]
         skipped.unreadable += [(f"{path}/{name}", "a link that leads to no file") for name in listing.broken_links]
-    if not listing.images:
-        raise no_images_error(list(listing.non_images), listing.where)
+    listing.check_has_images()
     return [name for name in listing.images if listing.originals.get(name, name) == name]
 
 
@@ -238,11 +283,6 @@ def _collect_images(
         raise corrupt_image_error(problems)
 
 
-def _broken_links_note(names: tuple[str, ...]) -> list[str]:
-    text = "links that lead to no file, or in a circle, were skipped"
-    return [f"{len(names):,} {text} (the first is {names[0]})"] if names else []
-
-
 def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout, listing_notes: list[str]) -> RawDataset:
     train = _make_split(collected, names, layout.train)
     test = None if layout.test is None else _make_split(collected, names, layout.test)
@@ -254,13 +294,6 @@ def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout, listin
         resized = f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}"
         notes.append(resized + cut * (mean_cut > _MAX_SILENT_CUT))
     notes += [f"{count:,} of {total:,} images: {note}" for note, count in collected.image_notes.most_common()]
-    if collected.non_images:
-        suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in collected.non_images)
-        counts = ", ".join(f"{suffix} {count:,}" for suffix, count in suffixes.most_common(5))
-        notes.append(
-            f"{len(collected.non_images):,} files that are not {', '.join(FORMATS)} were skipped"
-            f" ({counts}; the first is {collected.non_images[0]})"
-        )
     if test is not None:
         notes += train_test_overlap_note(train, test)
     return RawDataset(layout.class_names, train, test, tuple(notes))

@@ -39,7 +39,8 @@ def parse_layout(names: list[str], folders: set[str], non_images: list[str], whe
     a class of test images without training images, and if the folders of the splits cannot be told apart.
     """
     if not names:
-        raise no_images_error(non_images, where)
+        found = f"none, and {len(non_images):,} other files ({min(non_images)}, ...)" if non_images else "none"
+        raise no_images_error(non_images, found, where)
     paths = {name: tuple(name.split("/")) for name in names}
     all_folders = _all_folders(folders, non_images)
     splits = find_splits(paths.values(), all_folders, where)
@@ -119,7 +120,7 @@ def _check_classes(class_names: list[str], folders: set[NameParts], train: NameP
         hint = "Put the images of each class into a folder of their own."
         raise InputError("data", where, expected="a folder for each class", found=found, hint=hint)
     if empty:
-        hint = "Put PNG, JPEG, BMP or WebP images in it, or remove it."
+        hint = "Put images in it, or remove it."
         found = f"none in {format_names(empty, _MAX_EXAMPLES)}"
         place = ": ".join([where, "/".join(train)]) if train else where
         raise InputError("data", place, expected="images in each class folder", found=found, hint=hint)
@@ -196,15 +197,14 @@ def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping
     return replace(layout, train=train, test=test, notes=tuple(notes))
 
 
-def no_images_error(non_images: list[str], where: str) -> InputError:
+def no_images_error(non_images: Sequence[str], found: str, where: str) -> InputError:
     """Return the error for a folder or an archive without images."""
     if "data_batch_1" in {name.rpartition("/")[2] for name in non_images}:
         expected, found = "images in class folders", "CIFAR-10's own files"
         hint = "Use --data cifar10 and --data-dir with the folder that has them."
         return InputError("data", where, expected=expected, found=found, hint=hint)
-    found = f"none, and {len(non_images):,} other files ({min(non_images)}, ...)" if non_images else "none"
     hint = "Give a folder or an archive of train/CLASS/* images, or of CLASS/*."
-    return InputError("data", where, expected="PNG, JPEG, BMP or WebP images", found=found, hint=hint)
+    return InputError("data", where, expected="images, such as PNG or JPEG", found=found, hint=hint)
 
 
 def test_split_mask(

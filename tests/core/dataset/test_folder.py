@@ -55,16 +55,20 @@ def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
         "train/Thumbs.db": b"x",
         ".git/config": b"x",
         "README.txt": b"hello",
-        "train/cat/movie.mp4": b"GIF89a",
+        "train/cat/movie.mp4": b"\0\0\0\x18ftypmp42",
         "train/dog/notes.txt": b"hello",
     }
-    for path in (write_folder(tmp_path / "folder", TREE | extra), write_zip(tmp_path / "a.zip", TREE | extra)):
+    sources = {  # an archive is not read again to look into other files
+        write_folder(tmp_path / "folder", TREE | extra): ".txt 2, a text file; .mp4 1, a video (MP4 or QuickTime):"
+        " extract its frames as images",
+        write_zip(tmp_path / "a.zip", TREE | extra): ".txt 2; .mp4 1",
+    }
+    for path, kinds in sources.items():
         data = load(path)
         assert data.train.files[:2] == ("train/cat/000.png", "train/cat/001.png")
         assert len(data.train) == 6
         assert data.notes == (
-            "3 files that are not JPEG, PNG, BMP, WEBP, GIF, TIFF, PPM were skipped"
-            " (.txt 2, .mp4 1; the first is README.txt)",
+            f"3 files that are no images by their names were skipped ({kinds}; the first is README.txt)",
         )
 
 
@@ -236,11 +240,43 @@ def test_image_files_of_a_folder_an_archive_and_a_file_need_no_classes(tmp_path:
     assert names_and_colors(tmp_path / "photo") == {f"{tmp_path}/photo": (0, 1, 7)}
 
 
+HEIC = b"\0\0\0\x18ftypheic" + bytes(20)
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({}, "expected images, such as PNG or JPEG, found none. Give a folder"),
+        ({"cat/1.heic": HEIC, "dog/2.heic": HEIC}, r"none and 2 other files \(cat/1.heic: a HEIC: convert it to JPEG"),
+        ({"model.pth": b"PK\3\4" + b"archive/data.pkl"}, r"1 other files \(model.pth: a PyTorch file"),
+        ({"cat/a.dat": image_bytes()}, r"\(cat/a.dat: a PNG, ...\)"),
+        (
+            {"1.png": image_bytes(), "2.png": image_bytes()},
+            "1.png: .* in the folder of its class, found 2 without class",
+        ),
+    ],
+)
+def test_a_folder_without_labelled_images_is_said_to_be_what_it_is(
+    tree: dict[str, bytes], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(InputError, match=words):
+        load(write_folder(tmp_path / "f", tree))
+
+
+def test_links_to_files_that_were_not_fetched_are_counted(tmp_path: Path) -> None:
+    """As git-annex leaves them."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").symlink_to(f".git/annex/objects/{name}")
+    with pytest.raises(InputError, match=r"found none and 2 links that lead to no file \(a.jpg, ...\)"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
         ("nothing.png", None, "nothing.png: expected a readable file, found No such file"),
-        ("empty/readme.txt", b"x", "found none, and 1 other files"),
+        ("empty/readme.txt", b"x", r"found none and 1 other files \(readme.txt: a text file"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "found a 7-Zip file"),
     ],
 )

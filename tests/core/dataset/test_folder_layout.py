@@ -178,7 +178,7 @@ def test_class_names_that_are_integers_are_sorted_as_numbers(
     [
         (("train/1.png", "test/2.png"), (), (), r"no class folders in test/, train/\. Move the images into class"),
         (("train/images/1.png",), (), ("train/labels/1.txt",), "images/ and labels/, as for object detection"),
-        ((), (), (), "expected PNG, JPEG, BMP or WebP images, found none"),
+        ((), (), (), "expected images, such as PNG or JPEG, found none"),
         ((), (), ("a.txt", "b.gif"), "found none, and 2 other files"),
         ((), (), ("cifar-10-batches-py/data_batch_1",), "Use --data cifar10"),
         (("cat/a.png",), (), (), "at least 2 classes, found only cat"),
