@@ -240,8 +240,8 @@ def _layouts() -> Iterator[FaultCase]:
     yield _bare("C30", "an empty class", {**good, "train/c/note.txt": b""}, ("none in c",))
     yield _bare("C30", "a picture in the root", {**good, "x.png": picture(60)}, ("final",), 0)
     yield _bare("C30", "a picture beside the classes", {**good, "train/x.png": picture(60)}, ("train/x.png",))
-    few = {**good, "train/c/0.png": picture(60)}
-    yield _bare("C30", "a class that only training has", few, ("no test images of 1 of 3 classes: c",), 0)
+    untested = {**good, "train/c/0.png": picture(60)}
+    yield _bare("C30", "a class that only training has", untested, ("no test images of 1 of 3 classes: c",), 0)
     yield _bare("C30", "a class that only the test has", {**good, "test/c/0.png": picture(60)}, ("c only in test/",))
     yield _bare("C30", "no training images", {n: d for n, d in good.items() if n[:4] == "test"}, ("only test",))
     many = {f"{c:04}/{i}.png": picture(c % 256) for c in range(1001) for i in (0, 1)}
