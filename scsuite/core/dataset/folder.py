@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from scsuite.core.dataset import archive
 from scsuite.core.dataset.file_kind import describe_bytes
-from scsuite.core.dataset.folder_layout import LabelledFiles, Layout, drop_repeated_links, no_images_error, parse_layout
+from scsuite.core.dataset.folder_layout import (
+    LabelledFiles,
+    Layout,
+    LayoutParser,
+    drop_repeated_links,
+    no_images_error,
+    parse_layout,
+)
 from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
 from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, train_test_overlap_note
@@ -54,10 +61,10 @@ class Listing:
     content_hash: str = ""  # of a folder: sha256 over names, inodes, sizes and times
     notes: tuple[str, ...] = ()
 
-    def read(self, fit: str, progress: Progress) -> RawDataset:
+    def read(self, fit: str, progress: Progress, parse: LayoutParser = parse_layout) -> RawDataset:
         """Decode the images. Raises InputError for a layout without classes and for corrupt images."""
         self.check_has_images()
-        layout = parse_layout(list(self.images), set(self.folders), list(self.non_images), self.where)
+        layout = parse(list(self.images), set(self.folders), list(self.non_images), self.where)
         layout = drop_repeated_links(layout, self.images, self.originals, self.where)
         names = sorted({self.images[i] for files in (layout.train, layout.test or []) for i, _ in files})
         collected = _DecodedFiles({})
@@ -169,12 +176,14 @@ def open_archive(path: Path) -> tuple[BufferedReader, str]:
         raise InputError("archive", path, expected="a readable file", found=found, hint=hint) from None
 
 
-def read_archive(file: BinaryIO, where: str, fit: str, progress: Progress) -> RawDataset:
+def read_archive(
+    file: BinaryIO, where: str, fit: str, progress: Progress, parse: LayoutParser = parse_layout
+) -> RawDataset:
     """Decode the images of an open archive.
 
     Raises InputError as `archive.walk_archive` does, for a layout without classes and for corrupt images.
     """
-    return _list_archive(file, where).read(fit, progress)
+    return _list_archive(file, where).read(fit, progress, parse)
 
 
 def _list_archive(file: BinaryIO, where: str) -> Listing:

@@ -4,7 +4,7 @@ In: relative names ("train/cat/1.jpg"). Out: a `Layout` of indices into them, or
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ _ANNOTATIONS = frozenset({"labels", "label", "annotations", "annotation", "masks
 _MAX_EXAMPLES = 5  # names in a message
 
 NameParts = tuple[str, ...]
+LayoutParser = Callable[[list[str], set[str], list[str], str], "Layout"]  # as parse_layout
 LabelledFiles = list[tuple[int, int]]  # (index of the name, label), sorted by label and name
 
 
