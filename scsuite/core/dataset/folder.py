@@ -80,7 +80,7 @@ class Listing:
         first = min(self.non_images or self.broken_links or ("",))
         description = self._describe(first) if self.non_images else ""
         example = f" ({first}{': ' if description else ''}{description}, ...)" if first else ""
-        raise no_images_error(self.non_images, " and ".join(["none", *others]) + example, self.where)
+        raise no_images_error(self.non_images, ", and ".join(["none", *others]) + example, self.where)
 
     def _skipped_notes(self) -> list[str]:
         """Return notes about files that are no images, with what the first one of each suffix is, and about links."""

@@ -247,7 +247,7 @@ HEIC = b"\0\0\0\x18ftypheic" + bytes(20)
     ("tree", "words"),
     [
         ({}, "expected images, such as PNG or JPEG, found none. Give a folder"),
-        ({"cat/1.heic": HEIC, "dog/2.heic": HEIC}, r"none and 2 other files \(cat/1.heic: a HEIC: convert it to JPEG"),
+        ({"cat/1.heic": HEIC, "dog/2.heic": HEIC}, r"none, and 2 other files \(cat/1.heic: a HEIC: convert it to JPEG"),
         ({"model.pth": b"PK\3\4" + b"archive/data.pkl"}, r"1 other files \(model.pth: a PyTorch file"),
         ({"cat/a.dat": image_bytes()}, r"\(cat/a.dat: a PNG, ...\)"),
         (
@@ -268,7 +268,7 @@ def test_links_to_files_that_were_not_fetched_are_counted(tmp_path: Path) -> Non
     """As git-annex leaves them."""
     for name in ("a", "b"):
         (tmp_path / f"{name}.jpg").symlink_to(f".git/annex/objects/{name}")
-    with pytest.raises(InputError, match=r"found none and 2 links that lead to no file \(a.jpg, ...\)"):
+    with pytest.raises(InputError, match=r"found none, and 2 links that lead to no file \(a.jpg, ...\)"):
         load(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_links_to_files_that_were_not_fetched_are_counted(tmp_path: Path) -> Non
     ("name", "data", "words"),
     [
         ("nothing.png", None, "nothing.png: expected a readable file, found No such file"),
-        ("empty/readme.txt", b"x", r"found none and 1 other files \(readme.txt: a text file"),
+        ("empty/readme.txt", b"x", r"found none, and 1 other files \(readme.txt: a text file"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "found a 7-Zip file"),
     ],
 )
