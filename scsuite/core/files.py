@@ -20,7 +20,7 @@ from typing import Any
 
 from scsuite.core.errors import InputError, OutputError, one_line
 
-MAX_FILE_BYTES = 192 * 2**20  # of one image: an uncompressed TIFF of 61 megapixels has 174 MB
+MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
 MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 

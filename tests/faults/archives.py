@@ -244,10 +244,10 @@ def _bombs() -> Iterator[FaultCase]:
         )
     yield file_case(
         "D38",
-        "a picture of a little over 64 MB",
+        "a picture of a little over 128 MB",
         "a.tar.gz",
-        lambda: gzip.compress(header(b"train/a/x.png", 64 * MB + 1)),
-        ("over 64 MB",),
+        lambda: gzip.compress(header(b"train/a/x.png", 128 * MB + 1)),
+        ("over 128 MB",),
     )
     yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a complete image",))
     yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("images, such as PNG or JPEG",))

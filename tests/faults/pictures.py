@@ -62,7 +62,7 @@ def _broken() -> Iterator[FaultCase]:
     flipped[len(png) // 2] ^= 1
     spoilt = {
         "an empty file": (".png", b"", "an empty file"),
-        "text": (".png", b"hello", "no image, or a truncated header"),
+        "text": (".png", b"hello", "a text file"),
         "half a PNG": (".png", png[: len(png) // 2], "corrupt"),
         "a PNG without its end": (".png", png[:-12], "corrupt"),
         "a PNG without its last byte": (".png", png[:-1], "corrupt"),
@@ -122,8 +122,12 @@ def _modes() -> Iterator[FaultCase]:
     deep = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
     ramp = np.repeat(np.rint(deep / 257)[..., None], 3, axis=2)
     yield _becomes("C26", "16-bit grey", HERE + ".png", encoded(Image.fromarray(deep)), ramp)
-    tiff = encoded(Image.fromarray(np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)), "TIFF")
-    yield _folder("C26", "a float TIFF called .png", {HERE + ".png": tiff}, ("a TIFF",))
+    unit = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
+    grey = np.repeat(np.rint(255 * unit)[..., None], 3, axis=2)
+    yield _becomes("C26", "a float TIFF", HERE + ".tif", encoded(Image.fromarray(unit), "TIFF"), grey)
+    yield _folder(
+        "C26", "a TIFF below 0", {HERE + ".tif": encoded(Image.fromarray(unit - 9), "TIFF")}, ("gray values",)
+    )
 
 
 def _formats() -> Iterator[FaultCase]:
@@ -131,7 +135,9 @@ def _formats() -> Iterator[FaultCase]:
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:9])
     pages = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     eps, svg, pdf = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg onload='x()'/>", b"%PDF-1.7\n"
-    others = {".gif": gif, ".tif": pages, ".eps": eps, ".svg": svg, ".pdf": pdf}
+    yield _becomes("C27", "the first frame of a GIF", HERE + ".gif", gif, (0, 0, 0))
+    yield _becomes("C27", "the first page of a TIFF", HERE + ".tif", pages, (0, 0, 0))
+    others = {".eps": eps, ".svg": svg, ".pdf": pdf}
     for suffix, data in others.items():
         words = ("1 files that are no images by their names were skipped", f"9{suffix}")
         yield _folder("C27", f"a {suffix} is passed over and named", {HERE + suffix: data}, words, 0)
@@ -176,15 +182,16 @@ def _png(width: int, height: int, *chunks: bytes, grey: bool = True) -> bytes:
 
 
 def _bombs() -> Iterator[FaultCase]:
-    for side in (4097, 10_000, 20_000, 2**31 - 1):
+    for side in (17_000, 20_000, 2**31 - 1):
         yield _folder(
             "C28",
             f"a header of {side} x {side}",
             {HERE + ".png": _png(side, side)},
-            (f"{side} x {side}" if side < 12_000 else "more than 16,777,216 pixels",),
+            ("more than 178,956,970 pixels",),
         )
-    wide = _chunk(b"IDAT", zlib.compress(bytes(9001 * 9000), 1))
-    yield _folder("C28", "81 megapixels of grey", {HERE + ".png": _png(9000, 9000, wide)}, ("9000 x 9000",))
+    for side in (8300, 13_000):
+        header = {HERE + ".png": _png(side, side, grey=False)}
+        yield _folder("C28", f"a header of {side} x {side} in colour", header, (f"{side} x {side} pixels that needs",))
     huge = zlib.compress(bytes(10 * MB))
     row = _chunk(b"IDAT", zlib.compress(bytes(33 * 32)))
     for kind, data in ((b"iCCP", b"x\0\0" + huge), (b"zTXt", b"x\0\0" + huge), (b"iTXt", b"x\0\1\0\0\0" + huge)):
@@ -194,12 +201,12 @@ def _bombs() -> Iterator[FaultCase]:
     text = _chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(MB - 9))) * 2000
     yield _folder("C28", "2,000 texts of 1 MB", {HERE + ".png": _png(32, 32, text, row)}, ("corrupt",))
     yield _folder(
-        "C28", "a BMP of 30,000 x 30,000", {HERE + ".bmp": _bmp(30_000, 30_000)}, ("more than 16,777,216 pixels",)
+        "C28", "a BMP of 30,000 x 30,000", {HERE + ".bmp": _bmp(30_000, 30_000)}, ("more than 178,956,970 pixels",)
     )
     yield FaultCase(
         "C28", "ten files of 64 MB", lambda sandbox: _large(sandbox, 64 * MB), 3, ("no image, or a truncated",)
     )
-    yield FaultCase("C28", "a file of 65 MB", lambda sandbox: _large(sandbox, 65 * MB), 3, ("at most 64 MB",))
+    yield FaultCase("C28", "a file of 129 MB", lambda sandbox: _large(sandbox, 129 * MB), 3, ("at most 128 MB",))
     full = _chunk(b"IDAT", zlib.compress(bytes(4096 * (4096 * 4 + 1)), 1))
     largest = {f"train/a/{i}9.png": _png(4096, 4096, full, grey=False) for i in range(3)}
     yield _folder("C28", "the largest allowed, and one broken", {**largest, "train/b/z.png": b""}, ("an empty file",))

@@ -275,6 +275,21 @@ def test_a_map_is_pasted_on_the_center_square_of_its_image(height: int, width: i
     assert (row - top, column - left) in [(i, j) for i in (16, 17) for j in (48, 49)]
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (128, 64)])
+def test_a_map_lies_on_what_the_network_saw_under_each_fit(height: int, width: int) -> None:
+    marked = torch.zeros(32, 32)
+    marked[12, 20] = 1  # of 32 x 32; by fit pad, the image fills the middle half
+    for fit, row, column in (
+        ("stretch", 12.5 * height / 32, 20.5 * width / 32),
+        ("pad", (12.5 - 16) * 4 + height / 2, (20.5 - 16) * 4 + width / 2),  # 4 pixels of the image are one of 32
+    ):
+        pasted = paste_map(marked, height, width, fit)
+        rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        center = [float((pasted * positions).sum() / pasted.sum()) for positions in (rows, columns)]
+        assert center == pytest.approx([row, column], abs=0.5)
+    assert torch.equal(paste_map(torch.ones(32, 32), height, width, "pad"), torch.ones(height, width))
+
+
 def test_the_defaults_are_those_of_command_and_network_and_classes_may_be_a_tensor(model: ResNet3) -> None:
     expected = grad_cam(model, images(), CLASSES, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
     assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES)), expected)

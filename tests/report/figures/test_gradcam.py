@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from scsuite.report import figures
@@ -121,6 +122,24 @@ def test_images_of_different_sizes_keep_their_proportions() -> None:
     extents = [tile.get_extent() for tile in tiles(figure)]
     ratios = [abs(bottom - top) / (right - left) for left, right, bottom, top in extents[:4]]
     assert ratios == pytest.approx([0.5, 0.5, 3.0, 3.0], rel=0.02)
+
+
+def test_regions_are_outlined_on_every_tile_of_their_image() -> None:
+    sizes, regions = [(100, 300), (300, 100)], [(100.0, 0.0, 200.0, 100.0), (0.0, 100.0, 100.0, 200.0)]
+    images = [np.full((*size, 3), 7, np.uint8) for size in sizes]
+    maps = {"dog": [np.ones(size, np.float32) for size in sizes]}
+    figure = figures.gradcam(make_cam_data(maps, images, regions=regions))
+    outlines = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)][::2]  # white on black
+    assert len(outlines) == 4
+    for number, (tile, outline) in enumerate(zip(tiles(figure), outlines, strict=False)):
+        left, right, _, top = tile.get_extent()
+        scale = (right - left) / sizes[number // 2][1]
+        x0, y0, x1, y1 = regions[number // 2]
+        expected = [left + x0 * scale, top + y0 * scale, left + x1 * scale, top + y1 * scale]
+        drawn = [*outline.get_xy(), outline.get_x() + outline.get_width(), outline.get_y() + outline.get_height()]
+        assert drawn == pytest.approx(expected, abs=2.5)  # pixels: the line is within the region
+    without = figures.gradcam(make_cam_data(maps, images))
+    assert not [patch for patch in without.axes[0].patches if isinstance(patch, Rectangle)]
 
 
 def test_captions_are_no_wider_than_the_tiles_of_their_image() -> None:
