@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from scsuite.core.model.ghost_norm import ghost_batch_norm
 
 CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
 # With torch's default weights the logits start with a standard deviation near 1.5 and the first steps of a steep cycle
@@ -34,19 +35,17 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         num_chunks = num_images // self.ghost_batch_size if self.training and self.ghost_batch_size else 1
         if num_chunks <= 1:
             return super().forward(features_NCHW)
-        size, remainder = divmod(num_images, num_chunks)
-        # torch.tensor_split gives the same chunks, but its backward pass is slow: one zero-filled batch per chunk.
-        chunks = torch.split(features_NCHW, [size + 1] * remainder + [size] * (num_chunks - remainder))
         assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
         momentum = 1 - (1 - self.momentum) ** (1 / num_chunks)
-        normalised = [
-            functional.batch_norm(
-                chunk, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
-            )
-            for chunk in chunks
-        ]
-        return torch.cat(normalised)
+        normalised_NCHW: Tensor
+        normalised_NCHW, running_mean_C, running_var_C, *_ = ghost_batch_norm(
+            features_NCHW, self.weight, self.bias, self.running_mean, self.running_var, num_chunks, momentum, self.eps
+        )
+        self.running_mean.copy_(running_mean_C.detach())
+        self.running_var.copy_(running_var_C.detach())
+        return normalised_NCHW
 
 
 class ConvNormReLU(nn.Sequential):

@@ -123,12 +123,22 @@ class _DeviceBatches:
         self.batches_per_augmentation = 1 if is_cpu else math.ceil(IMAGES_PER_AUGMENTATION / batches.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        groups = self._augmented_groups()
+        group = next(groups, [])
+        while group:
+            *first_batches, last_batch = group
+            yield from first_batches
+            # Before the last batch: after it the caller waits for the device, which would then wait for these images.
+            group = next(groups, [])
+            yield last_batch
+
+    def _augmented_groups(self) -> Iterator[list[Batch]]:
         batches = self.batches.indices()
         while batch_indices := list(itertools.islice(batches, self.batches_per_augmentation)):
             augmented = self.fetch(self.batches.epoch, np.concatenate(batch_indices))
             sizes = [len(indices_N) for indices_N in batch_indices]
-            for tensors in zip(*(torch.split(tensor, sizes) for tensor in augmented), strict=True):
-                yield Batch(*tensors)
+            parts = (torch.split(tensor, sizes) for tensor in augmented)
+            yield [Batch(images_NCHW, labels_N) for images_NCHW, labels_N in zip(*parts, strict=True)]
 
     def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch:
         """Augment these images for one epoch."""

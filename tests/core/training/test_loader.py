@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from scsuite.core.augment import augment_image, choose_backend, compile_policy, default_policy
 from scsuite.core.dataset import Split
@@ -207,6 +208,25 @@ def test_several_batches_per_augmentation_give_the_same_batches() -> None:
     loaders[1]._loader.batches_per_augmentation = 3  # type: ignore[attr-defined]
     first, second = (as_bytes(loader.epoch(1, first_batch=1)) for loader in loaders)
     assert first == second
+
+
+def test_the_next_images_are_augmented_before_the_last_batch_of_a_group_is_given_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loader = make_loader(backend="batched")
+    source = loader._loader
+    source.batches_per_augmentation = 3  # type: ignore[attr-defined]
+    num_augmented = 0
+    fetch = source.fetch  # type: ignore[attr-defined]
+
+    def count(epoch: int, indices_N: NDArray[np.int64]) -> Batch:
+        nonlocal num_augmented
+        num_augmented += len(indices_N)
+        return fetch(epoch, indices_N)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(source, "fetch", count)
+    seen = [num_augmented for _ in loader.epoch(0)]  # 22 images in 5 batches of 5, in groups of 3 and 2
+    assert seen == [15, 15, 22, 22, 22]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
