@@ -73,7 +73,7 @@ def _display_images(inputs: "CamInputs", maps: "Maps") -> dict[str, Any]:
     images = [read_image_resized(path, MAX_DISPLAY_SIDE) for path in inputs.files]
     pasted = {
         name: [
-            paste_map(torch.from_numpy(map_HW), *image.shape[:2], inputs.fit).numpy()
+            paste_map(torch.from_numpy(map_HW), image.shape[0], image.shape[1], inputs.fit).numpy()
             for map_HW, image in zip(maps_NHW, images, strict=True)
         ]
         for name, maps_NHW in maps.items()

@@ -7,7 +7,7 @@ import ctypes
 from contextlib import suppress
 from functools import cache
 
-from PIL import Image
+from PIL import Image, _imaging
 
 _MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
 _MAX_PLAIN_BYTES = 2**24  # of a PNM with its numbers as text, which Pillow reads one by one
@@ -36,7 +36,7 @@ def check_header(image: Image.Image, data: bytes) -> None:
 def _silence_libtiff() -> None:
     """Stop the messages that libtiff itself prints on stderr, where an error of ours is one line."""
     with suppress(OSError, AttributeError):  # where libtiff is linked in another way, its messages stay
-        handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
         handler.argtypes, handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
         handler(None)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PpmImagePlugin
 
 from scsuite.core.dataset.image_memory import ROW_BYTES
 
@@ -76,9 +76,10 @@ def load_scaled_pnm(image: Image.Image, data: bytes) -> Image.Image | None:
 
     Pillow scales these pixel by pixel in Python: a minute for a photo.
     """
-    if image.format != "PPM" or image.tile[0].codec_name != "ppm":
+    if not isinstance(image, PpmImagePlugin.PpmImageFile) or image.tile[0].codec_name != "ppm":
         return None
-    maxval, offset, bands = image.tile[0].args[-1], image.tile[0].offset, 3 if image.mode == "RGB" else 1
+    _, maxval = cast(tuple[str, int], image.tile[0].args)
+    offset, bands = image.tile[0].offset, 3 if image.mode == "RGB" else 1
     count = image.width * image.height * bands
     if (itemsize := 1 if maxval < 256 else 2) * count > len(data) - offset:
         raise ValueError("truncated")
@@ -110,9 +111,11 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 
 def _scale_gray(gray_HW: NDArray[Any], white: int) -> NDArray[np.uint8]:
     if gray_HW.dtype.kind == "f":
-        return np.rint(np.clip(gray_HW, 0, white) * (255 / white)).astype(np.uint8)
-    scaled: NDArray[np.uint8] = ((np.asarray(gray_HW, np.int32) * 255 + white // 2) // white).astype(np.uint8)
-    return scaled
+        scaled_HW = np.rint(np.clip(gray_HW, 0, white) * (255 / white))
+    else:
+        scaled_HW = (np.asarray(gray_HW, np.int32) * 255 + white // 2) // white
+    levels_HW: NDArray[np.uint8] = scaled_HW.astype(np.uint8)
+    return levels_HW
 
 
 def _gray_scale(image: Image.Image) -> _GrayScale:

@@ -165,7 +165,7 @@ def _open_file(data: bytes) -> Image.Image:
 def _transposition(image: Image.Image) -> Image.Transpose | None:
     """Return what turns an image upright by its EXIF, or None; Pillow turns a TIFF itself."""
     try:
-        return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
+        return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # unreadable EXIF does not say which way is up
         return None
 
