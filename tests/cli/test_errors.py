@@ -210,6 +210,35 @@ def test_more_images_than_the_data_has_are_refused(
     assert_refused((*command, *more), code, *words)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--data", "photo"),
+        ("train", "--resume", "photo"),
+        ("train", "--lr-from", "photo"),
+        ("train", "--augment", "photo"),
+        ("train", "--config", "photo"),
+        ("evaluate", "--ckpt", "photo"),
+        ("zigzag", "--run", "photo"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_reported_as_such(
+    arguments: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert_refused(arguments, 3, ": photo: ", f"No such file or directory in {tmp_path}", "Did you mean photos?")
+
+
+def test_an_image_that_does_not_exist_is_reported_as_such(
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat1.png").touch()
+    words = (": cat.png: ", "No such file", "Did you mean cat1.png?")
+    assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--images", "cat.png"), 3, *words)
+
+
 # --- configuration and policy files ---
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
