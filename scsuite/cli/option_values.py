@@ -40,7 +40,7 @@ def is_explicit(context: typer.Context, name: str) -> bool:
 
 def value_source(context: typer.Context, name: str) -> str:
     """Return where a value comes from: COMMANDLINE, DEFAULT_MAP (the file of --config), ENVIRONMENT or DEFAULT."""
-    source = context.get_parametersource(name)
+    source = context.get_parameter_source(name)
     return "DEFAULT" if source is None else source.name
 
 
