@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from scsuite.cli.config_file import read_config_file
 from scsuite.core.config import OUTPUT
 from scsuite.core.errors import UsageError
-from scsuite.core.files import read_yaml
 
 T = TypeVar("T")
 
@@ -50,23 +50,7 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
     if path is None:
         return None
     require_non_empty("--config", path)
-    values = {name.replace("-", "_").rstrip("_"): value for name, value in read_yaml(path, "configuration").items()}
-    parameters: dict[str, str] = {}  # name or flag of an option -> name of its parameter
-    for parameter in context.command.params:
-        for name in (str(parameter.name), *parameter.opts):
-            parameters[name.strip("-_").replace("-", "_")] = str(parameter.name)
-    del parameters["config"]
-    if unknown := sorted(set(values) - set(parameters)):
-        raise UsageError(
-            "configuration", path, expected=f"options of {context.info_name}", found=", ".join(unknown),
-            hint="Fix or remove them.",
-        )  # fmt: skip
-    if repeated := [name for name in values if [parameters[other] for other in values].count(parameters[name]) > 1]:
-        raise UsageError(
-            "configuration", path, expected="each option once", found=" and ".join(repeated),
-            hint="Remove one of them.",
-        )  # fmt: skip
-    context.default_map = {parameters[name]: value for name, value in values.items() if value is not None}
+    context.default_map = read_config_file(context, path)
     return path
 
 

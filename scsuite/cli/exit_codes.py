@@ -64,10 +64,9 @@ def as_scsuite_error(error: BaseException, arguments: Sequence[str]) -> ScsuiteE
             hint="Try a smaller --bs or --width.",
         )  # fmt: skip
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        return OutputError(
-            "a worker died", "loading images", expected="a running DataLoader worker", found=one_line(error),
-            hint="Free some memory, or try --workers 0.",
-        )  # fmt: skip
+        from scsuite.core.training.workers import worker_error
+
+        return worker_error(error)  # torch raises it in the main thread, wherever that is when a worker dies
     if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
         return OutputError(
             "cannot write", error.filename or "output", expected="free space and permission", found=error.strerror,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 
 from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions
+from scsuite.cli.config_file import name_config_file
 from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
 from scsuite.cli.streams import print_loading
 from scsuite.core.config import CheckpointConfig, Config, DataConfig, flag_name, parse_number
@@ -40,7 +41,8 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
             # Without the defaults of the parser: the configuration has the same ones, and its recipe may have others.
             values = {name: value for name, value in values.items() if value_source(context, name) != "DEFAULT"}
-            config = config_class(**absolute_paths(config_class, values))
+            with name_config_file(context):
+                config = config_class(**absolute_paths(config_class, values))
             if isinstance(config, DataConfig | CheckpointConfig):
                 print_loading(output)
             function(config, output, **extra_values)
@@ -51,6 +53,7 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
         parameters += [_parameter(name, alias, None) for name, alias in extra_options.items()]
         parameters += [_parameter(name, alias, default) for name, (alias, default) in COMMON_OPTIONS.items()]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.config_class = config_class  # type: ignore[attr-defined]  # for cli.config_file
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         del command.__wrapped__  # else its annotations would be read instead
         return command

@@ -32,9 +32,14 @@ class StopSignal:
                     break
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         for signum, handler in self._saved_handlers.items():
             signal.signal(signum, handler)
+        if self.signum is not None and error_type is not None:
+            from scsuite.core.training.workers import WorkerError
+
+            if issubclass(error_type, WorkerError):  # the signal came while a worker was hanging, in a range test
+                self.exit()
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.signum is not None:

@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import platform
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -191,6 +192,11 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
 
     Raises InputError if the file is missing, too large, not YAML, or not a mapping.
     """
+    return read_yaml_texts(path, what)[0]
+
+
+def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what `read_yaml` returns, and by key how the file writes each value that is no list and no mapping."""
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
@@ -212,7 +218,9 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
             text = file.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
             raise yaml.YAMLError(f"larger than {MAX_YAML_BYTES} bytes")
-        values = StrictLoader(text).get_single_data()
+        loader = StrictLoader(text)
+        node = loader.get_single_node()
+        values = None if node is None else loader.construct_document(node)
     except FileNotFoundError:
         raise missing_path_error(what, path, "a readable YAML file") from None
     except OSError as error:
@@ -220,13 +228,23 @@ def read_yaml(path: str, what: str) -> dict[str, Any]:
             what, path, expected="a readable YAML file", found=error.strerror, hint="Check the path."
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(
-            what, path, expected="plain YAML", found=one_line(error, max_length=200), hint="Fix the file."
-        ) from None
+        raise InputError(what, path, expected="plain YAML", found=_yaml_problem(error), hint="Fix the file.") from None
+    found = "a key that is not text: put it in quotes"
+    if not isinstance(values, dict):
+        found = {type(None): "an empty file", list: "a list"}.get(type(values), f"only {values!r:.40}")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        hint = "See the README."
-        raise InputError(what, path, expected="a mapping (option: value)", found=type(values).__name__, hint=hint)
-    return values
+        hint = "Write one option a line, as in seed: 1."
+        raise InputError(what, path, expected="a mapping (option: value)", found=found, hint=hint)
+    return values, {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Return what is wrong with a YAML file, and where."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return one_line(error, max_length=200)
+    problem = one_line(re.sub("^(but )?found ", "", getattr(error, "problem", "")), max_length=200)
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def cpu_name() -> str:

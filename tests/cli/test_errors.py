@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scsuite.core.config import TrainConfig
 from tests.run_cli import CliResult, run_cli, run_cli_process
 from tests.tiny_args import TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
@@ -209,6 +210,35 @@ def test_more_images_than_the_data_has_are_refused(
     assert_refused((*command, *more), code, *words)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--data", "photo"),
+        ("train", "--resume", "photo"),
+        ("train", "--lr-from", "photo"),
+        ("train", "--augment", "photo"),
+        ("train", "--config", "photo"),
+        ("evaluate", "--ckpt", "photo"),
+        ("zigzag", "--run", "photo"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_reported_as_such(
+    arguments: tuple[str, ...], assert_refused: AssertRefused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert_refused(arguments, 3, ": photo: ", f"No such file or directory in {tmp_path}", "Did you mean photos?")
+
+
+def test_an_image_that_does_not_exist_is_reported_as_such(
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat1.png").touch()
+    words = (": cat.png: ", "No such file", "Did you mean cat1.png?")
+    assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--images", "cat.png"), 3, *words)
+
+
 # --- configuration and policy files ---
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
@@ -234,6 +264,30 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
         ("optimizer: 3\n", 2, ("--optimizer",)),
         ("!!python/object/apply:os.system ['touch canary']\n", 3, ("YAML",)),
         ("x" * 70_000, 3, ("65536",)),
+        # What YAML reads as something else: the line has the key, the flag, the value as written, the correct form.
+        ("name: no\n", 2, ("--name (name in c.yaml)", "found no, which YAML reads as false", 'Write name: "no".')),
+        ("name: 2026-11-28\n", 2, ("--name", "a date", 'Write name: "2026-11-28".')),
+        ("name: [a]\n", 2, ("--name", "['a']", "Write name: a.")),
+        ("name: {a: b}\n", 2, ("--name", "a mapping")),
+        ("\ufeffname: off\n", 2, ("--name", "found off")),
+        ("optimizer: no\n", 2, ("--optimizer (optimizer in c.yaml)", "one of sgd, adamw", "found no")),
+        ("optimizer: sgdd\n", 2, ("--optimizer (optimizer in c.yaml)", "Did you mean sgd?")),
+        ("bs: 0x10\n", 2, ("--bs (bs in c.yaml)", "found 0x10", "Write bs: 16.")),
+        ("batch-size: 1_000\n", 2, ("--bs (batch-size in c.yaml)", "found 1_000", "Write batch-size: 1000.")),
+        ("epochs: 1:30\n", 2, ("--epochs", "found 1:30", "Write epochs: 24, for example.")),
+        ("epochs: 2026-11-28\n", 2, ("--epochs", "found 2026-11-28")),
+        ("epochs: three\n", 2, ("--epochs (epochs in c.yaml)", "found 'three'")),
+        ("epochs: {a: 1}\n", 2, ("--epochs", "a mapping")),
+        ("epochs: 0\n", 2, ("--epochs (epochs in c.yaml)", ">= 1", "found 0")),
+        ("lr_max: .inf\n", 2, ("--lr-max (lr_max in c.yaml)", "found .inf")),
+        ("alternate_flips: 'yes'\n", 2, ("--alternate-flips", "true or false", "Write alternate_flips: true")),
+        ("json: 1\n", 2, ("--json", "true or false")),
+        ("batchsize: 3\n", 2, ("batchsize", "Did you mean batch_size?")),
+        ("train: {epochs: 3}\n", 2, ("found train", "without a section")),
+        ("# epochs: 3\n", 3, ("an empty file",)),
+        ("yes: 3\n", 3, ("a key that is not text",)),
+        ("bs=64\n", 3, ("only 'bs=64'",)),
+        ("augment: nowhere/p.yaml\n", 3, ("nowhere/p.yaml", "No such file", "There is no folder nowhere")),
     ],
 )
 def test_a_bad_configuration_file_is_refused(
@@ -243,9 +297,33 @@ def test_a_bad_configuration_file_is_refused(
     monkeypatch.chdir(tmp_path)
     if text is not None:
         (tmp_path / "c.yaml").write_text(text)
-    arguments = without_option(TRAIN, "--bs", "--lr-max")
+    arguments = without_option(TRAIN, "--bs", "--lr-max", "--epochs")
     assert_refused((*arguments, "--config", "c.yaml"), code, *words)
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_text_where_a_list_belongs_is_refused(
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("images: cat.jpg\n")
+    words = ("--images (images in ", "expected a list of texts", "found cat.jpg", "Write images: [cat.jpg].")
+    assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--config", tmp_path / "c.yaml"), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "lr_max"),
+    [("epochs: 010\nlr_max: 1e-3\n", 10, 0.001), ("epochs: '3'\nlr_max: '0.1'\nname: 2024\n", 3, 0.1)],
+)
+def test_numbers_in_a_file_are_read_as_on_the_command_line(
+    text: str, epochs: int, lr_max: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scsuite.cli import train
+
+    (tmp_path / "c.yaml").write_text(text)
+    configs: list[TrainConfig] = []
+    monkeypatch.setattr(train, "_start_new", lambda config, _session: configs.append(config))
+    assert run_cli("train", "--config", tmp_path / "c.yaml").code == 0
+    assert (configs[0].epochs, configs[0].lr_max) == (epochs, lr_max)
 
 
 @pytest.mark.parametrize(

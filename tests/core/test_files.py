@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.errors import InputError, OutputError
-from scsuite.core.files import normalise_name, open_regular_file, read_regular_file, read_yaml, write_atomic, write_csv
+from scsuite.core.files import (
+    normalise_name,
+    open_regular_file,
+    read_regular_file,
+    read_yaml,
+    read_yaml_texts,
+    write_atomic,
+    write_csv,
+)
 
 
 def test_a_written_file_holds_exactly_its_bytes_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -124,11 +132,28 @@ def test_a_mapping_is_read_with_the_types_of_yaml(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_that_windows_saved_is_read(encoding: str, tmp_path: Path) -> None:
+    assert read_yaml(write_yaml(tmp_path, "name: é\r\nepochs: 3\r\n".encode(encoding)), "configuration") == {
+        "name": "é", "epochs": 3,
+    }  # fmt: skip
+
+
+def test_values_come_with_the_text_of_the_file(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path, "a: no\nb: 010\nc: '010'\nd: [1]\ne:\n")
+    texts = {"a": "no", "b": "010", "c": "010", "e": ""}
+    assert read_yaml_texts(path, "configuration") == ({"a": False, "b": 8, "c": "010", "d": [1], "e": None}, texts)
+
+
 BAD_YAML = {
-    "empty": ("", "NoneType"),
-    "a list": ("- 1\n- 2\n", "list"),
-    "a word": ("hello", "str"),
-    "a key that is not text": ("1: 2\n", "dict"),
+    "empty": ("", "an empty file"),
+    "only a comment": ("# epochs: 3\n", "an empty file"),
+    "a list": ("- 1\n- 2\n", "a list"),
+    "a word": ("hello", "only 'hello'"),
+    "an assignment": ("epochs=3\n", "only 'epochs=3'"),
+    "a key that is not text": ("1: 2\n", "a key that is not text"),
+    "a key that YAML reads as true": ("on: 2\n", "a key that is not text"),
+    "a value without its colon": ("a: 1\nb 2\n", "could not find expected ':' (line 3, column 1)"),
     "two documents": ("a: 1\n---\nb: 2\n", "another document"),
     "not yaml": ("a: [1, 2\n", "expected ',' or ']'"),
     "a tab": ("a:\n\tb: 1\n", "cannot start any token"),

@@ -11,7 +11,7 @@ from scsuite.core.config.commands import (
     GradcamConfig,
     ZigzagConfig,
 )
-from scsuite.core.config.fields import GROUPS, OUTPUT, Config, flag_name, is_finite_number, parse_number
+from scsuite.core.config.fields import GROUPS, OUTPUT, Config, base_type, flag_name, is_finite_number, parse_number
 from scsuite.core.config.recipe import (
     BACKENDS,
     DATA_SOURCES,
@@ -41,5 +41,5 @@ __all__ = [
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
-    "TrainConfig", "ZigzagConfig", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
+    "TrainConfig", "ZigzagConfig", "base_type", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

@@ -136,13 +136,13 @@ def _check_field(item: Field[Any], value: Any) -> None:
             hint = did_you_mean(value, choices, otherwise="See --help.")
             raise UsageError("option", flag, expected=f"one of {', '.join(choices)}", found=repr(value), hint=hint)
         return
-    base_type = _base_type(item)
-    if base_type is not None and not _has_type(base_type, value):
-        raise UsageError("option", flag, expected=_TYPE_NAMES[base_type], found=repr(value), hint="See --help.")
+    type_ = base_type(item)
+    if type_ is not None and not _has_type(type_, value):
+        raise UsageError("option", flag, expected=_TYPE_NAMES[type_], found=repr(value), hint="See --help.")
     if value == "":
         raise UsageError("option", flag, expected="a value", found="an empty one", hint="Leave the option out.")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        _check_bounds(item, value, is_integer=base_type is int)
+        _check_bounds(item, value, is_integer=type_ is int)
 
 
 def _check_bounds(item: Field[Any], value: float, is_integer: bool) -> None:
@@ -156,15 +156,15 @@ def _check_bounds(item: Field[Any], value: float, is_integer: bool) -> None:
         )
 
 
-def _base_type(item: Field[Any]) -> type[bool] | type[int] | type[float] | type[str] | None:
+def base_type(item: Field[Any]) -> type[bool] | type[int] | type[float] | type[str] | None:
     """Return the type that a value must have; None for a tuple, which is not checked."""
     if get_origin(item.type) is tuple:
         return None
     types = (item.type, *get_args(item.type))  # `int`, or the parts of `int | None`
-    return next((base_type for base_type in (bool, int, float, str) if base_type in types), None)
+    return next((type_ for type_ in (bool, int, float, str) if type_ in types), None)
 
 
-def _has_type(base_type: type, value: Any) -> bool:
+def _has_type(type_: type, value: Any) -> bool:
     if isinstance(value, bool):  # an int in Python
-        return base_type is bool
-    return isinstance(value, int | float if base_type is float else base_type)
+        return type_ is bool
+    return isinstance(value, int | float if type_ is float else type_)

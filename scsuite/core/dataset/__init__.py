@@ -22,6 +22,7 @@ from scsuite.core.dataset.split import (
     train_test_overlap_note,
 )
 from scsuite.core.errors import InputError, did_you_mean
+from scsuite.core.files import missing_path_error, path_exists
 
 __all__ = ["SIZE", "Dataset", "Progress", "Split", "balanced_indices", "load_dataset", "split_holdout"]
 
@@ -83,14 +84,9 @@ def load_dataset(
 
 
 def _check_exists(path: Path, spec: str) -> None:
-    try:
-        if os.path.lexists(path):
-            return
-    except ValueError:  # a NUL in the name
-        pass
-    hint = did_you_mean(spec.lower().replace("-", ""), DATA_SOURCES, "Check the path.", cutoff=0.5)
-    expected = f"{', '.join(DATA_SOURCES)}, a folder or an archive"
-    raise InputError("data", spec, expected=expected, found="none", hint=hint)
+    if not path_exists(path):
+        hint = did_you_mean(spec.lower().replace("-", ""), DATA_SOURCES, "Check the path.", cutoff=0.5)
+        raise missing_path_error("data", path, f"{', '.join(DATA_SOURCES)}, a folder or an archive", hint)
 
 
 def _load_cifar10(folder: Path | None, data_dir: str | None, report: Progress) -> tuple[RawDataset, str]:

@@ -21,6 +21,7 @@ from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError, UsageError, did_you_mean
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
+from scsuite.core.files import normalise_name
 from scsuite.core.model.network import ResNet3, evaluation_mode
 
 EVAL_BATCH_SIZE = 1000  # images; without gradients a batch needs less memory than in training
@@ -119,7 +120,7 @@ class TrainedModel:
         config = DataConfig.from_saved(metadata["config"], path)
         data_dir = config.data_dir if config.data_dir and has_data(Path(config.data_dir)) else None
         return cls(
-            model=model, path=str(path.resolve()), class_names=tuple(metadata["class_names"]),
+            model=model, path=str(path.resolve()), class_names=tuple(map(normalise_name, metadata["class_names"])),
             mean=tuple(metadata["mean"]), std=tuple(metadata["std"]),
             data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device,
             seed=seed if isinstance(seed := metadata["config"].get("seed"), int) else None,

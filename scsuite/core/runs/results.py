@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from scsuite import __version__
 from scsuite.core.config import MAX_PLOTTED_STEPS, is_finite_number
 from scsuite.core.errors import InputError, one_line
-from scsuite.core.files import read_regular_file
+from scsuite.core.files import missing_path_error, path_exists, read_regular_file
 from scsuite.core.schedule import OneCycle
 
 MAX_CSV_BYTES = 2**30  # ten million steps
@@ -222,11 +222,18 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     return dict(result)
 
 
+def check_run_exists(run: Path) -> None:
+    """Raise InputError for a run directory that does not exist."""
+    if not path_exists(run):
+        raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
+
+
 def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
     """Return the planned cycle of a training run, and the learning rate of each step done.
 
     Raises InputError for a directory that is not a training run.
     """
+    check_run_exists(run)
     try:
         lrs_done = [row.lr for row in read_steps(run)]
         cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])

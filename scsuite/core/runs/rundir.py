@@ -19,7 +19,15 @@ from filelock import FileLock, Timeout
 
 from scsuite.core.config import Config
 from scsuite.core.errors import InputError, InUseError, OutputError
-from scsuite.core.files import append, csv_text, fsync_path, read_yaml, write_atomic, write_csv, write_error
+from scsuite.core.files import (
+    append,
+    csv_text,
+    fsync_path,
+    read_yaml,
+    write_atomic,
+    write_csv,
+    write_error,
+)
 from scsuite.core.runs.environment import collect_environment, process_name
 from scsuite.core.runs.results import (
     EPOCH_COLUMNS,
@@ -27,6 +35,7 @@ from scsuite.core.runs.results import (
     CommandResult,
     EpochResult,
     StepResult,
+    check_run_exists,
     read_csv,
     read_json,
 )
@@ -84,6 +93,7 @@ class RunDir:
 
         Raises InputError for any other path, InUseError while another process works in it.
         """
+        check_run_exists(path)
         if not os.path.isfile(path / "config.yaml"):  # noqa: PTH113 - returns False for a name that is too long
             raise InputError(
                 "run", path, expected="a run directory with config.yaml", found="none",

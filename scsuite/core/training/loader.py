@@ -5,26 +5,30 @@ In: a split, a policy or its batched version, a seed. Out: the batches of one ep
 
 import itertools
 import math
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from scsuite.core.augment import BatchedPolicy, augment_image
 from scsuite.core.augment.pixel_map import to_device
 from scsuite.core.dataset import SIZE, Split
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, ScsuiteError
 from scsuite.core.schedule import num_steps_per_epoch
 from scsuite.core.seeding import CounterRng, keyed_seed
+from scsuite.core.training.workers import (
+    POLL_SECONDS,
+    WorkerBatches,
+    default_workers,
+    init_worker_signals,
+    worker_error,
+)
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 FULL_BATCH = slice(None)  # the shard of a single process
 CPU = torch.device("cpu")
 IMAGES_PER_AUGMENTATION = 4096  # on an accelerator: enough work to be worth the launch of the kernels
-HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it names a signal's sender; without it, torch handles SIGTERM
 
 
 class Batch(NamedTuple):
@@ -50,13 +53,13 @@ def flipped_in_epoch(epoch: int, indices_N: NDArray[np.int64], seed: int) -> NDA
     return CounterRng(keyed_seed(seed, "first flip"), 0, indices_N).bernoulli(0.5) ^ (epoch % 2 == 1)
 
 
-class _ImageDataset(TorchDataset[Batch | InputError]):
+class _ImageDataset(TorchDataset[Batch | ScsuiteError]):
     """Augments image by image. An item is (epoch, index), so an image's random key is known in every worker."""
 
     def __init__(self, split: Split, policy: "Compose", seed: int, alternate_flips: bool) -> None:
         self.split, self.policy, self.seed, self.alternate_flips = split, policy, seed, alternate_flips
 
-    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | InputError:
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | ScsuiteError:
         images_NHWC = np.empty((len(items), SIZE, SIZE, 3), np.float32)
         for row, (epoch, index) in enumerate(items):
             image = self.split.images_NHWC[index]
@@ -66,6 +69,8 @@ class _ImageDataset(TorchDataset[Batch | InputError]):
                 image = augment_image(self.policy, image, self.seed, epoch, index)
                 if image.shape != images_NHWC.shape[1:] or image.dtype != np.float32:
                     raise ValueError(f"{image.dtype} of shape {image.shape}")
+            except MemoryError:
+                raise
             except Exception as error:  # a rare failure that the dry run of the policy did not show
                 # Returned, not raised: torch would pass on only the text of an exception in a worker process.
                 return InputError(
@@ -73,15 +78,24 @@ class _ImageDataset(TorchDataset[Batch | InputError]):
                     expected=f"float32 of shape {images_NHWC.shape[1:]}", found=error, hint="Fix the policy.",
                 )  # fmt: skip
             images_NHWC[row] = image
-        labels = self.split.labels_N[[index for _, index in items]]
-        return Batch(torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels))
+        labels_N = self.split.labels_N[[index for _, index in items]]
+        batch = Batch(torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels_N))
+        return batch if get_worker_info() is None else _share(batch)
 
-    def __getitem__(self, item: tuple[int, int]) -> Batch | InputError:
+    def __getitem__(self, item: tuple[int, int]) -> Batch | ScsuiteError:
         return self.__getitems__([item])
 
-    def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch | InputError:
+    def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch | ScsuiteError:
         """Augment these images for one epoch."""
         return self.__getitems__([(epoch, index) for index in indices_N.tolist()])
+
+
+def _share(batch: Batch) -> Batch | ScsuiteError:
+    """Move a worker's batch to shared memory, as torch does later, where an error would leave the parent waiting."""
+    try:
+        return Batch(batch.images_NCHW.share_memory_(), batch.labels_N.share_memory_())
+    except (RuntimeError, OSError) as error:
+        return worker_error(error)
 
 
 class _EpochBatches:
@@ -176,23 +190,26 @@ class TrainLoader:
     ) -> None:
         self.batches = _EpochBatches(len(split), batch_size, seed, shard)
         self._source: _DeviceBatches | _ImageDataset
-        self._loader: Iterable[Batch | InputError]
+        self._loader: Iterable[Batch | ScsuiteError]
         if batched_policy is not None:
             self._source = _DeviceBatches(split, batched_policy, self.batches, device, alternate_flips)
             self._loader = self._source
             return
         num_workers = default_workers() if workers is None else workers
         self._source = _ImageDataset(split, policy, seed, alternate_flips)
-        self._loader = DataLoader(
+        make_loader = partial(
+            DataLoader,
             self._source,
             batch_sampler=self.batches,
-            collate_fn=_identity,  # type: ignore[arg-type]  # `__getitems__` returns a batch, not a list
+            collate_fn=_identity,  # `__getitems__` returns a batch, not a list
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_init_worker_signals,
+            worker_init_fn=init_worker_signals,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # without it, each epoch would draw from torch's global generator
+            timeout=POLL_SECONDS if num_workers else 0,
         )
+        self._loader = WorkerBatches(make_loader) if num_workers else make_loader()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -207,69 +224,24 @@ class TrainLoader:
     def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch:
         """Augment these images for one epoch. Raises InputError if the policy fails on one of them."""
         batch = self._source.fetch(epoch, indices_N)
-        if isinstance(batch, InputError):
+        if isinstance(batch, ScsuiteError):
             raise batch
         return batch
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` (from 0), from `first_batch` on.
 
-        Raises InputError, which names the image, if the policy fails on one.
+        Raises InputError, which names the image, if the policy fails on one, and WorkerError if a worker fails.
         """
         self.batches.epoch, self.batches.first_batch = epoch, first_batch
-        with _block_sigterm():  # the workers start here and inherit the signal mask
-            batches = iter(self._loader)
-        try:
-            for batch in batches:
-                if isinstance(batch, InputError):
-                    try:
-                        raise batch
-                    finally:
-                        del batch  # breaks the cycle of error and frame, which would keep the workers alive
-                yield batch
-        except (ConnectionError, EOFError) as error:  # the worker was killed while it wrote to its pipe
-            raise RuntimeError(f"DataLoader worker is gone: {error}") from None
+        for batch in self._loader:
+            if isinstance(batch, ScsuiteError):
+                try:
+                    raise batch
+                finally:
+                    del batch  # breaks the cycle of error and frame, which would keep the workers alive
+            yield batch
 
 
-def _init_worker_signals(_worker: int) -> None:
-    """Ignore signals to the process group (Ctrl-C, a container's stop): the parent still needs batches for its step.
-
-    A SIGTERM from the parent ends the worker: torch and multiprocessing send it, then wait for the worker's end.
-    """
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if HAS_SIGWAITINFO:
-        threading.Thread(target=_exit_on_parent_sigterm, args=(os.getppid(),), daemon=True).start()
-
-
-@contextmanager
-def _block_sigterm() -> Iterator[None]:
-    """Block SIGTERM while the workers are forked: torch starts threads in them before worker_init_fn runs.
-
-    Any of these threads could receive the signal.
-    """
-    if not HAS_SIGWAITINFO:
-        yield
-        return
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
-
-
-def _exit_on_parent_sigterm(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-def _identity(batch: Batch | InputError) -> Batch | InputError:
+def _identity(batch: Batch | ScsuiteError) -> Batch | ScsuiteError:
     return batch
-
-
-def default_workers() -> int:
-    """Return half of the cores, at most 8: on a small machine one core augments and the other trains."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores // 2)

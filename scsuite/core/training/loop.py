@@ -14,9 +14,11 @@ from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.checkpoint_schedule import CheckpointSchedule
+from scsuite.core.training.loader import Batch
 from scsuite.core.training.state import BestEpoch, EpochTotals
 from scsuite.core.training.step import StepOutput, launch_step, read_step_outputs
 from scsuite.core.training.trainer import Trainer
+from scsuite.core.training.workers import WorkerError
 
 OnStep = Callable[[StepResult], None]
 OnEpoch = Callable[[EpochResult], None]
@@ -75,7 +77,11 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
     epoch, first_batch = divmod(trainer.state.step, steps_per_epoch)
     start_time = time.perf_counter()
     in_flight: list[tuple[StepOutput, int]] = []  # steps whose results were not read yet, and their number of images
-    for batch in loader.epoch(epoch, first_batch):
+    for batch in _batches_until_stop(trainer, epoch, first_batch, should_stop):
+        if batch is None:
+            for result in _collect_steps(trainer, in_flight, start_time):
+                on_step(result)
+            return True
         step = trainer.state.step + len(in_flight)
         output = launch_step(trainer.setup, batch, step, trainer.cycle.lr_at(step), trainer.cycle.momentum_at(step))
         if trainer.ema is not None:
@@ -93,10 +99,25 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
     return False
 
 
+def _batches_until_stop(
+    trainer: Trainer, epoch: int, first_batch: int, should_stop: ShouldStop | None
+) -> Iterator[Batch | None]:
+    """Yield the batches of an epoch; None if the workers failed after a stop was requested, so that it still counts."""
+    try:
+        yield from trainer.setup.loader.epoch(epoch, first_batch)
+    except WorkerError:
+        # With several ranks the question has to be asked on all of them; torchrun ends the others after this error.
+        if trainer.world.size > 1 or should_stop is None or not should_stop():
+            raise
+        yield None
+
+
 def _collect_steps(
     trainer: Trainer, in_flight: list[tuple[StepOutput, int]], start_time: float
 ) -> Iterator[StepResult]:
     """Wait for launched steps and count them. Time runs from the end of the steps before: waiting for data counts."""
+    if not in_flight:
+        return
     values = read_step_outputs([output for output, _ in in_flight])
     state, seconds = trainer.state, (time.perf_counter() - start_time) / len(in_flight)
     for value, (_, num_images) in zip(values, in_flight, strict=True):

@@ -16,7 +16,6 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats
@@ -63,7 +62,7 @@ def _confusion_layout(class_names: tuple[str, ...]) -> _ConfusionLayout:
     cell_pt = 72 * matrix_in / num_classes
     label_step = max(1, math.ceil(MIN_LABEL_PT / (0.8 * cell_pt)))  # above 1 from about 140 classes on
     label_pt = min(style.NORMAL, 0.8 * cell_pt * label_step)
-    names = tuple(formatting.truncate_middle(escape(name), MAX_NAME_WIDTH) for name in class_names)
+    names = tuple(formatting.truncate_middle(style.legible(name), MAX_NAME_WIDTH) for name in class_names)
     names_in = 0.62 * label_pt * max(map(formatting.display_width, names), default=0) / 72
     rotation = 0 if names_in < 0.9 * cell_pt / 72 else 45 if few else 90
     return _ConfusionLayout(matrix_in, cell_pt, label_pt, label_step, names, names_in, rotation)
@@ -178,7 +177,7 @@ def _draw_accuracies(axes: Axes, rows: "list[ClassMetrics]", label_pt: float) ->
             textcoords="offset points", va="center", fontsize=label_pt, color=style.TEXT_MUTED, annotation_clip=False,
         )  # fmt: skip
     axes.set(ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
-    names = [formatting.truncate_middle(escape(row.name), MAX_NAME_WIDTH) for row in rows]
+    names = [formatting.truncate_middle(style.legible(row.name), MAX_NAME_WIDTH) for row in rows]
     axes.set_yticklabels(names, fontsize=label_pt)
     axes.tick_params(axis="y", length=0)
 

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.image_grid import (
@@ -229,11 +228,12 @@ def _caption(grid: PixelGrid, data: CamFigureData, caption: Mapping[str, str]) -
     width, max_width = partial(style.text_width, points=grid.caption_pt), grid.group_width - 8
     lines: Lines = []
     if "image" in caption:
-        lines.append((formatting.truncate_path(escape(caption["image"]), max_width, width), style.TEXT_MUTED))
+        lines.append((formatting.truncate_path(style.legible(caption["image"]), max_width, width), style.TEXT_MUTED))
     for name in data.maps:
         color = style.VERMILION if name == "predicted" else style.TEXT
         if name in caption:
-            lines += [(line, color) for line in formatting.wrap_two_lines(escape(caption[name]), max_width, width)]
+            text = style.legible(caption[name])
+            lines += [(line, color) for line in formatting.wrap_two_lines(text, max_width, width)]
     return lines
 
 
@@ -243,7 +243,7 @@ def _name_tiles(axes: Axes, grid: PixelGrid, data: CamFigureData) -> None:
     y = grid.corner(0)[1] - 7 - grid.caption_lines * grid.line_height - 6
     for index in range(min(grid.columns, len(data.images))):
         for tile, name in enumerate(data.tile_names):
-            text = formatting.truncate_middle(escape(name), grid.tile_px, width)
+            text = formatting.truncate_middle(style.legible(name), grid.tile_px, width)
             x = grid.corner(index, tile)[0]
             axes.text(x, y, text, fontsize=grid.caption_pt, color=style.TEXT_MUTED, style="italic")
 

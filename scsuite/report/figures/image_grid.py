@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 
@@ -145,14 +144,14 @@ def misclassified(evaluation: "Evaluation", split: "Split", count: int) -> Figur
 def _mistake_caption(grid: PixelGrid, evaluation: "Evaluation", index: int, file: str) -> list[tuple[str, str]]:
     """Return three to five lines with their colors; a long name is truncated, the probability is not."""
     width = partial(style.text_width, points=grid.caption_pt)
-    actual = escape(evaluation.class_names[evaluation.labels_N[index]])
-    predicted = escape(evaluation.class_names[evaluation.predicted_N[index]])
+    actual = style.legible(evaluation.class_names[evaluation.labels_N[index]])
+    predicted = style.legible(evaluation.class_names[evaluation.predicted_N[index]])
     probability = f" {evaluation.confidence_N[index]:.2f}"
     actual_lines = formatting.wrap_two_lines(f"true {actual}", grid.tile_px - 4, width)
     max_width = grid.tile_px - 4 - width(probability)
     predicted_lines = formatting.wrap_two_lines(f"predicted {predicted}", max_width, width)
     predicted_lines[-1] += probability
-    file_line = formatting.truncate_path(escape(file), grid.tile_px - 4, width)
+    file_line = formatting.truncate_path(style.legible(file), grid.tile_px - 4, width)
     lines = [(file_line, style.TEXT_MUTED), *((line, style.TEXT) for line in actual_lines)]
     return lines + [(line, style.VERMILION) for line in predicted_lines]
 
@@ -190,13 +189,13 @@ def draw_caption(axes: Axes, grid: PixelGrid, corner: tuple[int, int], text: str
 
 def _wrap_caption(grid: PixelGrid, text: str) -> list[str]:
     width = partial(style.text_width, points=grid.caption_pt)
-    return formatting.wrap_two_lines(escape(text), grid.tile_px - 4, width)
+    return formatting.wrap_two_lines(style.legible(text), grid.tile_px - 4, width)
 
 
 def draw_title(axes: Axes, grid: PixelGrid, text: str) -> None:
     """Write the title of a page, truncated to its width."""
     width = partial(style.text_width, points=style.LARGE)
-    title = formatting.truncate_middle(escape(text), grid.width - 2 * MARGIN, width)
+    title = formatting.truncate_middle(style.legible(text), grid.width - 2 * MARGIN, width)
     axes.text(MARGIN, 20, title, fontsize=style.LARGE, va="top")
 
 

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 from scsuite.report.figures.style import Floats, nan_for_invalid
@@ -29,7 +28,7 @@ def lr_range(test: "RangeTest") -> Figure:
     suggestions = {name: lr for name, lr in test.suggestions.items() if math.isfinite(lr)}
     rules_height = 0.6 + 0.24 * len(suggestions)
     with style.new_figure(height=5.9 + rules_height) as figure:
-        style.set_title(figure, f"Learning-rate range test, {escape(test.loss_source)}")
+        style.set_title(figure, f"Learning-rate range test, {style.legible(test.loss_source)}")
         rows = list(figure.subplots(3, 1, sharex=True, height_ratios=[2.3, 2.3, rules_height]))
         low, high = _lr_limits([*lrs_S, test.lr_min, test.lr_max])
         rows[0].set_xlim(low, high)
@@ -98,7 +97,7 @@ def _set_loss_limits(axes: Axes, losses: Sequence[Floats], smooth_S: Floats) -> 
 def _draw_rules(axes: Axes, suggestions: Mapping[str, float], test: "RangeTest") -> None:
     """Draw the range that the test allows for LRMAX, and a row per rule: rules that agree do not cover each other."""
     axes.set(ylim=(len(suggestions) + 0.6, -0.6), yticks=range(len(suggestions) + 1))
-    labels = [escape(formatting.rule_label(name)) for name in suggestions]
+    labels = [style.legible(formatting.rule_label(name)) for name in suggestions]
     axes.set_yticklabels([ALLOWED_LABEL, *(formatting.truncate_middle(label, 26) for label in labels)])
     axes.tick_params(axis="y", length=0, pad=9)
     axes.grid(axis="x", visible=False)

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scsuite.core.errors import escape
 from scsuite.report import formatting
 from scsuite.report.figures import style
 
@@ -33,7 +32,7 @@ def schedule(
     plan = () if planned is None else planned
     num_steps = max(len(cycle_lrs), len(plan), 1)
     with style.new_figure(height=4.0) as figure:
-        style.set_title(figure, escape(title))
+        style.set_title(figure, style.legible(title))
         axes = figure.subplots()
         for name, limit in {"LRMAX": lr_max, "LRMIN": lr_min}.items():
             _draw_limit(axes, name, limit)

@@ -3,9 +3,9 @@
 In: a size in inches or pixels. Out: an empty matplotlib Figure in the style of the suite; `save_figure` writes it.
 """
 
+import functools
 import io
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,11 +95,9 @@ def figure_style() -> Iterator[None]:
     A user's matplotlibrc is not used: with `text.usetex`, for example, a class name would be run as TeX.
     """
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name not in _KEPT_RC}
-    family = ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in font_manager.get_font_names())]
-    settings: Any = {**defaults, **_RC, "font.family": family}  # the type stubs of matplotlib want literal keys
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # A character without a font is drawn as a box; a warning would not help the user.
-        warnings.filterwarnings("ignore", message="(?s)Glyph .* missing from")
+    # The type stubs of matplotlib want literal keys.
+    settings: Any = {**defaults, **_RC, "font.family": _font_families()}
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -159,7 +157,7 @@ def _footer_strip(figure: Figure, footer: str) -> Iterator[Bbox | None]:
     width, height = figure.get_size_inches()
     strip, margin = FOOTER_HEIGHT / DPI, FOOTER_MARGIN / DPI  # inches
     max_width = 0.96 * (width * DPI - 2 * FOOTER_MARGIN)  # letters on whole pixels can be wider than in `text_width`
-    line = formatting.truncate_middle(escape(footer), max_width, lambda part: text_width(part, FOOTER_PT))
+    line = formatting.truncate_middle(legible(footer), max_width, lambda part: text_width(part, FOOTER_PT))
     text = figure.text(
         margin / width, -strip / 2 / height, line, va="center", fontsize=FOOTER_PT, color=TEXT_MUTED, parse_math=False
     )
@@ -191,10 +189,31 @@ def text_width(text: str, points: float) -> float:
     return points_to_pixels(width)
 
 
+def legible(text: str) -> str:
+    """Return a text on one line in which control characters, and those that no font has, are visible escapes."""
+    return "".join(c if _has_glyph(c) else c.encode("unicode_escape").decode() for c in escape(text))
+
+
+@functools.cache
+def _has_glyph(character: str) -> bool:
+    return character.isascii() or any(font.get_char_index(ord(character)) for font in _fonts())
+
+
+@functools.cache
+def _fonts() -> list[Any]:
+    families = [font_manager.FontProperties(family=[family]) for family in _font_families()]
+    return [font_manager.get_font(font_manager.findfont(properties)) for properties in families]
+
+
+@functools.cache
+def _font_families() -> list[str]:
+    return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in font_manager.get_font_names())]
+
+
 def wrap_lines(text: str, max_width: float, points: float) -> list[str]:
     """Break a text into lines of at most `max_width` pixels; to be called inside `figure_style`."""
     lines: list[str] = []
-    for word in escape(text).replace(" %", "\xa0%").split(" "):  # a number and its percent sign stay together
+    for word in legible(text).replace(" %", "\xa0%").split(" "):  # a number and its percent sign stay together
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, points) <= max_width:
             lines[-1] = longer
@@ -206,7 +225,7 @@ def wrap_lines(text: str, max_width: float, points: float) -> list[str]:
 def set_title(figure: Figure, text: str) -> None:
     """Write the title at the left edge, truncated to the width of the figure."""
     max_width = 0.97 * figure.get_figwidth() * DPI
-    title = formatting.truncate_middle(text, max_width, lambda part: text_width(part, LARGE))
+    title = formatting.truncate_middle(legible(text), max_width, lambda part: text_width(part, LARGE))
     figure.suptitle(title, x=0.015, ha="left", fontsize=LARGE)
 
 

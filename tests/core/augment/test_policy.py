@@ -379,7 +379,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an alias": ("a: &x {p: 1}\nb: *x\n", "aliases are not allowed"),
     "a key given twice": ("transform: {p: 1, p: 0}\n", "given twice: p"),
     "a python tag": (f"transform: !!python/object/apply:os.system ['touch {CANARY}']\n", "constructor"),
-    "an empty file": ("", "NoneType"),
+    "an empty file": ("", "an empty file"),
 }
 
 

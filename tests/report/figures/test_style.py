@@ -116,6 +116,13 @@ def test_characters_without_a_font_cause_no_warning(tmp_path: Path) -> None:
         save_figure(figures.image_grid(random_images(1), ["猫 \ue000"], "猫"), tmp_path / "a.png")
 
 
+def test_a_figure_that_a_user_saves_has_an_escape_for_each_character_without_a_font(tmp_path: Path) -> None:
+    assert style.legible("é \ue000\n\x1b") == r"é \ue000\n\x1b"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.image_grid(random_images(1), ["\ue000 猫"], "猫 \ue000").savefig(tmp_path / "a.png")
+
+
 def test_pyplot_is_never_imported() -> None:
     source = "".join(file.read_text() for file in Path(figures.__file__).parent.glob("*.py"))
     assert "import pyplot" not in source and "matplotlib.pyplot" not in source
