@@ -114,6 +114,8 @@ FILES = {
 }  # fmt: skip
 # Methods of the public API call functions of later modules, which are imported when the method runs.
 API_METHODS = {
+    "core/schedule.py": ("scsuite.core.training.optimizer",),
+    "core/dataset/split.py": ("scsuite.core.dataset.arrays",),
     "core/training/trainer.py": ("scsuite.core.training.loop", "scsuite.core.training.resume", "scsuite.report."),
     "core/lr_range/range_test.py": ("scsuite.report.",),
 }
