@@ -107,8 +107,8 @@ def _check_images(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
         raise _error(where, "at least one image", f"the shape {shape}", "Give images.")
     if images.dtype.kind == "f":
         low, high = images.min(), images.max()
-        in_unit_range = low >= 0 and high <= 1
-        hint = "Give (images * 255).round().astype('uint8')." if in_unit_range else "Give the images as they were read."
+        hint = "Give (images * 255).round().astype('uint8')." if low >= 0 and high <= 1 else "Scale the images."
+        hint = "Give images.round().astype('uint8')." if low >= 0 and 1 < high <= 255 else hint
         raise _error(where, "uint8 in [0, 255]", f"{images.dtype} from {low:.3g} to {high:.3g}", hint)
     pixels = _integers_to_uint8(images, where)
     return pixels[..., None] if is_gray else pixels
@@ -148,6 +148,8 @@ def _check_classes(
                 "labels", f"0 to {len(used) - 1} for {len(used)} classes", f"{used[-1]}, but no {absent}",
                 "Give class_names, or class indices: np.unique(labels, return_inverse=True)[1].",
             )  # fmt: skip
+        if len(used) < 2:
+            raise _error("labels", "two or more classes", "one", "Give images of more classes, or class_names.")
         class_names = [str(label) for label in used]
     names = [] if isinstance(class_names, str) else list(class_names)
     if not all(isinstance(name, str) and name for name in names) or not 2 <= len(names) == len(set(names)):
@@ -173,7 +175,8 @@ def _torch_class_names(dataset: Any) -> tuple[str, ...] | None:
 
 def _read_items(dataset: Any, split: str) -> LabelledImages:
     is_loader = isinstance(dataset, DataLoader)
-    if is_loader or isinstance(dataset, IterableDataset) or not all(map(_has(dataset), ("__len__", "__getitem__"))):
+    is_map_style = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if is_loader or isinstance(dataset, IterableDataset) or not is_map_style:
         hint = "Give its dataset: loader.dataset." if is_loader else "Give a map-style torch dataset."
         raise _error(split, "a dataset with a length and items by index", f"a {type(dataset).__name__}", hint)
     if not len(dataset):
@@ -190,10 +193,6 @@ def _read_items(dataset: Any, split: str) -> LabelledImages:
         images_NHWC[index] = _to_rgb_32(image)
         labels_N[index] = _item_label(item[1], where)
     return LabelledImages(images_NHWC, labels_N, num_resized)
-
-
-def _has(dataset: Any) -> Any:
-    return lambda name: hasattr(dataset, name)
 
 
 def _item_label(label: Any, where: str) -> int:
