@@ -106,10 +106,10 @@ FILES = {
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": ("results", "environment", "rundir"),
     "training": (
-        "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume",
-        "seeds",
+        "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop",
+        "resume", "seeds",
     ),
-    "lr_range": ("sweep", "rules", "range_test"),
+    "lr_range": ("sweep", "rules", "run_sweep", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
     "config": ("fields", "recipe", "training", "commands"),
 }  # fmt: skip

@@ -280,7 +280,7 @@ def _holds_infinity(tensor: Tensor) -> bool:
 def _is_non_negative(name: str) -> bool:
     if name.startswith((OPTIMIZER_PREFIX, SCALER_PREFIX)):
         return name.split(".")[1] in NON_NEGATIVE_STATES
-    return name.split(".")[-1] in NON_NEGATIVE_BUFFERS
+    return name.rsplit(".", maxsplit=1)[-1] in NON_NEGATIVE_BUFFERS
 
 
 def _differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> list[str]:

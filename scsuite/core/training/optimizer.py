@@ -82,7 +82,7 @@ def parameters_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 
 class OneCycleScheduler(LRScheduler):
-    """A `OneCycle` that sets the learning rate of an optimizer, and its momentum if the cycle's momentum is not constant.
+    """A `OneCycle` that sets an optimizer's learning rate, and its momentum if that of the cycle is not constant.
 
     All parameter groups get the same values. Made by `OneCycle.scheduler`.
     """

@@ -31,8 +31,7 @@ def own_network_config(config: C) -> C:
     unused = [
         flag_name(item)
         for item in fields(config)
-        if item.name in NETWORK_OPTIONS
-        and getattr(config, item.name) not in (item.default, NETWORK_OPTIONS[item.name])
+        if item.name in NETWORK_OPTIONS and getattr(config, item.name) not in (item.default, NETWORK_OPTIONS[item.name])
     ]
     if unused:
         warnings.warn(f"no effect on your own network: {', '.join(unused)}", stacklevel=3)

@@ -17,8 +17,8 @@ from scsuite.core.errors import InputError, UsageError
 from scsuite.core.model.checkpoint import (
     EMA_PREFIX,
     MODEL_PREFIX,
-    OWN_NETWORK,
     OPTIMIZER_PREFIX,
+    OWN_NETWORK,
     SCALER_PREFIX,
     Checkpoint,
     check_tensors,

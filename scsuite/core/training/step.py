@@ -125,7 +125,7 @@ def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] |
 
 
 def reseed_dropout(model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS) -> None:
-    """Fix the dropout masks of a step; each rank has its own. Dropout of a user's own network draws from torch's state."""
+    """Fix the dropout masks of a step; each rank has its own. A user's own network draws from torch's random state."""
     mask_seed = keyed_seed(seed, "dropout", step * world.size + world.rank)
     if type(model) is not ResNet3:
         torch.manual_seed(mask_seed)

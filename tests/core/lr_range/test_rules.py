@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.lr_range.range_test import sweep_lrs
 from scsuite.core.lr_range.rules import (
     RULES,
     allowed_lr_max,
@@ -19,6 +18,7 @@ from scsuite.core.lr_range.rules import (
     reference_lr_max,
     valley,
 )
+from scsuite.core.lr_range.run_sweep import sweep_lrs
 from scsuite.core.lr_range.sweep import (
     ExponentialAverage,
     Float1D,
