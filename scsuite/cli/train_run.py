@@ -33,6 +33,7 @@ class Session:
     output: OutputOptions
     world: World
     start_time: float
+    tensorboard: bool = False
 
 
 def run_main(
@@ -65,7 +66,7 @@ def run_main(
         load_history(trainer, run.path)
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
-    show_training(terminal, run, trainer, stop)
+    show_training(terminal, run, trainer, stop, tensorboard=session.tensorboard)
     write_outputs(terminal, run, trainer, session.start_time)
 
 
