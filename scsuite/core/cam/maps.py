@@ -172,7 +172,9 @@ def _submodule_names(model: nn.Module) -> list[str]:
 
 
 def _is_feature_map(output: object) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1  # a single pixel has no position
+    return (
+        isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1
+    )  # a single pixel has no position
 
 
 def _average(maps_LNHW: Tensor) -> Tensor:
