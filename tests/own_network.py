@@ -14,7 +14,7 @@ import scsuite
 
 def small_image_resnet18(num_classes: int) -> nn.Module:
     """resnet18 with a stem for 32 x 32: the original one leaves 1 x 1 pixel in the last block."""
-    model = resnet18(num_classes=num_classes)
+    model: nn.Module = resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     return model

@@ -3,7 +3,7 @@
 In: the results of steps and epochs. Out: `tensorboard/` in the run directory; the x axis is the step, from 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -56,12 +56,12 @@ class Events:
 
     def on_epoch(self, epoch: "EpochResult") -> None:
         """Write loss and accuracy of each split at the epoch's last step."""
-        values = {"train/epoch_loss": epoch.train_loss, "train/accuracy": epoch.train_accuracy}
+        values: dict[str, float | None] = {"train/epoch_loss": epoch.train_loss, "train/accuracy": epoch.train_accuracy}
         for split in ("test", "val"):
             values |= {f"{split}/loss": epoch.eval_loss(split), f"{split}/accuracy": epoch.eval_accuracy(split)}
         self._write(epoch.step - 1, values)
 
-    def _write(self, step: int, values: "dict[str, float] | dict[str, float | None]") -> None:
+    def _write(self, step: int, values: Mapping[str, float | None]) -> None:
         for tag, value in values.items():
             if self.writer is not None and value is not None:
                 self.writer.add_scalar(tag, value, step)
@@ -79,10 +79,10 @@ def open_events(run: "RunDir", trainer: "Trainer", terminal: Terminal, is_reques
     elif is_requested or is_continued:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(str(run.path / FOLDER), purge_step=trainer.state.step)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(run.path / FOLDER), purge_step=trainer.state.step)
         try:
             yield Events(writer)
         finally:
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()
         return
     yield Events(None)

@@ -172,9 +172,8 @@ def _submodule_names(model: nn.Module) -> list[str]:
 
 
 def _is_feature_map(output: object) -> bool:
-    return (
-        isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1
-    )  # a single pixel has no position
+    # A single pixel has no position.
+    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1
 
 
 def _average(maps_LNHW: Tensor) -> Tensor:

@@ -54,18 +54,21 @@ def from_torch(train: Any, test: Any) -> Dataset:
 
 def _make_dataset(train: LabelledImages, test: LabelledImages, class_names: Sequence[str] | None) -> Dataset:
     names = _check_classes(train.labels_N, test.labels_N, class_names)
-    splits = [
-        Split(images.images_NHWC, images.labels_N, tuple(f"{name}/{i:05d}" for i in range(len(images.labels_N))))
-        for name, images in (("train", train), ("test", test))
-    ]
+    train_split, test_split = _make_split(train, "train"), _make_split(test, "test")
     notes = []
     if num_resized := train.num_resized + test.num_resized:
-        total = sum(map(len, splits))
+        total = len(train_split) + len(test_split)
         notes.append(f"{num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}")
     if absent := [name for label, name in enumerate(names) if label not in train.labels_N]:
         notes.append(f"no training images of {len(absent)} of the classes: {format_names(absent)}")
-    notes += train_test_overlap_note(*splits)
-    return Dataset(NAME, names, *splits, fingerprint(RawDataset(names, *splits)), tuple(notes))
+    notes += train_test_overlap_note(train_split, test_split)
+    digest = fingerprint(RawDataset(names, train_split, test_split))
+    return Dataset(NAME, names, train_split, test_split, digest, tuple(notes))
+
+
+def _make_split(images: LabelledImages, name: str) -> Split:
+    files = tuple(f"{name}/{index:05d}" for index in range(len(images.labels_N)))
+    return Split(images.images_NHWC, images.labels_N, files)
 
 
 # --- arrays ---

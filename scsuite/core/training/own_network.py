@@ -7,7 +7,7 @@ says what is wrong with the network.
 import copy
 import warnings
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,13 @@ from scsuite.core.errors import UsageError, one_line
 from scsuite.core.model.network import evaluation_mode
 
 # Options of scsuite's network, and their value where they have no effect.
-NETWORK_OPTIONS = {"width": 1.0, "dropout": 0.0, "whitening_init": False, "identity_init": False, "ghost_batch_size": 0}
+NETWORK_OPTIONS: dict[str, Any] = {
+    "width": 1.0,
+    "dropout": 0.0,
+    "whitening_init": False,
+    "identity_init": False,
+    "ghost_batch_size": 0,
+}
 
 C = TypeVar("C", bound=RecipeConfig)
 

@@ -57,12 +57,12 @@ class Trainer:
     def __init__(
         self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS, *, model: nn.Module | None = None
     ) -> None:
+        if model is not None:
+            config = own_network_config(config)
         if config.lr_max is None:
             hint = "Run the range test: scsuite lr-range."
             raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
         lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
-        if model is not None:
-            config = own_network_config(config)
         # A configuration made in Python may have the default data, where the dataset is another.
         source = data.name if config.data in DATA_SOURCES else config.data
         self.data, self.config, self.world = data, replace(config, lr_min=lr_min, data=source), world

@@ -433,5 +433,5 @@ def test_a_network_without_a_default_layer_has_the_maps_of_its_last_block_with_a
 
 
 def test_a_network_without_a_convolution_needs_a_layer() -> None:
-    with pytest.raises(UsageError, match="--layer: expected a convolution .* found none in Sequential"):
+    with pytest.raises(UsageError, match=r"--layer: expected a convolution .* found none in Sequential"):
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), images(1), [0])

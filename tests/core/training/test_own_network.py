@@ -202,7 +202,7 @@ def test_the_class_in_a_file_is_text_only(run: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.safetensors", checkpoint.tensors, {**metadata, "network": network})
     with pytest.raises(InputError, match=r"your own, antigravity\.this"):
         load_checkpoint(tmp_path / "a.safetensors")
-    network["own_network"] = ["a"]  # type: ignore[assignment]
+    network["own_network"] = ["a"]
     save_checkpoint(tmp_path / "b.safetensors", checkpoint.tensors, {**metadata, "network": network})
     with pytest.raises(InputError, match="a network named"):
         load_checkpoint(tmp_path / "b.safetensors", model=seeded(OddNet))
@@ -236,7 +236,7 @@ class Returns(nn.Module):
         return self.change(self, self.net(images_NCHW))
 
 
-Outputs = namedtuple("Outputs", "logits aux")  # noqa: PYI024 - as of torchvision's GoogLeNet
+Outputs = namedtuple("Outputs", "logits aux")  # as of torchvision's GoogLeNet
 
 
 @pytest.mark.parametrize(
@@ -342,4 +342,4 @@ def test_the_range_test_leaves_the_network_as_it_is_and_says_that_there_is_no_re
     assert "width" not in test.reason
     assert test.lr_max_source == "from the test"
     assert 0 < test.lr_min < test.lr_max <= test.allowed_lr_max[1]
-    assert not test.sweeps[0].losses_L.tolist() == test.sweeps[1].losses_L.tolist()
+    assert test.sweeps[0].losses_L.tolist() != test.sweeps[1].losses_L.tolist()
