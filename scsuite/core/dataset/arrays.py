@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from scsuite.core.dataset.cache import fingerprint
 from scsuite.core.dataset.image_file import convert_to_rgb_32
-from scsuite.core.dataset.split import SIZE, Dataset, RawDataset, Split, format_names, train_test_overlap_note
+from scsuite.core.dataset.split import ARRAYS, SIZE, Dataset, RawDataset, Split, format_names, train_test_overlap_note
 from scsuite.core.errors import InputError, one_line
 
-NAME = "arrays"  # of a dataset that --data cannot name
 CHANNELS = (1, 3, 4)  # gray, RGB, RGB with transparency
 
 
@@ -63,7 +62,7 @@ def _make_dataset(train: LabelledImages, test: LabelledImages, class_names: Sequ
         notes.append(f"no training images of {len(absent)} of the classes: {format_names(absent)}")
     notes += train_test_overlap_note(train_split, test_split)
     digest = fingerprint(RawDataset(names, train_split, test_split))
-    return Dataset(NAME, names, train_split, test_split, digest, tuple(notes))
+    return Dataset(ARRAYS, names, train_split, test_split, digest, tuple(notes))
 
 
 def _make_split(images: LabelledImages, name: str) -> Split:

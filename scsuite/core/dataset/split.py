@@ -18,6 +18,7 @@ from scsuite.core.seeding import keyed_seed
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
 MAX_NAMES_IN_MESSAGE = 12
+ARRAYS = "arrays"  # name of a dataset that a Python program made, which --data cannot name
 
 Progress = Callable[[str, int, int | None], None]  # (activity, number done, total number or None)
 

@@ -29,10 +29,10 @@ NETWORK_OPTIONS: dict[str, Any] = {
 C = TypeVar("C", bound=RecipeConfig)
 
 
-def own_network_config(config: C) -> C:
+def own_network_config(config: C, stacklevel: int = 3) -> C:
     """Return the configuration of a training of a user's network: without the options of scsuite's network.
 
-    A warning names options that were set and have no effect.
+    A warning names options that were set and have no effect; `stacklevel` as in `warnings.warn`.
     """
     unused = [
         flag_name(item)
@@ -40,7 +40,7 @@ def own_network_config(config: C) -> C:
         if item.name in NETWORK_OPTIONS and getattr(config, item.name) not in (item.default, NETWORK_OPTIONS[item.name])
     ]
     if unused:
-        warnings.warn(f"no effect on your own network: {', '.join(unused)}", stacklevel=3)
+        warnings.warn(f"no effect on your own network: {', '.join(unused)}", stacklevel=stacklevel)
     return replace(config, **NETWORK_OPTIONS)
 
 

@@ -57,21 +57,10 @@ class Trainer:
     def __init__(
         self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS, *, model: nn.Module | None = None
     ) -> None:
-        if model is not None:
-            config = own_network_config(config)
-        if config.lr_max is None:
-            hint = "Run the range test: scsuite lr-range."
-            raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
-        lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
-        # A configuration made in Python may have the default data, where the dataset is another.
-        source = data.name if config.data in DATA_SOURCES else config.data
-        self.data, self.config, self.world = data, replace(config, lr_min=lr_min, data=source), world
-        momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
-        self.setup = make_setup(data, self.config, momentum_max, world, model)
-        self.cycle = OneCycle.from_epochs(
-            lr_min=lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
-            steps_per_epoch=self.setup.loader.steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
-        )  # fmt: skip
+        self.data, self.config, self.world = data, _complete_config(config, data, model), world
+        momentum = MOMENTUM_MAX if config.cycle_momentum else MOMENTUM
+        self.setup = make_setup(data, self.config, momentum, world, model)
+        self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
         self.raw_model = self.setup.model
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
@@ -187,3 +176,25 @@ class Trainer:
         """Return all tensors that a resume needs: weights, their average, the state of optimizer and scaler."""
         average = {} if self.ema is None else with_prefix(EMA_PREFIX, self.ema.model)
         return {**with_prefix(MODEL_PREFIX, self.raw_model), **average, **optimizer_tensors(self.setup)}
+
+
+def _complete_config(config: TrainConfig, data: Dataset, model: nn.Module | None) -> TrainConfig:
+    """Return the configuration with both learning rates and the data that is used. Raises UsageError without LRMAX."""
+    if config.lr_max is None:
+        hint = "Run the range test: scsuite lr-range."
+        raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
+    if model is not None:
+        config = own_network_config(config, stacklevel=4)
+    lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
+    # A configuration made in Python may have the default data, where the dataset is another.
+    source = data.name if config.data in DATA_SOURCES else config.data
+    return replace(config, lr_min=lr_min, data=source)
+
+
+def _make_cycle(config: TrainConfig, steps_per_epoch: int) -> OneCycle:
+    assert config.lr_min is not None and config.lr_max is not None
+    momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
+    return OneCycle.from_epochs(
+        lr_min=config.lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
+        steps_per_epoch=steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
+    )  # fmt: skip
