@@ -52,7 +52,7 @@ def prepare_network(model: nn.Module, images_NCHW: Tensor, num_classes: int, dev
     name = type(model).__name__
     if not isinstance(model, nn.Module):
         raise _error(repr(model)[:60], "a torch.nn.Module", f"a {name}", "Give a network, as in model=MyNet().")
-    model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device.device)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise _error(name, "parameters to train", "none that requires a gradient", "Give a network with weights.")
     if not all(isinstance(value, Tensor) for value in model.state_dict().values()):
@@ -61,6 +61,7 @@ def prepare_network(model: nn.Module, images_NCHW: Tensor, num_classes: int, dev
     with torch.no_grad(), torch.random.fork_rng([device.device] if device.is_cuda else []):
         with evaluation_mode(model):
             _check_logits(name, _forward(model, images_NCHW, device), len(images_NCHW), num_classes)
+        model.to(memory_format=torch.channels_last)  # not before the forward pass: it makes the weights of lazy layers
         # Some networks return several outputs in training. A copy, whose batch norm may change its running statistics.
         logits_NK = _forward(copy.deepcopy(model).train(), images_NCHW, device)
         _check_logits(name, logits_NK, len(images_NCHW), num_classes)

@@ -271,6 +271,15 @@ def test_the_check_changes_neither_weights_nor_statistics_nor_random_state(
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_lazy_layers_get_their_weights_in_the_check(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    trainer = Trainer(tiny_data, replace(tiny_config, epochs=1, dropout=0.0, width=1.0), model=model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer.fit()
+    assert before["0.weight"].shape == (4, 3, 3, 3)
+    assert not any(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_options_without_effect_and_a_softmax_are_warned_about(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
     with pytest.warns(UserWarning, match="no effect on your own network: --width, --dropout, --ghost-batch-size"):
         trainer = Trainer(tiny_data, replace(tiny_config, ghost_batch_size=8), model=seeded(SmallNet))
