@@ -183,9 +183,9 @@ def _complete_config(config: TrainConfig, data: Dataset, model: nn.Module | None
     if config.lr_max is None:
         hint = "Run the range test: scsuite lr-range."
         raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
+    lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
     if model is not None:
         config = own_network_config(config, stacklevel=4)
-    lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
     # A configuration made in Python may have the default data, where the dataset is another.
     source = data.name if config.data in DATA_SOURCES else config.data
     return replace(config, lr_min=lr_min, data=source)
