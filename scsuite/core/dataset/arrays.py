@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from scsuite.core.dataset.cache import fingerprint
-from scsuite.core.dataset.image_file import convert_to_rgb_32
+from scsuite.core.dataset.image_file import CorruptImageError, convert_to_rgb_32
 from scsuite.core.dataset.split import ARRAYS, SIZE, Dataset, RawDataset, Split, format_names, train_test_overlap_note
 from scsuite.core.errors import InputError, one_line
 
@@ -192,7 +192,10 @@ def _read_items(dataset: Any, split: str) -> LabelledImages:
             raise _error(where, "(image, label)", f"a {type(item).__name__}", hint)
         image = item[0] if isinstance(item[0], Image.Image) else _item_pixels(item[0], where)
         num_resized += (image.size if isinstance(image, Image.Image) else image.shape[:2]) != (SIZE, SIZE)
-        images_NHWC[index] = _to_rgb_32(image)
+        try:
+            images_NHWC[index] = _to_rgb_32(image)
+        except CorruptImageError as error:
+            raise _error(where, "an image that can be shown in RGB", str(error), "Convert it to RGB.") from None
         labels_N[index] = _item_label(item[1], where)
     return LabelledImages(images_NHWC, labels_N, num_resized)
 
