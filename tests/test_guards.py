@@ -102,7 +102,7 @@ LAYERS = (
 )  # fmt: skip
 # The order inside a folder, where it is one.
 FILES = {
-    "model": ("network", "initialization", "ema", "summary", "checkpoint", "classifier"),
+    "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": ("results", "environment", "rundir"),
     "training": (
