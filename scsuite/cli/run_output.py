@@ -4,6 +4,7 @@ In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a co
 """
 
 import contextlib
+import os
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -50,12 +51,26 @@ def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: 
             terminal.log_line(f"{'' if number else label:<10}{line}")
 
 
+def shell_command(*words: str) -> str:
+    r"""Return a command that a shell reads as these words; bash and zsh read \xHH within $'' as a byte."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _quote_bytes(word) for word in words)
+
+
+def _quote_bytes(word: str) -> str:
+    quoted = (c if c.isprintable() and c not in "'\\" else _hex_bytes(c) for c in word)
+    return f"$'{''.join(quoted)}'"
+
+
+def _hex_bytes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
 def log_next(terminal: Terminal, *words: str) -> None:
     """Print the command to type next."""
-    terminal.log_line(f"{'next':<10}{shlex.join(['scsuite', *words])}")
+    terminal.log_line(f"{'next':<10}{shell_command('scsuite', *words)}")
 
 
 def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
-    terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
+    terminal.log_line(INDENT + shell_command("scsuite", "train", "--resume", relative_path(run.path)))

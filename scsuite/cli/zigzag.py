@@ -12,6 +12,7 @@ from scsuite.cli.runs import create_run, write_result
 from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
 from scsuite.core.errors import InputError, UsageError
+from scsuite.core.files import check_name_length
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def _check_output_path(flag: str, target: str | None) -> None:
             "option", flag, expected="a new name or a plain file",
             found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
         )  # fmt: skip
+    check_name_length(target or "")
 
 
 def _write_csv(config: ZigzagConfig, path: Path, curve: Curve) -> None:
