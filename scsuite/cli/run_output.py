@@ -4,6 +4,7 @@ In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a co
 """
 
 import contextlib
+import os
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
+from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -59,3 +61,12 @@ def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
     terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
+
+
+def check_output_path(flag: str, target: str | None) -> None:
+    """Raise UsageError for anything but a file: files are renamed into place, which would replace /dev/stdout."""
+    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
+        raise UsageError(
+            "option", flag, expected="a new name or a plain file",
+            found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
+        )  # fmt: skip

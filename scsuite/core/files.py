@@ -147,7 +147,11 @@ def read_regular_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> byt
     """
     with open_regular_file(path, what) as file:
         try:
-            data = file.read(limit + 1)
+            # Not `limit + 1` bytes at once: Python allocates them first, which takes longer than to read a small image.
+            size = min(os.fstat(file.fileno()).st_size, limit)
+            data = file.read(size + 1)
+            if size < len(data) <= limit:  # a file that grows, or one of /proc
+                data += file.read(limit + 1 - len(data))
         except OSError as error:
             raise InputError(
                 what, path, expected="a readable file", found=error.strerror, hint="Check the disk."

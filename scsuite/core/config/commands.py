@@ -141,6 +141,9 @@ class GradcamConfig(CheckpointConfig):
 class PredictConfig(NetworkConfig):
     """Predictions of a trained network for images without labels."""
 
+    paths: tuple[str, ...] = option(
+        (), DATA, "Image files, folders with their subfolders, archives.", metavar="PATH", is_argument=True
+    )
     topk: int = option(1, OUTPUT, "Classes per image, the most probable first.", ge=1, metavar="K")
     tta: str = option("none", COMPUTE, "Test-time augmentation.", choices=TTA_MODES)
     out: str | None = option(None, OUTPUT, "Write the predictions to a file.", metavar="FILE.csv|.json")

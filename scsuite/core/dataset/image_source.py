@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scsuite.core.dataset.archive import read_members
-from scsuite.core.dataset.folder import is_hidden, is_image, list_folder, open_archive
+from scsuite.core.dataset.folder import is_hidden, is_image, list_folder
 from scsuite.core.dataset.image_file import FORMATS
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.files import open_regular_file, read_regular_file
@@ -20,7 +20,8 @@ OnUnreadable = Callable[[str, str], None]  # (file, what is wrong with it)
 _HINT = "Give image files, folders or archives."
 # Starts of .zip, .gz, .bz2 and .xz, and of the archives that are refused by name: 7-Zip, RAR, Zstandard.
 _ARCHIVE_STARTS = (
-    b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd",
+    b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!",
+    b"\x28\xb5\x2f\xfd",
 )  # fmt: skip
 _TAR_MAGIC, _TAR_MAGIC_OFFSET = b"ustar", 257
 
@@ -94,8 +95,8 @@ class ImageFiles:
         """Return a line about the files that were skipped, or none."""
         if not self.skipped:
             return []
-        count = f"{len(self.skipped):,} file{'s' * (len(self.skipped) > 1)}"
-        return [f"{count} without the suffix of an image ({', '.join(FORMATS)}) skipped; the first is {self.skipped[0]}"]
+        files = f"{len(self.skipped):,} file{'s' * (len(self.skipped) > 1)} that are not {', '.join(FORMATS)}"
+        return [f"skipped {files}; the first is {self.skipped[0]}"]
 
 
 def as_path_list(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
