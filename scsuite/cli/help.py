@@ -18,11 +18,10 @@ class GroupedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
                 is_argument = parameter.param_type_name == "argument"  # its record has a type too: PATH <list[str]>
-                name = typer.style(
-                    (f"{parameter.metavar}..." if is_argument else record[0]).ljust(HELP_COLUMN), fg=typer.colors.CYAN
-                )
+                name = f"{parameter.metavar}..." if is_argument else record[0]
+                styled = typer.style(name.ljust(HELP_COLUMN), fg=typer.colors.CYAN)
                 text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
+                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((styled, text))
         for group in GROUPS:
             if rows[group]:
                 with formatter.section(typer.style(group, bold=True)):

@@ -77,7 +77,7 @@ def _check_out(out: str | None, paths: list[str]) -> None:
     if Path(out).suffix.lower() not in SUFFIXES:
         raise UsageError("option", "--out", expected=" or ".join(f"FILE{s}" for s in SUFFIXES), found=out, hint=hint)
     check_output_path("--out", out)
-    if os.path.lexists(out) and any(os.path.samefile(out, path) for path in paths):
+    if os.path.lexists(out) and any(Path(out).samefile(path) for path in paths):
         raise UsageError("option", "--out", expected="a file that is not read", found=out, hint=hint)
 
 

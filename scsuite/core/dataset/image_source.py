@@ -121,7 +121,12 @@ def _is_folder(path: str | Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
-    """Return whether a file is an archive, by its first bytes. Raises InputError if it cannot be read."""
+    """Return whether a file without an image's suffix is an archive, by its first bytes.
+
+    Raises InputError if it cannot be read.
+    """
+    if is_image(path.name):  # thousands of images need not be opened twice
+        return False
     with open_regular_file(path, "image") as file:
         start = file.read(_TAR_MAGIC_OFFSET + len(_TAR_MAGIC))
     return start.startswith(_ARCHIVE_STARTS) or start[_TAR_MAGIC_OFFSET:] == _TAR_MAGIC or path.suffix.lower() == ".tar"
