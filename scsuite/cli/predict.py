@@ -18,7 +18,7 @@ from scsuite.core.config import PredictConfig
 from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from scsuite.core.dataset.image_source import ImageFiles
+    from scsuite.core.dataset.folder import SkippedFiles
     from scsuite.core.evaluation.evaluate import TrainedModel
     from scsuite.core.evaluation.predict import Prediction
     from scsuite.core.runs.results import PredictResult
@@ -30,32 +30,33 @@ _PROGRESS_EVERY = 100  # images
 @options(PredictConfig)
 def predict(config: PredictConfig, output: OutputOptions) -> None:
     """Classify images without labels: files, folders, archives. Makes no run directory; --out writes a file."""
-    from scsuite.core.dataset.image_source import ImageFiles, as_path_list
+    from scsuite.core.dataset.folder import SkippedFiles, non_images_note
+    from scsuite.core.evaluation.predict import check_paths, check_topk
     from scsuite.core.runs.results import PredictResult
 
     start_time = time.perf_counter()
     terminal = Terminal(output)
-    paths = [str(Path(path).absolute()) for path in as_path_list(config.paths)]
-    unreadable: list[dict[str, str]] = []
-    files = ImageFiles(paths, lambda file, reason: unreadable.append({"file": file, "reason": reason}))
+    paths = [str(Path(path).absolute()) for path in check_paths(config.paths)]
     _check_out(config.out, paths)
     trained = load_trained_model(config, terminal)
+    check_topk(config.topk, len(trained.class_names))
     fit = config.fit or trained.data_config.fit
     terminal.attach_run(None)
-    predictions = _predict(config, fit, trained, files, terminal)
-    for note in files.notes():
-        terminal.log_warning(note)
+    skipped = SkippedFiles()
+    predictions = _predict(config, fit, trained, paths, skipped, terminal)
+    if skipped.non_images:
+        terminal.log_warning(non_images_note(skipped.non_images))
     result = PredictResult(
         warnings=tuple(terminal.warnings),
         predictions=predictions,
-        unreadable=unreadable,
+        unreadable=[{"file": file, "reason": reason} for file, reason in skipped.unreadable],
         fit=fit,
         tta=config.tta,
         out=None if config.out is None else str(Path(config.out).absolute()),
         checkpoint=trained.path,
         error=None,
     )
-    error = _unreadable_error(result) if unreadable else None
+    error = _unreadable_error(result) if result.unreadable else None
     if error is not None:
         parts = {name: str(getattr(error, name)) for name in ("what", "where", "expected", "found", "hint")}
         result = replace(result, status="failed", error=parts)
@@ -82,18 +83,22 @@ def _check_out(out: str | None, paths: list[str]) -> None:
 
 
 def _predict(
-    config: PredictConfig, fit: str, trained: "TrainedModel", files: "ImageFiles", terminal: Terminal
-) -> "list[Prediction]":
+    config: PredictConfig, fit: str, trained: "TrainedModel", paths: list[str], skipped: "SkippedFiles",
+    terminal: Terminal,
+) -> "list[Prediction]":  # fmt: skip
     from scsuite.core.evaluation.predict import Classifier, predict_files
 
     classifier = Classifier(trained.model, trained.mean, trained.std, trained.class_names, fit, trained.path)
     classifier.to(trained.device.device)
     predictions = []
     with terminal.progress_bar() as progress:
-        for row in predict_files(classifier, files, topk=config.topk, tta=config.tta, device=trained.device):
+        rows = predict_files(
+            classifier, paths, skipped, topk=config.topk, tta=config.tta, device=trained.device
+        )  # fmt: skip
+        for row in rows:
             predictions.append(row)
             if len(predictions) % _PROGRESS_EVERY == 0:
-                progress("Predicting", len(predictions), files.num_files)
+                progress("Predicting", len(predictions), None)
     return predictions
 
 

@@ -4,7 +4,8 @@ In: a trained network; image files, folders or archives. Out: a `Classifier`; a 
 Shapes: N images, C = 3 channels, H = W = 32, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scsuite.core.dataset import SIZE
+from scsuite.core.dataset.folder import SkippedFiles, iter_image_files
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
-from scsuite.core.dataset.image_source import ImageFiles, OnUnreadable, as_path_list
 from scsuite.core.device import Device
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import InputError, UsageError
 from scsuite.core.evaluation.evaluate import average_logits, check_finite, check_tta
+from scsuite.core.files import missing_path_error, path_exists
 from scsuite.core.model.network import evaluation_mode
 
 PREDICT_BATCH_SIZE = 256  # images: few enough that the next ones are decoded while the network computes
+_MAX_UNREADABLE_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Classifier(nn.Module):
 
     def predict(
         self, paths: str | Path | Sequence[str | Path], topk: int = 1, tta: str = "none",
-        on_unreadable: OnUnreadable | None = None,
+        on_unreadable: Callable[[str, str], None] | None = None,
     ) -> list[Prediction]:  # fmt: skip
         """Classify image files.
 
@@ -94,8 +97,8 @@ class Classifier(nn.Module):
             paths: Files, folders (with their subfolders) and archives.
             topk: Number of classes in each prediction's `topk`, the most probable first.
             tta: Test-time augmentation, as `evaluate` has it: none, flip or flip-shift.
-            on_unreadable: Called with the name of a file that is no complete image and the reason, and the file is
-                left out. Default: raise InputError.
+            on_unreadable: Called at the end with the name of each file that is no complete image and the reason; these
+                files are left out. Default: raise InputError for the first ones.
 
         Returns:
             One prediction per image, in the order of the paths; the images of a folder are sorted by name.
@@ -108,8 +111,34 @@ class Classifier(nn.Module):
             >>> classifier = load_classifier("runs/20260101T000000Z-train-shapes")
             >>> [(image.file, image.predicted, image.probability) for image in classifier.predict("photos")]
         """
-        files = ImageFiles(as_path_list(paths), on_unreadable or _raise_unreadable)
-        return list(predict_files(self, files, topk=topk, tta=tta))
+        skipped, predictions = SkippedFiles(), []
+        for prediction in predict_files(self, check_paths(paths), skipped, topk=topk, tta=tta):
+            predictions.append(prediction)
+            if skipped.unreadable and on_unreadable is None:
+                break
+        if skipped.unreadable and on_unreadable is None:
+            raise corrupt_image_error(skipped.unreadable[:_MAX_UNREADABLE_LISTED])
+        for file, reason in skipped.unreadable if on_unreadable else ():
+            on_unreadable(file, reason)
+        return predictions
+
+
+def check_paths(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """Return one path, or several, as a list.
+
+    Raises UsageError for none at all, and InputError for one that does not exist, or that is neither file nor folder.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    expected, hint = "a file, folder or archive", "Give image files, folders or archives."
+    if not listed:
+        raise UsageError("paths", "predict", expected="at least one", found="none", hint=hint)
+    for path in listed:
+        if not path_exists(path):
+            raise missing_path_error("image", path, expected)
+        if not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH112, PTH113 - called for each of thousands
+            found = "a link to nothing" if os.path.islink(path) else "a pipe, socket or device"  # noqa: PTH114
+            raise InputError("image", path, expected=expected, found=found, hint=hint)
+    return listed
 
 
 def check_topk(topk: int, num_classes: int) -> None:
@@ -122,20 +151,22 @@ def check_topk(topk: int, num_classes: int) -> None:
 
 
 def predict_files(
-    classifier: Classifier, files: ImageFiles, *, topk: int = 1, tta: str = "none", device: Device | None = None
-) -> Iterator[Prediction]:
+    classifier: Classifier, paths: Sequence[str | Path], skipped: SkippedFiles, *, topk: int = 1, tta: str = "none",
+    device: Device | None = None,
+) -> Iterator[Prediction]:  # fmt: skip
     """Yield the prediction of each image in order; only a batch of images is in memory at a time.
 
-    A file that is no complete image is reported by `files.on_unreadable`. Raises as `Classifier.predict` does.
+    What is no complete image, and an archive from where it is damaged, is added to `skipped`.
+    Raises UsageError for an unknown `tta` or `topk`, and InputError for logits that are not finite.
     """
     check_topk(topk, len(classifier.class_names))
     check_tta(tta)
     device = device or Device(classifier.mean_1C11.device, torch.float32)
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
-    for name, decoded in decode_images(files.read(), classifier.fit):
+    for name, decoded in decode_images(_read_files(paths, skipped), classifier.fit):
         if isinstance(decoded, CorruptImageError):
-            files.on_unreadable(name, str(decoded))
+            skipped.unreadable.append((name, str(decoded)))
             continue
         names.append(name)
         images.append(decoded.image_HWC)
@@ -144,6 +175,14 @@ def predict_files(
             names, images = [], []
     if images:
         yield from _predict_batch(classifier, names, images, topk, tta, device)
+
+
+def _read_files(paths: Sequence[str | Path], skipped: SkippedFiles) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        try:
+            yield from iter_image_files(path, skipped)
+        except InputError as error:
+            skipped.unreadable.append((str(error.where), str(error.found)))
 
 
 def _predict_batch(
@@ -168,7 +207,3 @@ def _predict_batch(
 def _prediction(file: str, class_names: list[str], probabilities: list[float]) -> Prediction:
     classes = tuple(map(ClassProbability, class_names, probabilities))
     return Prediction(file, classes[0].name, classes[0].probability, classes)
-
-
-def _raise_unreadable(file: str, reason: str) -> None:
-    raise corrupt_image_error([(file, reason)])
