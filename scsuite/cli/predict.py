@@ -15,12 +15,11 @@ from scsuite.cli.predict_display import print_report, write_predictions
 from scsuite.cli.run_output import check_output_path
 from scsuite.cli.runs import load_trained_model
 from scsuite.core.config import PredictConfig
-from scsuite.core.errors import InputError, UsageError
+from scsuite.core.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from scsuite.core.dataset.folder import SkippedFiles
     from scsuite.core.evaluation.evaluate import TrainedModel
-    from scsuite.core.evaluation.predict import Prediction
+    from scsuite.core.evaluation.predict import InputReport, Prediction
     from scsuite.core.runs.results import PredictResult
 
 SUFFIXES = (".csv", ".json")
@@ -30,8 +29,7 @@ _PROGRESS_EVERY = 100  # images
 @options(PredictConfig)
 def predict(config: PredictConfig, output: OutputOptions) -> None:
     """Classify images without labels: files, folders, archives. Makes no run directory; --out writes a file."""
-    from scsuite.core.dataset.folder import SkippedFiles, non_images_note
-    from scsuite.core.evaluation.predict import check_paths, check_topk
+    from scsuite.core.evaluation.predict import InputReport, check_paths, check_topk
     from scsuite.core.runs.results import PredictResult
 
     start_time = time.perf_counter()
@@ -42,14 +40,12 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
     check_topk(config.topk, len(trained.class_names))
     fit = config.fit or trained.data_config.fit
     terminal.attach_run(None)
-    skipped = SkippedFiles()
-    predictions = _predict(config, fit, trained, paths, skipped, terminal)
-    if skipped.non_images:
-        terminal.log_warning(non_images_note(skipped.non_images))
+    report = InputReport()
+    predictions = _predict(config, fit, trained, paths, report, terminal)
     result = PredictResult(
         warnings=tuple(terminal.warnings),
         predictions=predictions,
-        unreadable=[{"file": file, "reason": reason} for file, reason in skipped.unreadable],
+        unreadable=[{"file": file, "reason": reason} for file, reason in report.unreadable],
         fit=fit,
         tta=config.tta,
         out=None if config.out is None else str(Path(config.out).absolute()),
@@ -63,7 +59,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
     result = replace(result, seconds=time.perf_counter() - start_time)
     if result.out is not None:
         write_predictions(Path(result.out), result, config.topk)
-    print_report(terminal, result)
+    print_report(terminal, result, report.notes())
     terminal.print_json(result.to_dict())
     if error is not None:
         print_error(f"error: {error}")
@@ -71,7 +67,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
 
 
 def _check_out(out: str | None, paths: list[str]) -> None:
-    """Raise UsageError for an --out that is no .csv or .json file, or that would replace one of the inputs."""
+    """Raise UsageError for an --out that is no .csv or .json file or would replace an input; OutputError by its folder."""
     if out is None:
         return
     hint = "Choose another name."
@@ -80,10 +76,13 @@ def _check_out(out: str | None, paths: list[str]) -> None:
     check_output_path("--out", out)
     if os.path.lexists(out) and any(Path(out).samefile(path) for path in paths):
         raise UsageError("option", "--out", expected="a file that is not read", found=out, hint=hint)
+    folder = next(parent for parent in Path(out).absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):  # now, not after an hour of predictions
+        raise OutputError("cannot write", out, expected="a folder with permission to write", found=folder, hint=hint)
 
 
 def _predict(
-    config: PredictConfig, fit: str, trained: "TrainedModel", paths: list[str], skipped: "SkippedFiles",
+    config: PredictConfig, fit: str, trained: "TrainedModel", paths: list[str], report: "InputReport",
     terminal: Terminal,
 ) -> "list[Prediction]":  # fmt: skip
     from scsuite.core.evaluation.predict import Classifier, predict_files
@@ -93,7 +92,7 @@ def _predict(
     predictions = []
     with terminal.progress_bar() as progress:
         rows = predict_files(
-            classifier, paths, skipped, topk=config.topk, tta=config.tta, device=trained.device
+            classifier, paths, report, topk=config.topk, tta=config.tta, device=trained.device
         )  # fmt: skip
         for row in rows:
             predictions.append(row)

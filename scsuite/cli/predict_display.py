@@ -32,7 +32,7 @@ def write_predictions(path: Path, result: "PredictResult", topk: int) -> None:
     write_csv(path, ("file", "predicted", "probability", *ranks), rows)
 
 
-def print_report(terminal: Terminal, result: "PredictResult") -> None:
+def print_report(terminal: Terminal, result: "PredictResult", notes: list[str]) -> None:
     """Print the first predictions, the files that could not be read, and how many images each class has."""
     from scsuite.core.dataset.split import format_names
     from scsuite.report import tables
@@ -56,5 +56,7 @@ def print_report(terminal: Terminal, result: "PredictResult") -> None:
     terminal.log_line(
         f"images    {len(result.predictions):,} in {result.seconds:,.1f} s{': ' * bool(classes)}{classes}"
     )
+    for note in notes:
+        terminal.log_line(f"          {note}")
     if result.out:
         terminal.log_line(f"out       {relative_path(result.out)}")

@@ -6,7 +6,7 @@ Shapes: N images, C = 3 channels, H = W = 32, K classes.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from scsuite.core.dataset import SIZE
 from scsuite.core.dataset.folder import SkippedFiles, iter_image_files
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
+from scsuite.core.dataset.image_notes import ImageChanges, non_images_note
 from scsuite.core.device import Device
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.evaluation.evaluate import average_logits, check_finite, check_tta
@@ -43,6 +44,17 @@ class Prediction:
     predicted: str
     probability: float
     topk: tuple[ClassProbability, ...]
+
+
+@dataclass
+class InputReport(SkippedFiles):
+    """What was done to the images that were read, and which files were not: other kinds, and unreadable ones."""
+
+    changes: ImageChanges = field(default_factory=ImageChanges)
+
+    def notes(self) -> list[str]:
+        """Return a line for each kind of change, and one about files of other kinds."""
+        return self.changes.notes() + ([non_images_note(self.non_images)] if self.non_images else [])
 
 
 class Classifier(nn.Module):
@@ -111,14 +123,14 @@ class Classifier(nn.Module):
             >>> classifier = load_classifier("runs/20260101T000000Z-train-shapes")
             >>> [(image.file, image.predicted, image.probability) for image in classifier.predict("photos")]
         """
-        skipped, predictions = SkippedFiles(), []
-        for prediction in predict_files(self, check_paths(paths), skipped, topk=topk, tta=tta):
+        report, predictions = InputReport(), []
+        for prediction in predict_files(self, check_paths(paths), report, topk=topk, tta=tta):
             predictions.append(prediction)
-            if skipped.unreadable and on_unreadable is None:
+            if report.unreadable and on_unreadable is None:
                 break
-        if skipped.unreadable and on_unreadable is None:
-            raise corrupt_image_error(skipped.unreadable[:_MAX_UNREADABLE_LISTED])
-        for file, reason in skipped.unreadable if on_unreadable else ():
+        if report.unreadable and on_unreadable is None:
+            raise corrupt_image_error(report.unreadable[:_MAX_UNREADABLE_LISTED])
+        for file, reason in report.unreadable if on_unreadable else ():
             on_unreadable(file, reason)
         return predictions
 
@@ -151,12 +163,12 @@ def check_topk(topk: int, num_classes: int) -> None:
 
 
 def predict_files(
-    classifier: Classifier, paths: Sequence[str | Path], skipped: SkippedFiles, *, topk: int = 1, tta: str = "none",
+    classifier: Classifier, paths: Sequence[str | Path], report: InputReport, *, topk: int = 1, tta: str = "none",
     device: Device | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
     """Yield the prediction of each image in order; only a batch of images is in memory at a time.
 
-    What is no complete image, and an archive from where it is damaged, is added to `skipped`.
+    What is no complete image, and an archive from where it is damaged, is added to `report`.
     Raises UsageError for an unknown `tta` or `topk`, and InputError for logits that are not finite.
     """
     check_topk(topk, len(classifier.class_names))
@@ -164,10 +176,11 @@ def predict_files(
     device = device or Device(classifier.mean_1C11.device, torch.float32)
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
-    for name, decoded in decode_images(_read_files(paths, skipped), classifier.fit):
+    for name, decoded in decode_images(_read_files(paths, report), classifier.fit):
         if isinstance(decoded, CorruptImageError):
-            skipped.unreadable.append((name, str(decoded)))
+            report.unreadable.append((name, str(decoded)))
             continue
+        report.changes.add(decoded)
         names.append(name)
         images.append(decoded.image_HWC)
         if len(images) == PREDICT_BATCH_SIZE:
@@ -177,12 +190,12 @@ def predict_files(
         yield from _predict_batch(classifier, names, images, topk, tta, device)
 
 
-def _read_files(paths: Sequence[str | Path], skipped: SkippedFiles) -> Iterator[tuple[str, bytes]]:
+def _read_files(paths: Sequence[str | Path], report: InputReport) -> Iterator[tuple[str, bytes]]:
     for path in paths:
         try:
-            yield from iter_image_files(path, skipped)
+            yield from iter_image_files(path, report)
         except InputError as error:
-            skipped.unreadable.append((str(error.where), str(error.found)))
+            report.unreadable.append((str(error.where), str(error.found)))
 
 
 def _predict_batch(
