@@ -67,7 +67,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
 
 
 def _check_out(out: str | None, paths: list[str]) -> None:
-    """Raise UsageError for an --out that is no .csv or .json file or would replace an input; OutputError by its folder."""
+    """Raise UsageError for an --out of another kind or among the inputs, and OutputError if it cannot be written."""
     if out is None:
         return
     hint = "Choose another name."
