@@ -130,8 +130,9 @@ class Classifier(nn.Module):
                 break
         if report.unreadable and on_unreadable is None:
             raise corrupt_image_error(report.unreadable[:_MAX_UNREADABLE_LISTED])
-        for file, reason in report.unreadable if on_unreadable else ():
-            on_unreadable(file, reason)
+        if on_unreadable is not None:
+            for file, reason in report.unreadable:
+                on_unreadable(file, reason)
         return predictions
 
 
