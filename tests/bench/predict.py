@@ -32,10 +32,10 @@ def predict(width: float) -> dict[str, Any]:
     decoding = _classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, len(shapes.CLASS_NAMES))))
     with tempfile.TemporaryDirectory() as folder:
         pngs, photos = _write_pngs(Path(folder, "pngs")), _write_photos(Path(folder, "photos"))
-        plain, ours = alternating(lambda: _plain(pngs), lambda: decoding.predict(pngs), 5)
-        plain_photos, our_photos = alternating(lambda: _plain(photos), lambda: decoding.predict(photos), 1)
+        plain, ours = alternating(lambda: _plain(pngs), lambda: decoding.predict(pngs[0].parent), 5)
+        plain_photos, our_photos = alternating(lambda: _plain(photos), lambda: decoding.predict(photos[0].parent), 1)
         networks = {value: _classifier(build_model(len(shapes.CLASS_NAMES), value, seed=0)) for value in (0.125, width)}
-        seconds = {value: _seconds(partial(classifier.predict, pngs)) for value, classifier in networks.items()}
+        seconds = {value: _seconds(partial(classifier.predict, pngs[0].parent)) for value, classifier in networks.items()}
     return {
         "pngs_per_s": NUM_PNGS / ours,
         "pngs_ratio_to_pillow": plain / ours,

@@ -232,12 +232,13 @@ def iter_image_files(path: str | Path, skipped: SkippedFiles | None = None) -> F
         names = _images_once(list_folder(path), path, skipped)
         yield from _read_each([f"{path}/{name}" for name in names], skipped)
         return
-    with open_regular_file(path, "image") as file:
-        if archive.is_archive(file, path.name):
-            listing = _list_archive(file, str(path))
-            names = _images_once(listing, path, skipped)
-            yield from ((f"{path}/{name}", data) for name, data in listing.read_files(names))
-            return
+    if not (is_image(path.name) and path.is_file()):  # thousands of images need not be opened twice
+        with open_regular_file(path, "image") as file:
+            if archive.is_archive(file, path.name):
+                listing = _list_archive(file, str(path))
+                names = _images_once(listing, path, skipped)
+                yield from ((f"{path}/{name}", data) for name, data in listing.read_files(names))
+                return
     yield from _read_each([str(path)], skipped)
 
 
