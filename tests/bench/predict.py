@@ -35,7 +35,9 @@ def predict(width: float) -> dict[str, Any]:
         plain, ours = alternating(lambda: _plain(pngs), lambda: decoding.predict(pngs[0].parent), 5)
         plain_photos, our_photos = alternating(lambda: _plain(photos), lambda: decoding.predict(photos[0].parent), 1)
         networks = {value: _classifier(build_model(len(shapes.CLASS_NAMES), value, seed=0)) for value in (0.125, width)}
-        seconds = {value: _seconds(partial(classifier.predict, pngs[0].parent)) for value, classifier in networks.items()}
+        seconds = {
+            value: _seconds(partial(classifier.predict, pngs[0].parent)) for value, classifier in networks.items()
+        }
     return {
         "pngs_per_s": NUM_PNGS / ours,
         "pngs_ratio_to_pillow": plain / ours,
