@@ -45,7 +45,7 @@ def predict(width: float) -> dict[str, Any]:
         "photos_ratio_to_pillow": plain_photos / our_photos,
         "target_ratio_at_least": 0.8,
         "device": str(decoding.mean_1C11.device),
-        **{f"pngs_per_s_width_{value:g}": NUM_PNGS / each for value, each in seconds.items()},
+        **{f"pngs_per_s_width_{value:g}": NUM_PNGS / taken for value, taken in seconds.items()},
     }
 
 
