@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from scsuite import __version__
 from scsuite.cli.console import Progress, Terminal
 from scsuite.cli.options import OutputOptions
-from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig, RecipeConfig
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from scsuite.core.config import CheckpointConfig, NetworkConfig
     from scsuite.core.dataset import Dataset
     from scsuite.core.evaluation.evaluate import TrainedModel
     from scsuite.core.runs.results import CommandResult, StepResult
@@ -63,7 +64,7 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROC
     return data
 
 
-def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "TrainedModel":
+def load_trained_model(config: "NetworkConfig", terminal: Terminal) -> "TrainedModel":
     """Load the network of --ckpt in its run's precision; if the device lacks that, in the device's fastest one."""
     import torch
 
@@ -87,7 +88,7 @@ def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "Trained
     return TrainedModel.from_checkpoint(model, metadata, path, device)
 
 
-def load_test_data(config: CheckpointConfig, trained: "TrainedModel", terminal: Terminal) -> "Dataset":
+def load_test_data(config: "CheckpointConfig", trained: "TrainedModel", terminal: Terminal) -> "Dataset":
     """Load the data of the network's run, or that of --data, with the network's labels; refuse other classes."""
     from scsuite.core.dataset.split import format_names
 

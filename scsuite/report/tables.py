@@ -17,6 +17,7 @@ from scsuite.core.errors import escape
 from scsuite.report import formatting
 
 if TYPE_CHECKING:
+    from scsuite.core.evaluation.predict import Prediction
     from scsuite.core.lr_range.range_test import RangeTest
     from scsuite.core.model.summary import LayerSummary
     from scsuite.core.runs.results import EpochResult, EvaluateResult, StepResult
@@ -190,6 +191,28 @@ def confused_pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
 def mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return misclassified images: `index, file, actual, predicted, p_actual, p_predicted`."""
     return _predictions("Most confident mistakes", rows)
+
+
+def predictions(rows: "Sequence[Prediction]") -> Table:
+    """Return one image per row: its file, and its most probable classes with their probabilities in percent."""
+    table = _table("Predictions")
+    _text_column(table, "file")
+    for rank in range(1, len(rows[0].topk) + 1):
+        _text_column(table, "predicted, %" if rank == 1 else f"no. {rank}, %")
+    for row in rows:
+        classes = (_cell(f"{item.name} {_percent_value(item.probability, 1)}") for item in row.topk)
+        table.add_row(_cell(row.file), *classes)
+    return table
+
+
+def unreadable_files(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return the files that were not predicted: `file, reason`."""
+    table = _table("Not predicted")
+    _text_column(table, "file")
+    _text_column(table, "found", style=WARNING)
+    for row in rows:
+        table.add_row(_cell(row["file"]), _cell(row["reason"]))
+    return table
 
 
 def gradcam_images(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -207,6 +207,20 @@ class GradcamResult(CommandResult):
     checkpoint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictResult(CommandResult):
+    """Predictions for images without labels, and the files that could not be read; then the status is failed."""
+
+    command: str = "predict"
+    predictions: list[Any]
+    unreadable: list[dict[str, str]]
+    fit: str
+    tta: str
+    out: str | None
+    checkpoint: str
+    error: dict[str, str] | None
+
+
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     """Return the result of a run of `command`. Raises InputError for anything else."""
     path = Path(spec)
