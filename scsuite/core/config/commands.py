@@ -64,7 +64,10 @@ class CheckpointConfig(Config):
     """What evaluate and gradcam share: a trained network, and the data of its run unless other data is given."""
 
     ckpt: str = option(MISSING, DATA, "Run directory or checkpoint file.", metavar="RUN|FILE")
-    data: str | None = option(None, DATA, "Data to use instead of the run's.", metavar="SPEC")
+    data: str | None = option(
+        None, DATA, "Data to use instead of the run's: all labelled images of it, unless it is the training's data,"
+        " moved.", metavar="SPEC",
+    )  # fmt: skip
     data_dir: str | None = option(None, DATA, "Directory of the CIFAR-10 files.", metavar="DIR")
     cache_dir: str | None = option(None, DATA, "Directory of decoded images.", metavar="DIR", env="SCSUITE_CACHE")
     limit_test: int | None = option(None, DATA, "Use N test images, class-balanced, always the same.", ge=1)

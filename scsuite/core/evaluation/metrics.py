@@ -263,6 +263,16 @@ def chance_accuracy_bound(num_classes: int, num_images: int) -> float:
     return chance + 2 * float(np.sqrt(chance * (1 - chance) / num_images))
 
 
+def baseline_warning(best_accuracy: float, labels_N: NDArray[np.int64], class_names: tuple[str, ...]) -> str | None:
+    """Return a text if a training's best accuracy is not above that of guessing, or of predicting the largest class."""
+    label, fraction = majority_class(labels_N)
+    if is_uneven(labels_N) and best_accuracy <= fraction:
+        return f"never exceeded the fraction of the largest class ({100 * fraction:.1f} %, {class_names[label]})"
+    if best_accuracy <= chance_accuracy_bound(len(class_names), len(labels_N)):
+        return f"never exceeded chance ({100 / len(class_names):.0f} %)"
+    return None
+
+
 def is_uneven(labels_N: NDArray[np.int64]) -> bool:
     """Return whether the classes that have images have different numbers of them."""
     _, counts = np.unique(labels_N, return_counts=True)

@@ -86,13 +86,17 @@ STEP_COLUMNS = StepRow._fields
 
 @dataclass(frozen=True)
 class TrainHistory:
-    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val."""
+    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val.
+
+    `majority_fraction` is that of the largest class of these images, if the classes are uneven.
+    """
 
     epochs: tuple[EpochResult, ...]
     steps: tuple[StepRow, ...]
     steps_per_epoch: int
     eval_split: str
     num_classes: int
+    majority_fraction: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +149,10 @@ class LrRangeResult(CommandResult):
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """Metrics of the last epoch, of the averaged weights if there are any; then `*_no_ema` are of the raw weights."""
+    """Metrics of the last epoch, of the averaged weights if there are any; then `*_no_ema` are of the raw weights.
+
+    `test_balanced_accuracy` is None if the training was resumed after its last evaluation.
+    """
 
     test_accuracy: float
     test_loss: float
@@ -153,6 +160,7 @@ class FinalMetrics:
     train_accuracy: float
     test_accuracy_no_ema: float | None
     test_loss_no_ema: float | None
+    test_balanced_accuracy: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

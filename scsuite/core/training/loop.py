@@ -150,6 +150,7 @@ def _evaluate_epoch(trainer: Trainer, should_stop: ShouldStop | None) -> EpochRe
     # With --val-split the test images are used once, at the end. Without it they are evaluated after every epoch.
     on_val = None if val is None else trainer.evaluate(val, on_batch=check_stop)
     on_test = trainer.evaluate(data.test, on_batch=check_stop) if val is None or is_last_epoch else None
+    trainer.last_test = on_test
     without_ema = None
     if trainer.ema is not None and is_last_epoch:
         without_ema = trainer.evaluate(data.test, on_batch=check_stop, model=trainer.raw_model)
@@ -211,7 +212,7 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
         images_per_second=trainer.state.median_images_per_second,
         final=FinalMetrics(
             last.test_accuracy, last.test_loss, last.train_loss, last.train_accuracy, last.test_accuracy_no_ema,
-            last.test_loss_no_ema,
+            last.test_loss_no_ema, trainer.last_test and trainer.last_test.balanced_accuracy,
         ),
         best={"epoch": best.epoch, f"{best.selected_on}_accuracy": best.accuracy, "selected_on": best.selected_on},
         checkpoint=str(path),

@@ -15,10 +15,10 @@ from scsuite.core.evaluation.metrics import (
     ConfusedPair,
     Evaluation,
     chance_accuracy_bound,
-    is_uneven,
-    majority_class,
     compute_calibration,
     compute_metrics,
+    is_uneven,
+    majority_class,
     wilson_interval,
 )
 
@@ -85,7 +85,9 @@ def test_the_confusion_matrix_sums_to_the_images_of_each_class() -> None:
     assert ours.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
 
 
-def test_per_class_metrics_are_0_for_classes_never_predicted_and_none_for_classes_without_images(evaluation: Evaluation) -> None:
+def test_per_class_metrics_are_0_for_classes_never_predicted_and_none_for_classes_without_images(
+    evaluation: Evaluation,
+) -> None:
     rows = {row.name: (row.precision, row.recall, row.f1, row.support) for row in evaluation.per_class()}
     assert rows["cat"] == pytest.approx((1, 1 / 3, 0.5, 3))  # f1 = 2 * 1 * 1/3 / (4/3)
     assert rows["dog"] == pytest.approx((1 / 4, 1 / 2, 1 / 3, 2))  # predicted four times; f1 = 2 * 1/8 / (3/4)
