@@ -47,12 +47,12 @@ def _load_other_data(
     data = load_data(config, terminal, checkpoint=checkpoint)
     if evaluated_images(data) == "test":
         data = data.with_limits(config.limit_train, config.limit_test)
-        terminal.log_line(f"          this is the training's data: its {len(data.test):,} test images are used")
+        terminal.log_line(f"          this is the training's data, so its {len(data.test):,} test images are used")
         return data
     num_images = len(data.test)
     data = data.with_limits(None, limit_test)
     which = "all are used" if len(data.test) == num_images else f"{len(data.test):,} are used (--limit-test)"
-    terminal.log_line(f"          this is not the training's data: {which}")
+    terminal.log_line(f"          this is other data than the training's, so {which}")
     return data
 
 

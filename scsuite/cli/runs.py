@@ -58,7 +58,8 @@ def load_data(
         )  # fmt: skip
     images = f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes"
     if not len(data.train):  # other data than the network's
-        images = f"{len(data.test):,} labelled images of {len(set(data.test.labels_N.tolist()))} classes"
+        num_classes = len(set(data.test.labels_N.tolist()))
+        images = f"{len(data.test):,} labelled images of {num_classes} class{'' if num_classes == 1 else 'es'}"
     terminal.log_line(f"data      {data.name}: {images}")
     for note in data.notes:
         terminal.log_line(f"          {note}")

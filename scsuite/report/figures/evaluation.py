@@ -151,6 +151,8 @@ def class_accuracy(evaluation: "Evaluation") -> Figure:
     label_pt = style.NORMAL if len(rows) <= MAX_CLASSES_WITH_COUNTS else MIN_LABEL_PT
     with style.new_figure(width=7.0, height=1.3 + len(rows) * 1.7 * label_pt / 72) as figure:
         suffix = "" if all_drawn else f", the {len(rows)} worst of {len(classes)}"
+        num_empty = len(evaluation.class_names) - len(classes)
+        suffix += f" ({num_empty} without images)" if num_empty else ""
         style.set_title(figure, f"Accuracy of the classes{suffix}")
         axes = figure.subplots()
         left = math.floor(10 * min([mean, *(row.recall_ci95[0] for row in rows if row.recall_ci95)])) / 10

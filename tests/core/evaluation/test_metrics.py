@@ -14,6 +14,7 @@ from scsuite.core.evaluation.metrics import (
     Z_95,
     ConfusedPair,
     Evaluation,
+    baseline_warning,
     chance_accuracy_bound,
     compute_calibration,
     compute_metrics,
@@ -258,3 +259,11 @@ def test_a_network_that_predicts_one_class_has_the_accuracy_of_the_largest_class
     assert is_uneven(labels.numpy()) and not is_uneven(np.array([3, 3, 7, 7]))
     assert compute_metrics(logits[:9], labels[:9], ("cat", "dog")).only_predicted_class is None  # all are dogs
     assert compute_metrics(-logits, labels, ("cat", "dog")).only_predicted_class == "cat"
+
+
+def test_a_training_is_compared_with_the_largest_class_where_classes_are_uneven() -> None:
+    names, uneven, even = ("cat", "dog"), np.array([0] * 90 + [1] * 10), np.arange(100) % 2
+    assert baseline_warning(0.9, uneven, names) == "never exceeded the fraction of the largest class (90.0 %, cat)"
+    assert baseline_warning(0.91, uneven, names) is None
+    assert baseline_warning(0.52, even, names) == "never exceeded chance (50 %)"
+    assert baseline_warning(0.9, even, names) is None

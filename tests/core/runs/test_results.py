@@ -59,6 +59,7 @@ def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     ]  # fmt: skip
     assert list(values["final"]) == [
         "test_accuracy", "test_loss", "train_loss", "train_accuracy", "test_accuracy_no_ema", "test_loss_no_ema",
+        "test_balanced_accuracy",
     ]  # fmt: skip
     assert values["figures"] == ["a.png"]
     assert json.loads(json.dumps(values)) == values
