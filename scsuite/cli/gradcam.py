@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
@@ -44,10 +43,11 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     classes = {name: inputs.classes(name, trained.class_names) for name in map_names if inputs.predicted}
     maps, scores = _compute_maps(inputs, classes, config, trained)
     environment = {**device_info(trained.device), "checkpoint": trained.path}
-    with create_run(output, "gradcam", _run_name(trained, config), config, terminal, **environment) as run:
+    name = "images" if data is None else data.name.partition(".")[0]
+    with create_run(output, "gradcam", name, config, terminal, **environment) as run:
         path = run.figure_path("gradcam")
         drawn = figure_data(inputs, maps, classes, scores, config, trained)
-        footer = figure_footer(run, inputs, _run_name(trained, config), trained)
+        footer = figure_footer(run, inputs, name, trained)
         figures.save_figure(figures.gradcam(drawn), path, footer)
         rows = result_rows(inputs, trained.class_names, maps)
         log_images(terminal, rows, scores)
@@ -130,7 +130,3 @@ def _compute_maps(
         )
         scores[name] = asdict(score)
     return maps, scores
-
-
-def _run_name(trained: "TrainedModel", config: GradcamConfig) -> str:
-    return "images" if config.images else Path(str(config.data or trained.data_config.data)).name.partition(".")[0]

@@ -85,7 +85,7 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
 
 def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_time: float) -> None:
     """Write weights, figures and result of a finished training, and print them."""
-    from scsuite.core.evaluation.metrics import baseline_warning
+    from scsuite.core.evaluation.metrics import baseline_warning, is_uneven
     from scsuite.core.training.loop import finish_run
     from scsuite.report import figures
     from scsuite.report.formatting import footer, percent
@@ -100,8 +100,8 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"
         + ("" if trainer.ema is None else f" (EMA); without EMA {percent(result.final.test_accuracy_no_ema)}")
     )
-    if trainer.last_test is not None and trainer.last_test.is_uneven:
-        balanced = percent(trainer.last_test.balanced_accuracy)
+    if is_uneven(trainer.data.test.labels_N):
+        balanced = percent(result.final.test_balanced_accuracy)
         terminal.log_line(f"          balanced accuracy {balanced}: the mean over classes, which are uneven")
     selected = "held-out images" if best.selected_on == "val" else "the test set: do not report"
     terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")

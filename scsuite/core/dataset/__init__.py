@@ -94,11 +94,7 @@ def load_dataset(
         _check_exists(path, spec)
         name = path.resolve().name
         raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, fit, report, trained)
-    if trained is None:
-        data = _make_dataset(name, raw, fingerprint, test_split, spec)
-    else:
-        data = _make_evaluation_data(name, raw, fingerprint, trained, spec)
-    return data.with_limits(limit_train, limit_test)
+    return _make_dataset(name, raw, fingerprint, trained or test_split, spec).with_limits(limit_train, limit_test)
 
 
 def _check_exists(path: Path, spec: str) -> None:
@@ -170,8 +166,13 @@ def _layout_parser(trained: TrainingData | None) -> tuple[str, LayoutParser]:
     return f" labelled by {suffix}", partial(match_classes, class_names=trained.class_names)
 
 
-def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float, spec: str) -> Dataset:
-    """Make the dataset. Without test images, some are split off; the fingerprint then includes which ones."""
+def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float | TrainingData, spec: str) -> Dataset:
+    """Make the dataset of a training, or the one to evaluate a trained network on.
+
+    Without test images, some are split off; the fingerprint then includes which ones.
+    """
+    if isinstance(test_split, TrainingData):
+        return _make_evaluation_data(name, raw, fingerprint, test_split, spec)
     if raw.test is not None:
         return Dataset(name, raw.class_names, raw.train, raw.test, fingerprint, raw.notes)
     from scsuite.core.dataset.folder_layout import test_split_mask

@@ -43,7 +43,7 @@ def match_classes(
     """
     if not names:
         return parse_layout(names, folders, non_images, where)  # raises
-    labels = {name: label for label, name in enumerate(class_names)}
+    labels = {normalise_name(name): label for label, name in enumerate(class_names)}
     paths = [tuple(normalise_name(name).split("/")) for name in names]
     num_matches = [
         sum(len(path) > level + 1 and path[level] in labels for path in paths) for level in range(max(map(len, paths)))

@@ -114,11 +114,6 @@ class Evaluation:
         return self.macro().recall
 
     @property
-    def is_uneven(self) -> bool:
-        """Whether the classes that have images have different numbers of them, so that accuracy favors some."""
-        return is_uneven(self.labels_N)
-
-    @property
     def only_predicted_class(self) -> str | None:
         """The class that is predicted for all images, if these are of several classes; else None."""
         predicted = np.unique(self.predicted_N)
@@ -277,6 +272,11 @@ def is_uneven(labels_N: NDArray[np.int64]) -> bool:
     """Return whether the classes that have images have different numbers of them."""
     _, counts = np.unique(labels_N, return_counts=True)
     return bool(counts.min() < counts.max())
+
+
+def majority_fraction(labels_N: NDArray[np.int64]) -> float | None:
+    """Return the fraction of the largest class if the classes are uneven, else None."""
+    return majority_class(labels_N)[1] if is_uneven(labels_N) else None
 
 
 def majority_class(labels_N: NDArray[np.int64]) -> tuple[int, float]:

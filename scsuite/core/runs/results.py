@@ -149,10 +149,7 @@ class LrRangeResult(CommandResult):
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """Metrics of the last epoch, of the averaged weights if there are any; then `*_no_ema` are of the raw weights.
-
-    `test_balanced_accuracy` is None if the training was resumed after its last evaluation.
-    """
+    """Metrics of the last epoch, of the averaged weights if there are any; then `*_no_ema` are of the raw weights."""
 
     test_accuracy: float
     test_loss: float
@@ -160,7 +157,7 @@ class FinalMetrics:
     train_accuracy: float
     test_accuracy_no_ema: float | None
     test_loss_no_ema: float | None
-    test_balanced_accuracy: float | None
+    test_balanced_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
