@@ -115,5 +115,5 @@ def merge_splits(raw: RawDataset) -> Split:
     return Split(
         np.concatenate([train.images_NHWC, test.images_NHWC]), np.concatenate([train.labels_N, test.labels_N]),
         (*train.files, *test.files),
-        np.concatenate([train.masks_NHW, test.masks_NHW]) if has_masks else None,  # type: ignore[list-item]
+        np.concatenate([train.masks_NHW, test.masks_NHW]) if has_masks else None,
     )  # fmt: skip

@@ -167,7 +167,7 @@ def test_class_weights_are_those_of_torchs_cross_entropy_and_the_reported_loss_i
     logits_NK = reference(batch.images_NCHW)
     weighted = functional.cross_entropy(logits_NK, batch.labels_N, weight=weights_K, label_smoothing=label_smoothing)
     plain = functional.cross_entropy(logits_NK, batch.labels_N)
-    weighted.backward()
+    weighted.backward()  # type: ignore[no-untyped-call]
     assert abs(float((weighted - plain).detach())) > 1e-3
     assert float(output.loss) == pytest.approx(float(plain.detach()), abs=1e-6)
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
