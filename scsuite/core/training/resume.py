@@ -190,7 +190,8 @@ def _check_config_file(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Any]
     """
     in_file, in_checkpoint = run.config(), checkpoint.metadata["config"]
     for name, value in in_checkpoint.items():
-        if name not in RESULT_NEUTRAL_OPTIONS | _PLACES and in_file.get(name) != value:
+        is_neutral = name in RESULT_NEUTRAL_OPTIONS or _may_be_moved(name, value, in_file.get(name))
+        if in_file.get(name) != value and not is_neutral:
             raise InputError(
                 "run", run.path / "config.yaml", expected=f"{name} {value}, as in {checkpoint.path.name}",
                 found=reprlib.repr(in_file.get(name)), hint="Restore config.yaml, or start a new run.",
@@ -213,7 +214,7 @@ def merge_resume_settings(
     config = TrainConfig.from_saved(saved, run / "config.yaml")
     for item in fields(TrainConfig):
         old, new = getattr(config, item.name), getattr(requested, item.name)
-        may_be_moved = item.name in _PLACES and _is_path(old) and _is_path(new)
+        may_be_moved = _may_be_moved(item.name, old, new)
         is_auto_lr = item.name in ("lr_min", "lr_max", "lr_from") and (new is None or item.name == "lr_from")
         if (
             item.name in explicit
@@ -228,8 +229,9 @@ def merge_resume_settings(
     return replace(config, **{name: getattr(requested, name) for name in (RESULT_NEUTRAL_OPTIONS | _PLACES) & explicit})
 
 
-def _is_path(value: str | None) -> bool:
-    return value is not None and value not in DATA_SOURCES
+def _may_be_moved(name: str, old: Any, new: Any) -> bool:
+    """Return whether both values are places of files that `load_state` compares by their content."""
+    return name in _PLACES and all(isinstance(value, str) and value not in DATA_SOURCES for value in (old, new))
 
 
 def relocate_result(result: dict[str, Any], run: Path) -> dict[str, Any]:
