@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.run_output import relative_path
-from scsuite.cli.runs import check_data_exists, load_data
+from scsuite.cli.run_output import check_data_exists, relative_path
+from scsuite.cli.runs import load_data
 from scsuite.core.config import CheckpointConfig, DataConfig
 
 if TYPE_CHECKING:

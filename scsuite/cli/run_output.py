@@ -4,6 +4,7 @@ In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a co
 """
 
 import contextlib
+import os
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
+from scsuite.core.config import DATA_SOURCES
+from scsuite.core.errors import InputError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -59,3 +62,12 @@ def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
     terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
+
+
+def check_data_exists(data: str, *command: str) -> None:
+    """Raise InputError, which names the command that helps, if the recorded data of a run is not at its place."""
+    if data not in DATA_SOURCES and not os.path.lexists(data):
+        raise InputError(
+            "data of the run", data, expected="a folder or an archive", found="none",
+            hint=f"If it was moved: {shlex.join(['scsuite', *command, '--data', 'NEW'])}.",
+        )  # fmt: skip

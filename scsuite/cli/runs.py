@@ -3,9 +3,7 @@
 In: a configuration and the terminal. Out: datasets, networks, run directories.
 """
 
-import os
 import re
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +15,7 @@ from scsuite.cli.console import Progress, Terminal
 from scsuite.cli.options import OutputOptions
 from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.errors import InputError, UsageError
+from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -69,15 +67,6 @@ def load_data(
         if warning := flip_warning(data.class_names):
             terminal.log_warning(warning)
     return data
-
-
-def check_data_exists(data: str, *command: str) -> None:
-    """Raise InputError, which names the command that helps, if the recorded data of a run is not at its place."""
-    if data not in DATA_SOURCES and not os.path.lexists(data):
-        raise InputError(
-            "data of the run", data, expected="a folder or an archive", found="none",
-            hint=f"If it was moved: {shlex.join(['scsuite', *command, '--data', 'NEW'])}.",
-        )  # fmt: skip
 
 
 def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "TrainedModel":

@@ -9,8 +9,8 @@ import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import log_classes, relative_path
-from scsuite.cli.runs import check_data_exists, check_ranks_agree, create_run, load_data, output_for_rank
+from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
+from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_run import Session, run_main, run_worker
 from scsuite.core.config import TrainConfig

@@ -77,8 +77,7 @@ def load_dataset(
         >>> data = load_dataset("shapes", limit_train=1000, limit_test=200)
         >>> data.train.images_NHWC.shape, data.class_names[0]
         ((1000, 32, 32, 3), 'circle')
-        >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-pets")
-        >>> new_photos = load_dataset("new_photos", checkpoint=metadata).test
+        >>> new_photos = load_dataset("new_photos", checkpoint=load_checkpoint("runs/RUN")[1]).test
     """
     trained = None if checkpoint is None else TrainingData.from_checkpoint(checkpoint)
     fit = fit or ("crop" if trained is None else trained.fit)
