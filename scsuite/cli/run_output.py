@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
-from scsuite.core.errors import UsageError
+from scsuite.core.config import DATA_SOURCES
+from scsuite.core.errors import InputError, UsageError
 from scsuite.core.files import check_name_length
 
 if TYPE_CHECKING:
@@ -86,3 +87,12 @@ def check_output_path(flag: str, target: str | None) -> None:
             found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
         )  # fmt: skip
     check_name_length(target or "")
+
+
+def check_data_exists(data: str, *command: str) -> None:
+    """Raise InputError, which names the command that helps, if the recorded data of a run is not at its place."""
+    if data not in DATA_SOURCES and not os.path.lexists(data):
+        raise InputError(
+            "data of the run", data, expected="a folder or an archive", found="none",
+            hint=f"If it was moved: {shell_command('scsuite', *command, '--data', 'NEW')}.",
+        )  # fmt: skip

@@ -139,7 +139,10 @@ def evaluation(result: "EvaluateResult") -> Table:
     _text_column(table, "", style=DIM)
     for head in columns:
         _number_column(table, head)
+    is_uneven = len({row["support"] for row in result.per_class if row["support"]}) > 1
     for name, write in _METRICS.items():
+        if name == "balanced accuracy" and not is_uneven:  # it is the accuracy
+            continue
         table.add_row(name, *(write(metrics) for metrics in columns.values()))
     return table
 
@@ -153,6 +156,7 @@ _METRICS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "images": lambda metrics: formatting.count(metrics["num_images"]),
     "accuracy": lambda metrics: formatting.percent(metrics["accuracy"]),
     "95 % interval": _interval,
+    "balanced accuracy": lambda metrics: formatting.percent(metrics["balanced_accuracy"]),
     "top-5 accuracy": lambda metrics: formatting.percent(metrics["top5_accuracy"]),
     "loss": lambda metrics: formatting.number(metrics["loss"]),
     "calibration error": lambda metrics: formatting.percent(metrics["ece"]),
@@ -162,15 +166,17 @@ _METRICS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def per_class(rows: Sequence[Mapping[str, Any]], macro: Mapping[str, float]) -> Table:
     """Return precision, recall and F1 of each class and their means in percent: `per_class` and `macro` of a result.
 
-    A class without images has none of them.
+    A class without images has none of them, and the means leave it out.
     """
+    num_with_images = sum(row["support"] > 0 for row in rows)
+    over = "" if num_with_images == len(rows) else f" of the {num_with_images} with images"
     table = _table("Classes (%); recall is a class's accuracy", show_footer=True)
-    _text_column(table, "class", footer="macro average")
+    _text_column(table, "class", footer=f"macro average{over}")
     for head, key in {"prec.": "precision", "recall": "recall", "F1": "f1"}.items():
         _number_column(table, head, footer=_percent_value(macro[key]))
     _number_column(table, "images", footer=formatting.count(sum(row["support"] for row in rows)))
     for row in rows:
-        values = (_percent_value(row[key] if row["support"] else None) for key in ("precision", "recall", "f1"))
+        values = (_percent_value(row[key]) for key in ("precision", "recall", "f1"))
         table.add_row(_cell(row["name"]), *values, formatting.count(row["support"]))
     return table
 

@@ -73,7 +73,10 @@ class NetworkConfig(Config):
 class CheckpointConfig(NetworkConfig):
     """What evaluate and gradcam share: a trained network, and the data of its run unless other data is given."""
 
-    data: str | None = option(None, DATA, "Data to use instead of the run's.", metavar="SPEC")
+    data: str | None = option(
+        None, DATA, "Data to use instead of the run's: all labelled images of it, unless it is the training's data,"
+        " moved.", metavar="SPEC",
+    )  # fmt: skip
     data_dir: str | None = option(None, DATA, "Directory of the CIFAR-10 files.", metavar="DIR")
     cache_dir: str | None = option(None, DATA, "Directory of decoded images.", metavar="DIR", env="SCSUITE_CACHE")
     limit_test: int | None = option(None, DATA, "Use N test images, class-balanced, always the same.", ge=1)

@@ -119,6 +119,7 @@ class TrainedModel:
     std: tuple[float, ...]
     data_config: DataConfig
     device: Device
+    metadata: Mapping[str, Any]
     seed: int | None = None  # of the training
 
     @classmethod
@@ -132,7 +133,7 @@ class TrainedModel:
         return cls(
             model=model, path=str(path.resolve()), class_names=tuple(map(normalise_name, metadata["class_names"])),
             mean=tuple(metadata["mean"]), std=tuple(metadata["std"]),
-            data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device,
+            data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device, metadata=metadata,
             seed=seed if isinstance(seed := metadata["config"].get("seed"), int) else None,
         )  # fmt: skip
 
