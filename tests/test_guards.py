@@ -23,14 +23,22 @@ from typing import Any, NamedTuple
 import pytest
 
 import scsuite
-from scsuite.core.config import EvaluateConfig, GradcamConfig, LrRangeConfig, TrainConfig, ZigzagConfig, flag_name
+from scsuite.core.config import (
+    EvaluateConfig,
+    GradcamConfig,
+    LrRangeConfig,
+    PredictConfig,
+    TrainConfig,
+    ZigzagConfig,
+    flag_name,
+)
 from tests.conftest import REPOSITORY
 from tests.run_cli import run_cli
 
 PACKAGE = Path(scsuite.__file__).parent
 CONFIGS = {
     "zigzag": ZigzagConfig, "lr-range": LrRangeConfig, "train": TrainConfig, "evaluate": EvaluateConfig,
-    "gradcam": GradcamConfig,
+    "gradcam": GradcamConfig, "predict": PredictConfig,
 }  # fmt: skip
 
 
@@ -102,12 +110,12 @@ LAYERS = (
 )  # fmt: skip
 # The order inside a folder, where it is one.
 FILES = {
-    "model": ("network", "initialization", "ema", "summary", "checkpoint", "classifier"),
+    "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": ("results", "environment", "rundir"),
     "training": (
-        "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop",
-        "resume", "seeds",
+        "workers", "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule",
+        "loop", "resume", "seeds",
     ),
     "lr_range": ("sweep", "rules", "run_sweep", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
@@ -171,7 +179,7 @@ def test_core_is_free_of_terminals_and_figures() -> None:
 
 
 def test_no_command_imports_another() -> None:
-    commands = {command.replace("-", "_") for command in (*CONFIGS, "predict", "report")}
+    commands = {command.replace("-", "_") for command in (*CONFIGS, "report")}
     for name, tree in source_trees().items():
         if name.startswith("cli/") and name != "cli/app.py":
             others = commands - {name.removeprefix("cli/").removesuffix(".py")}
@@ -294,6 +302,7 @@ CONTRACT = {
     "evaluate": f"{DATA_OPTIONS} --limit-test --ckpt --tta --misclassified",
     "gradcam": f"{DATA_OPTIONS} --limit-test --ckpt --method --layer --list-layers --class --select --images --count "
     "--save-maps --save-overlays",
+    "predict": f"{OUTPUT_OPTIONS} --ckpt --fit --device --precision --topk --tta --out",
 }
 
 
@@ -333,6 +342,8 @@ def default_in_help(item: dataclasses.Field[Any]) -> str | None:
 def test_help_shows_the_defaults_of_the_configurations(command: str) -> None:
     num_shown = 0
     for item in dataclasses.fields(CONFIGS[command]):
+        if item.metadata.get("is_argument"):
+            continue
         entry = help_entries(command)[flag_name(item)]
         if (default := default_in_help(item)) is not None:
             num_shown += 1
@@ -375,7 +386,7 @@ def public_names() -> list[str]:
 def test_the_public_names_exist_and_no_other() -> None:
     assert set(public_names()) >= {
         "LrRangeConfig", "OneCycle", "TrainConfig", "Trainer", "build_model", "evaluate", "figures", "grad_cam",
-        "load_checkpoint", "load_dataset", "one_cycle", "range_test", "triangular",
+        "load_checkpoint", "load_classifier", "load_dataset", "one_cycle", "range_test", "triangular",
     }  # fmt: skip
     assert all(callable(getattr(scsuite, name)) for name in public_names() if name != "figures")
     assert set(public_names()) <= set(dir(scsuite))

@@ -7,47 +7,29 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
+from scsuite.cli.help import GroupedCommand
 from scsuite.cli.lr_range import lr_range
+from scsuite.cli.predict import predict
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
-from scsuite.core.config import GROUPS, OUTPUT
 from scsuite.core.distributed import require_single_process
 from scsuite.core.errors import ExitCode
-
-HELP_COLUMN = 24  # characters for an option; the help of a longer one starts on the next line
 
 # rich_markup_mode=None: Typer's own layout needs more than 80 columns for options with long names.
 app = typer.Typer(
     name="scsuite", pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-
-class GroupedCommand(TyperCommand):
-    """A command whose --help lists the options by group, readable at 80 columns."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: D102
-        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
-                text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
-        for group in GROUPS:
-            if rows[group]:
-                with formatter.section(typer.style(group, bold=True)):
-                    formatter.write_dl(rows[group], col_max=HELP_COLUMN)
 
 
 def _register(command: Callable[..., None], name: str, *examples: str, takes_files: bool = False) -> None:
@@ -82,6 +64,11 @@ _register(
     "scsuite gradcam --ckpt runs/RUN --images cat.jpg dog.png --save-overlays",
     takes_files=True,
 )  # fmt: skip
+_register(
+    predict, "predict",
+    "scsuite predict --ckpt runs/RUN photos/ cat.jpg",
+    "scsuite predict --ckpt runs/RUN photos.zip --topk 3 --out predictions.csv",
+)  # fmt: skip
 
 
 def _print_version(requested: bool) -> None:
@@ -101,7 +88,7 @@ def scsuite(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
+    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam", "predict"):
         require_single_process(context.invoked_subcommand)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import log_classes, relative_path
+from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import TensorboardOption, check_installed
@@ -82,22 +82,37 @@ def _start_new(config: TrainConfig, session: Session) -> None:
 def _resume(run: "RunDir", config: TrainConfig, session: Session) -> None:
     """Continue a run in its own directory, under its own settings."""
     from scsuite.core.device import resolve_device
-    from scsuite.core.runs.results import read_result
+    from scsuite.core.runs.results import read_json, read_result
     from scsuite.core.runs.rundir import latest_checkpoint, truncate_rows
-    from scsuite.core.training.resume import merge_resume_settings, read_resume_config
+    from scsuite.core.training.resume import (
+        check_same_data,
+        merge_resume_settings,
+        read_resume_config,
+        relocate_result,
+        restore_policy_file,
+    )
 
     terminal, world, explicit = session.terminal, session.world, session.output.explicit_options
     if run.result() is not None:
-        result = read_result(run.path, "train")
+        result = relocate_result(read_result(run.path, "train"), run.path)
         merge_resume_settings(run.config(), config, explicit, run.path)
         terminal.print_line(f"{relative_path(run.path)} is already complete")
         terminal.print_json(result)
         return
     checkpoint, problems = latest_checkpoint(run.path)
     config = read_resume_config(run, checkpoint, config, explicit)
+    if "data" not in explicit:
+        check_data_exists(config.data, "train", "--resume", relative_path(run.path))
     resolve_device(config.device, config.precision, world)  # an unavailable device is refused before data is read
     data = load_data(config, terminal, world)
     check_ranks_agree(world, config, data, state=None if checkpoint is None else checkpoint.path.name)
+    if checkpoint is not None:
+        check_same_data(checkpoint.path, checkpoint.metadata.get("data"), data.fingerprint)
+        if "augment" not in explicit:
+            with world.main_process_first():
+                config = restore_policy_file(run.path, checkpoint, config, write=world.is_main_process)
+    elif recorded := read_json(run.path / "environment.json").get("data"):
+        check_same_data(run.path, recorded, data.fingerprint)
     with StopSignal(world) as stop:
         if not world.is_main_process:
             run_worker(config, data, session, stop, checkpoint)

@@ -64,6 +64,8 @@ def run_main(
         for problem in truncate_rows(run.path, trainer.state.step, trainer.num_epochs_done):
             terminal.log_warning(problem)
         load_history(trainer, run.path)
+        if any(run.config().get(name) != getattr(trainer.config, name) for name in ("data", "augment")):
+            run.write_config(trainer.config)  # the next resume finds them
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
     show_training(terminal, run, trainer, stop, tensorboard=session.tensorboard)

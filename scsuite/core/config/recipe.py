@@ -14,6 +14,7 @@ MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, sectio
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
 MOMENTUM = 0.9  # without --cycle-momentum
 
+CLASS_WEIGHTS = ("none", "balanced")
 BACKENDS = ("auto", "batched", "albumentations")
 DATA_SOURCES = ("cifar10", "shapes")  # or a path
 FLIPS = ("alternate", "random", "none")
@@ -93,6 +94,10 @@ class RecipeConfig(ComputeConfig):
     weight_decay: float = option(5e-4, RECIPE, "L2 penalty (sgd) or decoupled weight decay (adamw).", ge=0)
     l1: float = option(0.0, RECIPE, "L1 penalty on the weights, added to the loss.", ge=0)
     label_smoothing: float = option(0.1, RECIPE, "Fraction of the target spread over all classes.", ge=0, lt=1)
+    class_weights: str = option(
+        "none", RECIPE, "Weights of the classes in the loss; balanced: the fewer training images, the higher.",
+        choices=CLASS_WEIGHTS,
+    )  # fmt: skip
     dropout: float = option(0.0, RECIPE, "Fraction of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
         None, RECIPE, "Albumentations policy file. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", is_path=True

@@ -86,13 +86,17 @@ STEP_COLUMNS = StepRow._fields
 
 @dataclass(frozen=True)
 class TrainHistory:
-    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val."""
+    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val.
+
+    `majority_fraction` is that of the largest class of these images, if the classes are uneven.
+    """
 
     epochs: tuple[EpochResult, ...]
     steps: tuple[StepRow, ...]
     steps_per_epoch: int
     eval_split: str
     num_classes: int
+    majority_fraction: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +157,7 @@ class FinalMetrics:
     train_accuracy: float
     test_accuracy_no_ema: float | None
     test_loss_no_ema: float | None
+    test_balanced_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +177,15 @@ class TrainResult(CommandResult):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(CommandResult):
-    """An evaluation of a trained network on the test images."""
+    """An evaluation of a trained network.
+
+    `evaluated`: test, the test images of the training's data; all, every labelled image of other data.
+    """
 
     command: str = "evaluate"
     accuracy: float
     accuracy_ci95: tuple[float, float]
+    balanced_accuracy: float
     top5_accuracy: float | None
     loss: float
     ece: float
@@ -190,12 +199,16 @@ class EvaluateResult(CommandResult):
     misclassified: list[dict[str, Any]]
     tta: dict[str, Any] | None
     data: str
+    evaluated: str
     checkpoint: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradcamResult(CommandResult):
-    """Class activation maps of some images, and how faithful they are."""
+    """Class activation maps of some images, and how faithful they are.
+
+    `evaluated` says of which images, as in `EvaluateResult`; None for the user's own images.
+    """
 
     command: str = "gradcam"
     method: str
@@ -204,7 +217,22 @@ class GradcamResult(CommandResult):
     faithfulness: dict[str, dict[str, Any]]
     maps: str | None
     overlays: list[str] | None
+    evaluated: str | None
     checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictResult(CommandResult):
+    """Predictions for images without labels, and the files that could not be read; then the status is failed."""
+
+    command: str = "predict"
+    predictions: list[Any]
+    unreadable: list[dict[str, str]]
+    fit: str
+    tta: str
+    out: str | None
+    checkpoint: str
+    error: dict[str, str] | None
 
 
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scsuite.core.config import DATA_SOURCES, MOMENTUM, MOMENTUM_MAX, MOMENTUM_M
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
-from scsuite.core.evaluation.metrics import Evaluation
+from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
 from scsuite.core.runs.results import EpochResult, StepResult, StepRow, TrainHistory
@@ -61,10 +61,9 @@ class Trainer:
         momentum = MOMENTUM_MAX if config.cycle_momentum else MOMENTUM
         self.setup = make_setup(data, self.config, momentum, world, model)
         self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
-        self.raw_model = self.setup.model
+        self.raw_model, self.state = self.setup.model, TrainState()
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
-        self.state = TrainState()
         self.epochs: list[EpochResult] = []
         self.steps: list[StepRow] = []
 
@@ -165,8 +164,9 @@ class Trainer:
 
     def history(self) -> TrainHistory:
         """Return all epochs and steps so far."""
-        steps_per_epoch, num_classes = self.cycle.steps_per_epoch, len(self.data.class_names)
-        return TrainHistory(tuple(self.epochs), tuple(self.steps), steps_per_epoch, self.eval_split, num_classes)
+        labels_N = (self.setup.val or self.data.test).labels_N
+        sizes = self.cycle.steps_per_epoch, self.eval_split, len(self.data.class_names), majority_fraction(labels_N)
+        return TrainHistory(tuple(self.epochs), tuple(self.steps), *sizes)
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
         """Return what a checkpoint records."""
