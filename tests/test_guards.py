@@ -114,7 +114,8 @@ FILES = {
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": ("results", "environment", "rundir"),
     "training": (
-        "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume", "seeds",
+        "workers", "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume",
+        "seeds",
     ),
     "lr_range": ("sweep", "rules", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
