@@ -133,6 +133,12 @@ def path_exists(path: str | Path) -> bool:
         return False
 
 
+def check_run_exists(run: Path) -> None:
+    """Raise InputError for a run directory that does not exist."""
+    if not path_exists(run):
+        raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
+
+
 def open_regular_file(path: Path, what: str) -> BufferedReader:
     """Open the regular file at `path` for reading.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from scsuite import __version__
 from scsuite.core.config import MAX_PLOTTED_STEPS, is_finite_number
 from scsuite.core.errors import InputError, one_line
-from scsuite.core.files import missing_path_error, path_exists, read_regular_file
+from scsuite.core.files import check_run_exists, read_regular_file
 from scsuite.core.schedule import OneCycle
 
 MAX_CSV_BYTES = 2**30  # ten million steps
@@ -248,12 +248,6 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     if actual != command:
         raise InputError("run", path, expected=f"the result of {command}", found=f"that of {actual}", hint=hint)
     return dict(result)
-
-
-def check_run_exists(run: Path) -> None:
-    """Raise InputError for a run directory that does not exist."""
-    if not path_exists(run):
-        raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
 
 
 def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
