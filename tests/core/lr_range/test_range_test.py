@@ -310,10 +310,11 @@ CHANGED_OPTIONS: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
     "gradient_centralization": False, "whitening_init": False, "identity_init": False, "ghost_batch_size": 32,
     "bn_weight_decay": True, "flip": "random", "cycle_momentum": True, "width": 0.5,
+    "class_weights": "balanced",
 }  # fmt: skip
-# Data and policy are conditions by their content; how a machine computes is none.
+# Data and policy are conditions by their content; how a machine computes is none, and a recipe is the name of others.
 COMPARED_BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_backend"}
-NO_CONDITION = {"seed", "device", "workers", "precision"}
+NO_CONDITION = {"seed", "device", "workers", "precision", "recipe"}
 
 
 @pytest.mark.parametrize("name", CHANGED_OPTIONS)
