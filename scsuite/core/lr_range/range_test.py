@@ -153,7 +153,6 @@ def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str,
         "flip": config.flip if config.augment is None else None,  # a policy of the user's decides about flips itself
         "cycle_momentum": config.cycle_momentum,
         "l1": config.l1,
-        "class_weights": config.class_weights,
         "augmentation": " > ".join(transforms),
     }
 
