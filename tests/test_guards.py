@@ -115,15 +115,17 @@ FILES = {
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": ("results", "environment", "rundir", "settings", "summary", "train_summary", "comparison"),
     "training": (
-        "workers", "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume",
-        "seeds",
+        "workers", "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule",
+        "loop", "resume", "seeds",
     ),
-    "lr_range": ("sweep", "rules", "range_test"),
+    "lr_range": ("sweep", "rules", "run_sweep", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
     "config": ("fields", "recipe", "training", "commands"),
 }  # fmt: skip
 # Methods of the public API call functions of later modules, which are imported when the method runs.
 API_METHODS = {
+    "core/schedule.py": ("scsuite.core.training.optimizer",),
+    "core/dataset/split.py": ("scsuite.core.dataset.arrays",),
     "core/training/trainer.py": ("scsuite.core.training.loop", "scsuite.core.training.resume", "scsuite.report."),
     "core/lr_range/range_test.py": ("scsuite.report.",),
 }

@@ -12,6 +12,7 @@ from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
+from scsuite.cli.tensorboard import TensorboardOption, check_installed
 from scsuite.cli.train_run import Session, run_main, run_worker
 from scsuite.core.config import TrainConfig
 from scsuite.core.distributed import distributed_world, is_restart, torchrun_id
@@ -24,17 +25,19 @@ ResumeOption = Annotated[
 ]
 
 
-@options(TrainConfig, resume=ResumeOption)
-def train(config: TrainConfig, output: OutputOptions, resume: str | None) -> None:
+@options(TrainConfig, resume=ResumeOption, tensorboard=TensorboardOption)
+def train(config: TrainConfig, output: OutputOptions, resume: str | None, tensorboard: bool | None) -> None:
     """Train with the One Cycle Policy. One cycle over all epochs, no annihilation."""
     from scsuite.core.device import tune_process
     from scsuite.core.runs.rundir import RunDir, find_unfinished_run
 
     start_time = time.perf_counter()
+    if tensorboard:
+        check_installed()
     with distributed_world() as world:
         tune_process()
         output = output_for_rank(output, world)
-        session = Session(Terminal(output), output, world, start_time)
+        session = Session(Terminal(output), output, world, start_time, bool(tensorboard))
         if resume is None and is_restart():
             resume = world.broadcast(lambda: str(find_unfinished_run(output.runs_dir, torchrun_id()) or "")) or None
         if resume is None:

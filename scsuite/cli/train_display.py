@@ -11,6 +11,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.run_output import log_files, log_next, log_stop, relative_path
 from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
+from scsuite.cli.tensorboard import open_events
 from scsuite.cli.train_page import write_page
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
         terminal.log_line(f"resumed   at step {trainer.state.step:,} of {cycle.num_steps:,}")
 
 
-def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: StopSignal) -> None:
+def show_training(
+    terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: StopSignal, *, tensorboard: bool
+) -> None:
     """Train to the end under the live table; exit with the signal's code if one came."""
     from rich.console import Group
 
@@ -59,9 +62,10 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
     from scsuite.report import tables
 
     first_epoch = len(trainer.epochs)
-    with terminal.live_table() as show:
+    with terminal.live_table() as show, open_events(run, trainer, terminal, tensorboard) as events:
 
         def on_step(step: "StepResult") -> None:
+            events.on_step(step)
             if step.step == ETA_STEP:
                 speed = f"{step.num_images / step.seconds:,.0f} images/s"
                 terminal.log_progress(f"time left {format_eta(trainer)} ({speed})")
@@ -74,6 +78,7 @@ def show_training(terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: S
                 show(Group(tables.epochs(rows, trainer.eval_split), "", position))
 
         def on_epoch(result: "EpochResult") -> None:
+            events.on_epoch(result)
             terminal.log_progress(tables.epoch_line(result, trainer.config.epochs, trainer.eval_split))
 
         fit(trainer, run, on_step=on_step, on_epoch=on_epoch, should_stop=stop.is_set)

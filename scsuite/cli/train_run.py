@@ -33,6 +33,7 @@ class Session:
     output: OutputOptions
     world: World
     start_time: float
+    tensorboard: bool = False
 
 
 def run_main(
@@ -67,7 +68,7 @@ def run_main(
             run.write_config(trainer.config)  # the next resume finds them
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
-    show_training(terminal, run, trainer, stop)
+    show_training(terminal, run, trainer, stop, tensorboard=session.tensorboard)
     write_outputs(terminal, run, trainer, session.start_time)
 
 
