@@ -12,6 +12,7 @@ from scsuite.cli.run_output import log_files, log_next, log_stop, relative_path
 from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import open_events
+from scsuite.cli.train_page import write_page
 
 if TYPE_CHECKING:
     from scsuite.core.runs.results import EpochResult, StepResult
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
 ETA_STEP = 20  # steps after which the speed is known well enough for an estimate
 ETA_WINDOW = 50  # steps
-FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "history.csv")
+FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "history.csv", "report.html")
 
 
 def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
@@ -97,8 +98,7 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
 
     result, best = finish_run(run, trainer, start_time), trainer.state.best
     assert best is not None
-    accuracy = result.final.test_accuracy
-    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=accuracy)
+    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=result.final.test_accuracy)
     figures.save_figure(trainer.plot(), run.figure_path("training"), text)
     paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
     terminal.log_line(
@@ -113,8 +113,10 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     labels_N = (trainer.setup.val or trainer.data.test).labels_N
     if warning := baseline_warning(best.accuracy, labels_N, trainer.data.class_names):
         terminal.log_warning(f"{trainer.eval_split} accuracy {warning}")
+    result = replace(result, figures=tuple(map(str, paths)), warnings=tuple(terminal.warnings))
+    page = write_page(terminal, run, result)
     log_files(terminal, run, FILES, paths)
-    result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))
+    result = replace(result, page=page, warnings=tuple(terminal.warnings))
     write_result(run, terminal, result, start_time)
     log_next(terminal, "evaluate", "--ckpt", relative_path(run.path))
 

@@ -173,6 +173,7 @@ class TrainResult(CommandResult):
     final: FinalMetrics
     best: dict[str, Any]
     checkpoint: str
+    page: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
