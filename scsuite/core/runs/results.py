@@ -70,6 +70,7 @@ class EpochResult:
     val_accuracy: float | None = None
     test_loss_no_ema: float | None = None
     test_accuracy_no_ema: float | None = None
+    test_balanced_accuracy: float | None = None  # mean of the classes' recalls
 
     def eval_loss(self, split: str) -> float | None:
         """Return the loss on `split`: test or val."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.errors import DivergedError
-from scsuite.core.evaluation import evaluate
-from scsuite.core.evaluation.metrics import is_uneven, majority_fraction
+from scsuite.core.evaluation.metrics import majority_fraction
 from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
@@ -175,6 +174,7 @@ def _evaluate_epoch(trainer: Trainer, should_stop: ShouldStop | None) -> EpochRe
         val_accuracy=None if on_val is None else on_val.accuracy,
         test_loss_no_ema=None if without_ema is None else without_ema.loss,
         test_accuracy_no_ema=None if without_ema is None else without_ema.accuracy,
+        test_balanced_accuracy=None if on_test is None else on_test.balanced_accuracy,
     )
 
 
@@ -202,6 +202,7 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
     trainer.save(path, weights_only=True)
     best, last = trainer.state.best, trainer.epochs[-1]
     assert best is not None and last.test_accuracy is not None and last.test_loss is not None
+    assert last.test_balanced_accuracy is not None
     assert trainer.config.lr_min is not None and trainer.config.lr_max is not None
     return TrainResult(
         run_dir=str(run.path),
@@ -213,22 +214,11 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
         images_per_second=trainer.state.median_images_per_second,
         final=FinalMetrics(
             last.test_accuracy, last.test_loss, last.train_loss, last.train_accuracy, last.test_accuracy_no_ema,
-            last.test_loss_no_ema, _balanced_accuracy(trainer, last.test_accuracy),
+            last.test_loss_no_ema, last.test_balanced_accuracy,
         ),
         best={"epoch": best.epoch, f"{best.selected_on}_accuracy": best.accuracy, "selected_on": best.selected_on},
         checkpoint=str(path),
     )  # fmt: skip
-
-
-def _balanced_accuracy(trainer: Trainer, accuracy: float) -> float:
-    """Return the balanced accuracy on the test images; rank 0 evaluates them once more where the classes are uneven."""
-    if not is_uneven(trainer.data.test.labels_N):
-        return accuracy
-    setup = trainer.setup
-    return evaluate(
-        trainer.model, trainer.data.test, mean=setup.mean, std=setup.std, class_names=setup.class_names,
-        device=setup.device,
-    ).balanced_accuracy  # fmt: skip
 
 
 def run_environment(trainer: Trainer) -> dict[str, object]:
