@@ -104,7 +104,7 @@ LAYERS = (
 FILES = {
     "model": ("network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
-    "runs": ("results", "environment", "rundir"),
+    "runs": ("results", "unfinished", "environment", "seed_group", "rundir"),
     "training": (
         "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume", "seeds",
     ),

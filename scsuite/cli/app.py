@@ -7,47 +7,29 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
+from scsuite.cli.grouped_command import GroupedCommand
 from scsuite.cli.lr_range import lr_range
+from scsuite.cli.outcome import Outcome, report_unfinished
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
-from scsuite.core.config import GROUPS, OUTPUT
-from scsuite.core.distributed import require_single_process
+from scsuite.core.distributed import claim_first_failure, require_single_process
 from scsuite.core.errors import ExitCode
-
-HELP_COLUMN = 24  # characters for an option; the help of a longer one starts on the next line
 
 # rich_markup_mode=None: Typer's own layout needs more than 80 columns for options with long names.
 app = typer.Typer(
     name="scsuite", pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-
-class GroupedCommand(TyperCommand):
-    """A command whose --help lists the options by group, readable at 80 columns."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: D102
-        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
-                text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
-        for group in GROUPS:
-            if rows[group]:
-                with formatter.section(typer.style(group, bold=True)):
-                    formatter.write_dl(rows[group], col_max=HELP_COLUMN)
 
 
 def _register(command: Callable[..., None], name: str, *examples: str, takes_files: bool = False) -> None:
@@ -125,16 +107,22 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], debug: bool) -> int:
+    outcome = Outcome(json="--json" in arguments)
+    outcome.command = next((c.name for c in app.registered_commands if c.name in arguments[:1]), None) or ""
     try:
         with exit_on_signals(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")  # warnings of libraries are not for users
-            code = app(arguments, standalone_mode=False, prog_name="scsuite")
+            code = app(arguments, standalone_mode=False, prog_name="scsuite", obj=outcome)
             sys.stdout.flush()
-            return code if isinstance(code, int) else ExitCode.DONE
+            return code if isinstance(code, int) else outcome.exit_code
     except BaseException as error:
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             import traceback
 
             print_error(traceback.format_exc().rstrip())
-        return exit_code_for(error, arguments)
+        code, known_error = exit_code_for(error, arguments)
+        if known_error is not None and claim_first_failure():  # otherwise another rank has reported the cause
+            print_error(f"error: {known_error}")
+        report_unfinished(outcome, code, known_error)
+        return code

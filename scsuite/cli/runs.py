@@ -84,7 +84,9 @@ def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "Trained
             f"{device.device} does not support the run's precision {precision}: using {device.precision}"
         )
     model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel.from_checkpoint(model, metadata, path, device)
+    trained = TrainedModel.from_checkpoint(model, metadata, path, device)
+    terminal.outcome.seed, terminal.outcome.device = trained.seed, str(device.device)
+    return trained
 
 
 def load_test_data(config: CheckpointConfig, trained: "TrainedModel", terminal: Terminal) -> "Dataset":
@@ -109,6 +111,7 @@ def create_run(
     _check_runs_dir_outside_data(output.runs_dir, getattr(config, "data", None))
     name = output.name or ARCHIVE_SUFFIX.sub("", name)
     run = RunDir.start(output.runs_dir, command, name, config, environment)
+    terminal.outcome.device = environment.get("device")
     terminal.attach_run(run)
     return run
 
@@ -134,6 +137,6 @@ def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Ca
 
 def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:
     """Write result.json with the seconds since `start_time`, and print it with --json."""
-    result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time)
+    result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     run.write_result(result)
     terminal.print_json(result.to_dict())

@@ -32,6 +32,7 @@ from scsuite.core.config.training import (
     MAX_PLOTTED_STEPS,
     MIN_RANGE_TEST_STEPS,
     LrRangeConfig,
+    TrainCommandConfig,
     TrainConfig,
     resolve_peak_epoch,
 )
@@ -41,5 +42,6 @@ __all__ = [
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
-    "TrainConfig", "ZigzagConfig", "base_type", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
+    "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type", "flag_name", "is_finite_number", "parse_number",
+    "resolve_peak_epoch",
 ]  # fmt: skip

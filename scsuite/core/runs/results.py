@@ -97,7 +97,7 @@ class TrainHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandResult:
-    """What every command reports. Paths are absolute."""
+    """What every command reports. Paths are absolute; `seed` is that of the training, if there is one."""
 
     command: str
     version: str = __version__
@@ -106,6 +106,8 @@ class CommandResult:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    seed: int | None = None
+    device: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: lists for tuples, dictionaries for dataclasses."""
@@ -157,17 +159,23 @@ class FinalMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(CommandResult):
-    """A complete training. `best` names its epoch, its accuracy and the split that it was selected on."""
+    """A complete training. `best` names its epoch, its accuracy and the split that it was selected on.
+
+    `reached` compares the test accuracy of the last epoch with `target`; `reached_at` has the first epoch that was at
+    least the target, and the seconds of training up to its end.
+    """
 
     command: str = "train"
     epochs: int
-    seed: int
     lr_min: float
     lr_max: float
     images_per_second: float | None
     final: FinalMetrics
     best: dict[str, Any]
     checkpoint: str
+    target: float | None = None
+    reached: bool | None = None
+    reached_at: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +227,9 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     actual = result.get("command", "no command") if isinstance(result, dict) else "no command"
     if actual != command:
         raise InputError("run", path, expected=f"the result of {command}", found=f"that of {actual}", hint=hint)
+    if (status := result.get("status", "ok")) != "ok":
+        hint = f"Continue it: scsuite train --resume {path.parent}" if command == "train" else "Start it again."
+        raise InputError("run", path, expected="a complete run", found=f"status {status!r:.40}", hint=hint)
     return dict(result)
 
 

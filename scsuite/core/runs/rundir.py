@@ -39,6 +39,7 @@ from scsuite.core.runs.results import (
     read_csv,
     read_json,
 )
+from scsuite.core.runs.seed_group import seed_runs
 
 if TYPE_CHECKING:  # these modules import torch, which zigzag does not need
     from torch import Tensor
@@ -142,7 +143,12 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """Return the result of a complete run, else None."""
-        return read_json(self.path / "result.json") or None
+        result = read_json(self.path / "result.json")
+        return result if result and result.get("status", "ok") == "ok" else None
+
+    def remove_result(self) -> None:
+        """Remove the result of a run that was stopped or failed, because it goes on."""
+        (self.path / "result.json").unlink(missing_ok=True)
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -295,7 +301,7 @@ def find_unfinished_run(runs_dir: Path, torchrun_id: str) -> Path | None:
     for path in sorted(runs_dir.glob("*Z-train-*"), reverse=True):
         if (
             read_json(path / "environment.json").get("torchrun_id") == torchrun_id
-            and not (path / "result.json").exists()
+            and read_json(path / "result.json").get("status") != "ok"
         ):
             return path
     return None
@@ -313,6 +319,8 @@ def resolve_checkpoint(spec: str | Path) -> Path:
         return path / "model.safetensors"
     if checkpoints := list_checkpoints(path):
         return checkpoints[0]
+    for member in seed_runs(path).values():  # the first seed's: none is selected
+        return resolve_checkpoint(member)
     raise InputError(
         "checkpoint", path, expected="a training run with model.safetensors or checkpoints/", found="neither",
         hint="Give a directory that scsuite train made.",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from scsuite.core.config import RESULT_NEUTRAL_OPTIONS, TrainConfig, flag_name
+from scsuite.core.config import RESULT_NEUTRAL_OPTIONS, TrainCommandConfig, TrainConfig, flag_name
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.model.checkpoint import (
     EMA_PREFIX,
@@ -150,6 +150,22 @@ def _check_config_file(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Any]
                 found=reprlib.repr(in_file.get(name)), hint="Restore config.yaml, or start a new run.",
             )  # fmt: skip
     return dict(in_checkpoint)
+
+
+def read_seeds_and_target(
+    run: RunDir, requested: TrainCommandConfig, explicit: Set[str]
+) -> tuple[int | None, float | None]:
+    """Return --seeds and --target of a run to resume. Raises UsageError for an explicit one that differs."""
+    names, in_file = ("seeds", "target"), run.config()
+    saved = TrainCommandConfig.from_saved({name: in_file.get(name) for name in names}, run.path / "config.yaml")
+    for name in names:
+        old, new = getattr(saved, name), getattr(requested, name)
+        if name in explicit and old != new:
+            raise UsageError(
+                "option", f"--{name}", expected=f"{old or 'none'}, as in {run.path}", found=new,
+                hint="Leave the option out, or start a new run.",
+            )  # fmt: skip
+    return saved.seeds, saved.target
 
 
 def merge_resume_settings(

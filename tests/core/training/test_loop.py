@@ -270,12 +270,12 @@ def test_the_assignments_recipe_is_a_plain_pytorch_training(tiny_data: Dataset) 
         optimizer, max_lr=0.1, total_steps=10, pct_start=0.2, anneal_strategy="linear", div_factor=10,
         final_div_factor=1, cycle_momentum=False,
     )  # fmt: skip
-    losses = []
+    losses: list[float] = []
     for epoch in range(2):
         for batch in loader.epoch(epoch):
             loss = nn.functional.cross_entropy(model(batch.images_NCHW), batch.labels_N)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step() if len(losses) < 9 else None
             losses.append(loss.item())

@@ -1,0 +1,36 @@
+"""What all stages of a `scsuite train` share.
+
+In: the command's terminal, options and ranks. Out: one object to pass on.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scsuite.cli.console import Terminal
+from scsuite.cli.options import OutputOptions
+from scsuite.core.config import TrainCommandConfig
+from scsuite.core.distributed import World
+
+if TYPE_CHECKING:
+    from scsuite.core.runs.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all stages of this process's training share.
+
+    `target` is in percent. A training of `--seeds` has the directory of its `group`, and its `position`: seed 2 of 3.
+    """
+
+    terminal: Terminal
+    output: OutputOptions
+    world: World
+    start_time: float
+    target: float | None = None
+    group: "RunDir | None" = None
+    position: str = ""
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """The target as a fraction."""
+        return TrainCommandConfig(target=self.target).target_accuracy
