@@ -42,6 +42,7 @@ def run_seeds(
 
     assert config.seeds is not None
     log_run(session.terminal, group)
+    session.terminal.outcome.known["seeds"] = ()
     runs: list[SeedRun] = []
     for number in range(config.seeds):
         seed = config.seed + number
@@ -89,6 +90,7 @@ def _train_one(
     except BaseException as error:
         report_unfinished(output.outcome, *exit_code_for(error, ()))
         if not isinstance(error, DivergedError):
+            session.terminal.outcome.known |= output.outcome.known
             raise
         session.terminal.log_warning(f"seed {config.seed}: {error}")
 
