@@ -17,7 +17,7 @@ from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.grouped_command import GroupedCommand
 from scsuite.cli.lr_range import lr_range
-from scsuite.cli.outcome import Outcome, report_unfinished
+from scsuite.cli.outcome import STOPPED, Outcome, report_unfinished
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
@@ -115,6 +115,8 @@ def _run(arguments: Sequence[str], debug: bool) -> int:
                 warnings.simplefilter("ignore")  # warnings of libraries are not for users
             code = app(arguments, standalone_mode=False, prog_name="scsuite", obj=outcome)
             sys.stdout.flush()
+            if isinstance(code, int) and code in STOPPED:  # Typer's answer to a KeyboardInterrupt
+                report_unfinished(outcome, code, None)
             return code if isinstance(code, int) else outcome.exit_code
     except BaseException as error:
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
