@@ -27,7 +27,7 @@ def run_main(
     checkpoint: "Checkpoint | None",
 ) -> None:  # fmt: skip
     """On rank 0, find the LR bounds if they are not given, train to the end, and write the results."""
-    from scsuite.core.runs.rundir import check_disk_space, truncate_rows
+    from scsuite.core.runs.rundir import check_disk_space, remove_result, truncate_rows
     from scsuite.core.training.checkpoint_schedule import checkpoint_bytes
     from scsuite.core.training.loop import run_environment
     from scsuite.core.training.resume import load_history, load_state
@@ -53,7 +53,7 @@ def run_main(
         for problem in truncate_rows(run.path, trainer.state.step, trainer.num_epochs_done):
             terminal.log_warning(problem)
         load_history(trainer, run.path)
-        run.remove_result()
+        remove_result(run.path)
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
     try:
@@ -68,7 +68,7 @@ def resume_main(
     checkpoint: "Checkpoint | None", problems: Sequence[str],
 ) -> None:  # fmt: skip
     """On rank 0, continue from a checkpoint, or from step 0 without one; `problems` are those of newer checkpoints."""
-    from scsuite.core.runs.rundir import truncate_rows
+    from scsuite.core.runs.rundir import remove_result, truncate_rows
 
     terminal = session.terminal
     for problem in problems:
@@ -77,7 +77,7 @@ def resume_main(
         terminal.attach_run(run)
         terminal.log_line("          no checkpoint yet: starting again from step 0")
         truncate_rows(run.path, 0, 0)
-        run.remove_result()
+        remove_result(run.path)
     run_main(run, config, data, session, stop, checkpoint)
 
 

@@ -111,8 +111,7 @@ def _finish_group(group: "RunDir", config: TrainCommandConfig, session: Session,
     log_target(terminal, result, result.mean)
     warnings = [f"seed {run.seed}: {text}" for run in runs for text in (run.result or {}).get("warnings", ())]
     terminal.outcome.seed = config.seed
-    result = replace(result, warnings=(*terminal.warnings, *warnings))
-    write_result(group, terminal, result, session.start_time)
+    write_result(group, terminal, replace(result, warnings=(*terminal.warnings, *warnings)), session.start_time)
 
 
 def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) -> None:
@@ -120,12 +119,11 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     from scsuite.core.device import resolve_device
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import read_json
+    from scsuite.core.runs.rundir import remove_result
 
-    terminal = session.terminal
-    device = resolve_device(config.device, config.precision, session.world)
+    terminal, device = session.terminal, resolve_device(config.device, config.precision, session.world)
     data = load_data(config, terminal)
-    saved = read_json(group.path / "environment.json")
-    current = dataset_info(data)
+    saved, current = read_json(group.path / "environment.json"), dataset_info(data)
     if (expected := saved.get("data", {}).get("fingerprint")) != current["fingerprint"]:
         raise InputError(
             "cannot resume", group.path, expected=f"the same data: {expected}", found=current["fingerprint"],
@@ -136,5 +134,5 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     terminal.warnings += saved.get("start_warnings", [])
     with StopSignal(session.world) as stop:
         terminal.attach_run(group)
-        group.remove_result()
+        remove_result(group.path)
         run_seeds(group, config, data, session, stop, environment)

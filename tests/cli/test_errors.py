@@ -612,7 +612,8 @@ def test_a_diverged_training_has_its_own_exit_code(tmp_path: Path) -> None:
     check_refusal(answer, 5, "diverged", "--lr-max")
     run = next(tmp_path.iterdir())
     assert not (run / "model.safetensors").exists()
-    assert not (run / "result.json").exists()
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["exit_code"], result["error"]["what"]) == ("failed", 5, "training diverged")
 
 
 def test_a_new_process_refuses_with_the_same_line() -> None:

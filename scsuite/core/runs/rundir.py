@@ -146,10 +146,6 @@ class RunDir:
         result = read_json(self.path / "result.json")
         return result if result and result.get("status", "ok") == "ok" else None
 
-    def remove_result(self) -> None:
-        """Remove the result of a run that was stopped or failed, because it goes on."""
-        (self.path / "result.json").unlink(missing_ok=True)
-
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         write_atomic(self.path / name, text.encode("utf-8", "backslashreplace"))  # a path may not be UTF-8: \udcff
@@ -245,6 +241,11 @@ def truncate_rows(run: Path, num_steps: int, num_epochs: int) -> list[str]:
             problems.append(f"{name} has {len(rows)} of the {count} rows up to the checkpoint that is resumed")
         write_csv(run / name, header, [rows[number] for number in sorted(rows)])
     return problems
+
+
+def remove_result(run: Path) -> None:
+    """Remove the result of a run that was stopped or failed, because it goes on."""
+    (run / "result.json").unlink(missing_ok=True)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
