@@ -23,7 +23,14 @@ from typing import Any, NamedTuple
 import pytest
 
 import scsuite
-from scsuite.core.config import EvaluateConfig, GradcamConfig, LrRangeConfig, TrainCommandConfig, ZigzagConfig, flag_name
+from scsuite.core.config import (
+    EvaluateConfig,
+    GradcamConfig,
+    LrRangeConfig,
+    TrainCommandConfig,
+    ZigzagConfig,
+    flag_name,
+)
 from tests.conftest import REPOSITORY
 from tests.run_cli import run_cli
 
@@ -104,7 +111,7 @@ LAYERS = (
 FILES = {
     "model": ("network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
-    "runs": ("results", "unfinished", "environment", "seed_group", "rundir"),
+    "runs": ("results", "unfinished", "environment", "find_runs", "rundir"),
     "training": (
         "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume", "seeds",
     ),

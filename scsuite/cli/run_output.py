@@ -6,14 +6,15 @@ In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a co
 import contextlib
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scsuite.cli.console import Terminal
+from scsuite.cli.console import Progress, Terminal
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
+    from scsuite.core.runs.results import StepResult
     from scsuite.core.runs.rundir import RunDir
 
 INDENT = " " * 10  # the width of a line's label
@@ -59,3 +60,13 @@ def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
     terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
+
+
+def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":
+    """Return an `on_step` for `range_test` that shows its progress."""
+
+    def on_step(step: "StepResult", repeat: int) -> None:
+        detail = f"LR {step.lr:.4g}  loss {step.loss:.3f}"
+        progress("Range test", repeat * num_steps + step.step + 1, num_steps * repeats, detail)
+
+    return on_step

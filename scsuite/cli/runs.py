@@ -5,13 +5,12 @@ In: a configuration and the terminal. Out: datasets, networks, run directories.
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite import __version__
-from scsuite.cli.console import Progress, Terminal
+from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
 from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
@@ -20,7 +19,7 @@ from scsuite.core.errors import UsageError
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
     from scsuite.core.evaluation.evaluate import TrainedModel
-    from scsuite.core.runs.results import CommandResult, StepResult
+    from scsuite.core.runs.results import CommandResult
     from scsuite.core.runs.rundir import RunDir
 
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
@@ -123,16 +122,6 @@ def _check_runs_dir_outside_data(runs_dir: Path, data: str | None) -> None:
             "option", "--runs-dir", expected="a place outside the data", found=f"{runs_dir} in {data}",
             hint="Choose another --runs-dir.",
         )  # fmt: skip
-
-
-def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":
-    """Return an `on_step` for `range_test` that shows its progress."""
-
-    def on_step(step: "StepResult", repeat: int) -> None:
-        detail = f"LR {step.lr:.4g}  loss {step.loss:.3f}"
-        progress("Range test", repeat * num_steps + step.step + 1, num_steps * repeats, detail)
-
-    return on_step
 
 
 def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:

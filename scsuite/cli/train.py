@@ -31,7 +31,8 @@ ResumeOption = Annotated[
 def train(config: TrainCommandConfig, output: OutputOptions, resume: str | None) -> None:
     """Train with the One Cycle Policy. One cycle over all epochs, no annihilation."""
     from scsuite.core.device import tune_process
-    from scsuite.core.runs.rundir import RunDir, find_unfinished_run
+    from scsuite.core.runs.find_runs import find_unfinished_run
+    from scsuite.core.runs.rundir import RunDir
 
     start_time = time.perf_counter()
     if config.seeds is not None:

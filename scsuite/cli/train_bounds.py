@@ -5,8 +5,7 @@ In: a configuration without LR bounds, and data. Out: the configuration with the
 
 from typing import TYPE_CHECKING
 
-from scsuite.cli.run_output import log_stop
-from scsuite.cli.runs import range_test_progress
+from scsuite.cli.run_output import log_stop, range_test_progress
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_session import Session
 from scsuite.core.config import TrainConfig

@@ -37,7 +37,7 @@ def run_seeds(
     environment: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Do every training that has not ended yet, one after the other, and write the group's result."""
-    from scsuite.core.runs.seed_group import seed_runs
+    from scsuite.core.runs.find_runs import seed_runs
     from scsuite.core.training.seeds import SeedRun
 
     assert config.seeds is not None

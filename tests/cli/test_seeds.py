@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from scsuite.core.errors import DivergedError
+from scsuite.core.runs.find_runs import seed_runs
 from scsuite.core.runs.rundir import RunDir
-from scsuite.core.runs.seed_group import seed_runs
 from scsuite.core.training import loop
 from tests.faults.compare_runs import find_differences
 from tests.run_cli import CliResult, child_environment, run_cli

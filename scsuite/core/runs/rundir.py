@@ -29,6 +29,7 @@ from scsuite.core.files import (
     write_error,
 )
 from scsuite.core.runs.environment import collect_environment, process_name
+from scsuite.core.runs.find_runs import seed_runs
 from scsuite.core.runs.results import (
     EPOCH_COLUMNS,
     STEP_COLUMNS,
@@ -39,7 +40,6 @@ from scsuite.core.runs.results import (
     read_csv,
     read_json,
 )
-from scsuite.core.runs.seed_group import seed_runs
 
 if TYPE_CHECKING:  # these modules import torch, which zigzag does not need
     from torch import Tensor
@@ -295,17 +295,6 @@ def latest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
             hint="Remove that folder to start the run again.",
         )  # fmt: skip
     return None, problems
-
-
-def find_unfinished_run(runs_dir: Path, torchrun_id: str) -> Path | None:
-    """Return the newest training that this torchrun started and that has not ended, or None."""
-    for path in sorted(runs_dir.glob("*Z-train-*"), reverse=True):
-        if (
-            read_json(path / "environment.json").get("torchrun_id") == torchrun_id
-            and read_json(path / "result.json").get("status") != "ok"
-        ):
-            return path
-    return None
 
 
 def resolve_checkpoint(spec: str | Path) -> Path:

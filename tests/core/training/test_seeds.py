@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.config import TrainCommandConfig, TrainConfig
+from scsuite.core.runs.find_runs import seed_runs
 from scsuite.core.runs.results import EPOCH_COLUMNS, EpochResult
-from scsuite.core.runs.seed_group import seed_runs
 from scsuite.core.training.seeds import SeedRun, first_reached, is_reached, summarize_seeds
 
 
