@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scsuite.core.evaluation.evaluate import evaluate
     from scsuite.core.lr_range.range_test import range_test
     from scsuite.core.model.network import build_model
-    from scsuite.core.runs import load_checkpoint
+    from scsuite.core.runs import load_checkpoint, load_classifier
     from scsuite.core.schedule import OneCycle, one_cycle, triangular
     from scsuite.core.training.trainer import Trainer
 
@@ -29,6 +29,7 @@ _MODULES = {
     "figures": "report.figures",
     "grad_cam": "core.cam",
     "load_checkpoint": "core.runs",
+    "load_classifier": "core.runs",
     "load_dataset": "core.dataset",
     "one_cycle": "core.schedule",
     "range_test": "core.lr_range.range_test",
@@ -46,6 +47,7 @@ __all__ = [
     "figures",
     "grad_cam",
     "load_checkpoint",
+    "load_classifier",
     "load_dataset",
     "one_cycle",
     "range_test",

@@ -27,6 +27,7 @@ from scsuite.core.config import (
     EvaluateConfig,
     GradcamConfig,
     LrRangeConfig,
+    PredictConfig,
     TrainCommandConfig,
     ZigzagConfig,
     flag_name,
@@ -37,7 +38,7 @@ from tests.run_cli import run_cli
 PACKAGE = Path(scsuite.__file__).parent
 CONFIGS = {
     "zigzag": ZigzagConfig, "lr-range": LrRangeConfig, "train": TrainCommandConfig, "evaluate": EvaluateConfig,
-    "gradcam": GradcamConfig,
+    "gradcam": GradcamConfig, "predict": PredictConfig,
 }  # fmt: skip
 
 
@@ -109,11 +110,12 @@ LAYERS = (
 )  # fmt: skip
 # The order inside a folder, where it is one.
 FILES = {
-    "model": ("network", "initialization", "ema", "summary", "checkpoint", "classifier"),
+    "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
-    "runs": ("results", "unfinished", "environment", "find_runs", "rundir"),
+    "runs": ("results", "unfinished", "environment", "find_runs", "run_schedule", "rundir"),
     "training": (
-        "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume", "seeds",
+        "workers", "loader", "optimizer", "setup", "step", "state", "trainer", "checkpoint_schedule", "loop", "resume",
+        "seeds",
     ),
     "lr_range": ("sweep", "rules", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),
@@ -175,7 +177,7 @@ def test_core_is_free_of_terminals_and_figures() -> None:
 
 
 def test_no_command_imports_another() -> None:
-    commands = {command.replace("-", "_") for command in (*CONFIGS, "predict", "report")}
+    commands = {command.replace("-", "_") for command in (*CONFIGS, "report")}
     for name, tree in source_trees().items():
         if name.startswith("cli/") and name != "cli/app.py":
             others = commands - {name.removeprefix("cli/").removesuffix(".py")}
@@ -299,6 +301,7 @@ CONTRACT = {
     "evaluate": f"{DATA_OPTIONS} --limit-test --ckpt --tta --misclassified",
     "gradcam": f"{DATA_OPTIONS} --limit-test --ckpt --method --layer --list-layers --class --select --images --count "
     "--save-maps --save-overlays",
+    "predict": f"{OUTPUT_OPTIONS} --ckpt --fit --device --precision --topk --tta --out",
 }
 
 
@@ -338,6 +341,8 @@ def default_in_help(item: dataclasses.Field[Any]) -> str | None:
 def test_help_shows_the_defaults_of_the_configurations(command: str) -> None:
     num_shown = 0
     for item in dataclasses.fields(CONFIGS[command]):
+        if item.metadata.get("is_argument"):
+            continue
         entry = help_entries(command)[flag_name(item)]
         if (default := default_in_help(item)) is not None:
             num_shown += 1
@@ -380,7 +385,7 @@ def public_names() -> list[str]:
 def test_the_public_names_exist_and_no_other() -> None:
     assert set(public_names()) >= {
         "LrRangeConfig", "OneCycle", "TrainConfig", "Trainer", "build_model", "evaluate", "figures", "grad_cam",
-        "load_checkpoint", "load_dataset", "one_cycle", "range_test", "triangular",
+        "load_checkpoint", "load_classifier", "load_dataset", "one_cycle", "range_test", "triangular",
     }  # fmt: skip
     assert all(callable(getattr(scsuite, name)) for name in public_names() if name != "figures")
     assert set(public_names()) <= set(dir(scsuite))

@@ -15,9 +15,10 @@ from scsuite import __version__
 from scsuite.cli.evaluate import evaluate
 from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
-from scsuite.cli.grouped_command import GroupedCommand
+from scsuite.cli.help import GroupedCommand
 from scsuite.cli.lr_range import lr_range
 from scsuite.cli.outcome import STOPPED, Outcome, report_unfinished
+from scsuite.cli.predict import predict
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
@@ -64,6 +65,11 @@ _register(
     "scsuite gradcam --ckpt runs/RUN --images cat.jpg dog.png --save-overlays",
     takes_files=True,
 )  # fmt: skip
+_register(
+    predict, "predict",
+    "scsuite predict --ckpt runs/RUN photos/ cat.jpg",
+    "scsuite predict --ckpt runs/RUN photos.zip --topk 3 --out predictions.csv",
+)  # fmt: skip
 
 
 def _print_version(requested: bool) -> None:
@@ -83,7 +89,7 @@ def scsuite(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam"):
+    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam", "predict"):
         require_single_process(context.invoked_subcommand)
 
 

@@ -35,14 +35,14 @@ class Terminal:
         self.json, self.outcome = output.json, output.outcome
         self.warnings = output.outcome.warnings
         self._run: RunDir | None = None
-        self._buffer: list[tuple[str, Callable[[], None]]] = []
+        self._buffer: list[tuple[str, Callable[[], None]]] | None = []  # None: print at once
 
-    def attach_run(self, run: "RunDir") -> None:
+    def attach_run(self, run: "RunDir | None") -> None:
         """Print and log what was buffered, and everything later at once; an error before this prints its line alone."""
-        self._run = self.outcome.run = run
-        for text, show in self._buffer:
+        self._run = self.outcome.run = run  # None: the command makes no run directory
+        buffered, self._buffer = self._buffer or [], None
+        for text, show in buffered:
             self._show(text, show)
-        self._buffer.clear()
 
     @property
     def is_live(self) -> bool:
@@ -86,10 +86,11 @@ class Terminal:
             self.console.print(renderable)
 
     def _show(self, text: str, show: Callable[[], None]) -> None:
-        if self._run is None:
+        if self._buffer is not None:
             self._buffer.append((text, show))
             return
-        self._run.log(text)
+        if self._run is not None:
+            self._run.log(text)
         with ignore_closed_stream(self.console.file):
             show()
 

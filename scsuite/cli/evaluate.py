@@ -4,9 +4,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
+from scsuite.cli.evaluation_data import evaluated_images, load_evaluation_data
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import log_files, log_next, log_run, relative_path
-from scsuite.cli.runs import create_run, load_test_data, load_trained_model, write_result
+from scsuite.cli.runs import create_run, load_trained_model, write_result
 from scsuite.core.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     start_time = time.perf_counter()
     terminal = Terminal(output)
     trained = load_trained_model(config, terminal)
-    data = load_test_data(config, trained, terminal)
+    data = load_evaluation_data("evaluate", config, trained, terminal)
     evaluation = trained.evaluate(data.test)  # before the run directory: nothing is left if this fails
+    if (name := evaluation.only_predicted_class) is not None:
+        fraction = formatting.percent(evaluation.accuracy)
+        terminal.log_warning(f"every image is predicted as {name}; {fraction} of the images are of that class")
     tta = None if config.tta == "none" else trained.evaluate(data.test, config.tta)
     environment = {**device_info(trained.device), "data": dataset_info(data), "checkpoint": trained.path}
     with create_run(output, "evaluate", data.name, config, terminal, **environment) as run:
@@ -48,6 +52,7 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
             misclassified=mistakes[: config.misclassified],
             tta=None if tta is None else {"views": config.tta, **tta.summary()},
             data=data.name,
+            evaluated=evaluated_images(data),
             checkpoint=trained.path,
         )
         print_report(terminal, result)
@@ -102,7 +107,10 @@ def write_csv_files(run: "RunDir", test: "Split", evaluation: "Evaluation", mist
     header = ("index", "file", "actual", "predicted", "p_actual", "p_predicted", "loss")
     write_csv(run.path / "misclassified.csv", header, ([row[key] for key in header] for row in mistakes))
     header = ("name", "precision", "recall", "recall_low", "recall_high", "f1", "support")
-    classes = ((c.name, c.precision, c.recall, *c.recall_ci95, c.f1, c.support) for c in evaluation.per_class())
+    classes = (  # blank without images
+        (c.name, c.precision, c.recall, *(c.recall_ci95 or (None, None)), c.f1, c.support)
+        for c in evaluation.per_class()
+    )
     write_csv(run.path / "per_class.csv", header, classes)
 
 

@@ -2,14 +2,14 @@
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
+from scsuite.cli.evaluation_data import evaluated_images, load_evaluation_data
 from scsuite.cli.gradcam_display import figure_data, figure_footer, log_images, result_rows, write_maps, write_overlays
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import log_files, log_run
-from scsuite.cli.runs import create_run, load_test_data, load_trained_model, write_result
+from scsuite.cli.runs import create_run, load_trained_model, write_result
 from scsuite.core.config import GradcamConfig
 from scsuite.core.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scsuite.core.cam import CamInputs
+    from scsuite.core.dataset import Split
     from scsuite.core.evaluation.evaluate import TrainedModel
 
 
@@ -37,16 +38,17 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
         return
     map_names = _map_names(config, trained.class_names)
     resolve_layers(trained.model, config.layer)  # an unknown layer is refused before anything is read or computed
-    inputs = _load_images(config, trained, terminal)
+    data = None if config.images else load_evaluation_data("gradcam", config, trained, terminal)
+    inputs = _load_images(config, trained, None if data is None else data.test)
     classes = {name: inputs.classes(name, trained.class_names) for name in map_names if inputs.predicted}
     maps, scores = _compute_maps(inputs, classes, config, trained)
     environment = {**device_info(trained.device), "checkpoint": trained.path}
-    with create_run(output, "gradcam", _run_name(trained, config), config, terminal, **environment) as run:
+    name = "images" if data is None else data.name.partition(".")[0]
+    with create_run(output, "gradcam", name, config, terminal, **environment) as run:
         path = run.figure_path("gradcam")
-        data = figure_data(inputs, maps, classes, scores, config, trained)
-        figures.save_figure(
-            figures.gradcam(data), path, figure_footer(run, inputs, _run_name(trained, config), trained)
-        )
+        drawn = figure_data(inputs, maps, classes, scores, config, trained)
+        footer = figure_footer(run, inputs, name, trained)
+        figures.save_figure(figures.gradcam(drawn), path, footer)
         rows = result_rows(inputs, trained.class_names, maps)
         log_images(terminal, rows, scores)
         result = GradcamResult(
@@ -57,7 +59,8 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
             images=rows,
             faithfulness=scores,
             maps=write_maps(run.path / "maps.safetensors", inputs, maps) if config.save_maps else None,
-            overlays=write_overlays(run, inputs, data) if config.save_overlays else None,
+            overlays=write_overlays(run, inputs, drawn) if config.save_overlays else None,
+            evaluated=None if data is None else evaluated_images(data),
             checkpoint=trained.path,
         )
         log_run(terminal, run)
@@ -99,12 +102,11 @@ def _map_names(config: GradcamConfig, class_names: tuple[str, ...]) -> tuple[str
     return (class_map_name(config.class_, class_names),)
 
 
-def _load_images(config: GradcamConfig, trained: "TrainedModel", terminal: Terminal) -> "CamInputs":
+def _load_images(config: GradcamConfig, trained: "TrainedModel", test: "Split | None") -> "CamInputs":
     from scsuite.core.cam import CamInputs, check_indices, select_images
 
-    if config.images:
+    if test is None:
         return CamInputs.from_files(trained, config.images, config.fit or trained.data_config.fit)
-    test = load_test_data(config, trained, terminal).test
     check_indices(config.indices, len(test))
     evaluation = trained.evaluate(test)
     return CamInputs.from_split(
@@ -128,7 +130,3 @@ def _compute_maps(
         )
         scores[name] = asdict(score)
     return maps, scores
-
-
-def _run_name(trained: "TrainedModel", config: GradcamConfig) -> str:
-    return "images" if config.images else Path(str(config.data or trained.data_config.data)).name.partition(".")[0]

@@ -17,7 +17,7 @@ from scsuite.cli.config_file import name_config_file
 from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
 from scsuite.cli.outcome import Outcome
 from scsuite.cli.streams import print_loading
-from scsuite.core.config import CheckpointConfig, Config, DataConfig, flag_name, parse_number
+from scsuite.core.config import Config, DataConfig, NetworkConfig, flag_name, parse_number
 
 C = TypeVar("C", bound=Config)
 
@@ -49,7 +49,7 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             with name_config_file(context):
                 config = config_class(**absolute_paths(config_class, values))
             outcome.seed = getattr(config, "seed", None)
-            if isinstance(config, DataConfig | CheckpointConfig):
+            if isinstance(config, DataConfig | NetworkConfig):
                 print_loading(output)
             function(config, output, **extra_values)
 
@@ -90,6 +90,9 @@ def _make_option(item: Field[Any], hint: Any) -> inspect.Parameter:
         rich_help_panel=settings["group"], **extra,
     )  # fmt: skip
     default: Any = inspect.Parameter.empty if item.default is MISSING else item.default
+    if settings.get("is_argument"):
+        argument = typer.Argument(help=help_text, metavar=metavar, rich_help_panel=settings["group"])
+        return _parameter(item.name, Annotated[list[str], argument], list(default))
     if takes_many:
         return _parameter(item.name, Annotated[list[str], alias], list(default))
     return _parameter(item.name, Annotated[hint, alias], default)

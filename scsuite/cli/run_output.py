@@ -4,6 +4,7 @@ In: a run directory, paths, a terminal. Out: lines as wide as the terminal; a co
 """
 
 import contextlib
+import os
 import shlex
 import textwrap
 from collections.abc import Callable, Iterable
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Progress, Terminal
+from scsuite.core.config import DATA_SOURCES
+from scsuite.core.errors import InputError, UsageError
+from scsuite.core.files import check_name_length
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -51,15 +55,48 @@ def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: 
             terminal.log_line(f"{'' if number else label:<10}{line}")
 
 
+def shell_command(*words: str) -> str:
+    r"""Return a command that a shell reads as these words; bash and zsh read \xHH within $'' as a byte."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _quote_bytes(word) for word in words)
+
+
+def _quote_bytes(word: str) -> str:
+    quoted = (c if c.isprintable() and c not in "'\\" else _hex_bytes(c) for c in word)
+    return f"$'{''.join(quoted)}'"
+
+
+def _hex_bytes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
 def log_next(terminal: Terminal, *words: str) -> None:
     """Print the command to type next."""
-    terminal.log_line(f"{'next':<10}{shlex.join(['scsuite', *words])}")
+    terminal.log_line(f"{'next':<10}{shell_command('scsuite', *words)}")
 
 
 def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
-    terminal.log_line(INDENT + shlex.join(["scsuite", "train", "--resume", relative_path(run.path)]))
+    terminal.log_line(INDENT + shell_command("scsuite", "train", "--resume", relative_path(run.path)))
+
+
+def check_output_path(flag: str, target: str | None) -> None:
+    """Raise UsageError for anything but a file: files are renamed into place, which would replace /dev/stdout."""
+    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
+        raise UsageError(
+            "option", flag, expected="a new name or a plain file",
+            found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
+        )  # fmt: skip
+    check_name_length(target or "")
+
+
+def check_data_exists(data: str, *command: str) -> None:
+    """Raise InputError, which names the command that helps, if the recorded data of a run is not at its place."""
+    if data not in DATA_SOURCES and not os.path.lexists(data):
+        raise InputError(
+            "data of the run", data, expected="a folder or an archive", found="none",
+            hint=f"If it was moved: {shell_command('scsuite', *command, '--data', 'NEW')}.",
+        )  # fmt: skip
 
 
 def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":

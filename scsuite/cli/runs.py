@@ -5,6 +5,7 @@ In: a configuration and the terminal. Out: datasets, networks, run directories.
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from scsuite import __version__
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
-from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, CheckpointConfig, Config, DataConfig, RecipeConfig
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from scsuite.core.config import NetworkConfig
     from scsuite.core.dataset import Dataset
     from scsuite.core.evaluation.evaluate import TrainedModel
     from scsuite.core.runs.results import CommandResult
@@ -36,22 +38,28 @@ def check_ranks_agree(world: World, config: Config, data: "Dataset", **extra: An
     world.check_equal({"version": __version__, "data": data.fingerprint, **settings, **extra})
 
 
-def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROCESS) -> "Dataset":
-    """Load the images of the configuration with its limits, and print how many there are and what was done to them.
+def load_data(
+    config: DataConfig, terminal: Terminal, world: World = SINGLE_PROCESS, checkpoint: Mapping[str, Any] | None = None
+) -> "Dataset":
+    """Load the images of the configuration, and print how many there are and what was done to them.
 
-    Rank 0 downloads and decodes them; the other ranks read them from the cache.
+    Rank 0 downloads and decodes them; the other ranks read them from the cache. With the metadata of a checkpoint they
+    are for the evaluation of its network, and have no limits yet.
     """
     from scsuite.core.dataset import load_dataset
 
     with world.main_process_first(), terminal.progress_bar() as progress:
         data = load_dataset(
-            config.data, data_dir=config.data_dir, cache_dir=config.cache_dir, limit_train=config.limit_train,
-            limit_test=config.limit_test, test_split=config.test_split, fit=config.fit, progress=progress,
+            config.data, data_dir=config.data_dir, cache_dir=config.cache_dir,
+            limit_train=config.limit_train if checkpoint is None else None,
+            limit_test=config.limit_test if checkpoint is None else None,
+            test_split=config.test_split, fit=config.fit, checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
-    terminal.log_line(
-        f"data      {data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
-        f"{len(data.class_names)} classes"
-    )
+    images = f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes"
+    if not len(data.train):  # other data than the network's
+        num_classes = len(set(data.test.labels_N.tolist()))
+        images = f"{len(data.test):,} labelled images of {num_classes} class{'' if num_classes == 1 else 'es'}"
+    terminal.log_line(f"data      {data.name}: {images}")
     for note in data.notes:
         terminal.log_line(f"          {note}")
     if isinstance(config, RecipeConfig) and config.augment is None and config.flip != "none":
@@ -62,7 +70,7 @@ def load_data(config: DataConfig, terminal: Terminal, world: World = SINGLE_PROC
     return data
 
 
-def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "TrainedModel":
+def load_trained_model(config: "NetworkConfig", terminal: Terminal) -> "TrainedModel":
     """Load the network of --ckpt in its run's precision; if the device lacks that, in the device's fastest one."""
     import torch
 
@@ -86,19 +94,6 @@ def load_trained_model(config: CheckpointConfig, terminal: Terminal) -> "Trained
     trained = TrainedModel.from_checkpoint(model, metadata, path, device)
     terminal.outcome.seed, terminal.outcome.device = trained.seed, str(device.device)
     return trained
-
-
-def load_test_data(config: CheckpointConfig, trained: "TrainedModel", terminal: Terminal) -> "Dataset":
-    """Load the data of the network's run, or that of --data, with the network's labels; refuse other classes."""
-    from scsuite.core.dataset.split import format_names
-
-    explicit = {name: value for name, value in config.to_dict().items() if value is not None}
-    data = load_data(DataConfig.from_dict({**trained.data_config.to_dict(), **explicit}), terminal)
-    data = data.relabelled(trained.class_names, config.data or data.name)
-    labels = set(data.test.labels_N.tolist())
-    if absent := [name for label, name in enumerate(trained.class_names) if label not in labels]:
-        terminal.log_line(f"          no test images of {len(absent)} of the network's classes: {format_names(absent)}")
-    return data
 
 
 def create_run(

@@ -9,7 +9,7 @@ import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import log_classes, relative_path
+from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_run import resume_main, run_main, run_worker
@@ -89,14 +89,21 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
 def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None:
     """Continue a run, or a group of --seeds, in its own directory, under its own settings."""
     from scsuite.core.device import resolve_device
-    from scsuite.core.runs.results import read_result
+    from scsuite.core.runs.results import read_json, read_result
     from scsuite.core.runs.rundir import latest_checkpoint
-    from scsuite.core.training.resume import merge_resume_settings, read_resume_config, read_seeds_and_target
+    from scsuite.core.training.resume import (
+        check_same_data,
+        merge_resume_settings,
+        read_resume_config,
+        read_seeds_and_target,
+        relocate_result,
+        restore_policy_file,
+    )
 
     terminal, world, explicit = session.terminal, session.world, session.output.explicit_options
     seeds, target = read_seeds_and_target(run, config, explicit)
     if run.result() is not None:
-        result = read_result(run.path, "train")
+        result = relocate_result(read_result(run.path, "train"), run.path)
         merge_resume_settings(run.config(), config, explicit, run.path)
         terminal.print_line(f"{relative_path(run.path)} is already complete")
         set_exit_code(terminal, result)
@@ -109,9 +116,18 @@ def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None
         return
     checkpoint, problems = latest_checkpoint(run.path)
     settings = read_resume_config(run, checkpoint, config, explicit)
+    if "data" not in explicit:
+        check_data_exists(settings.data, "train", "--resume", relative_path(run.path))
     resolve_device(settings.device, settings.precision, world)  # unavailable: refused before data is read
     data = load_data(settings, terminal, world)
     check_ranks_agree(world, settings, data, state=None if checkpoint is None else checkpoint.path.name)
+    if checkpoint is not None:
+        check_same_data(checkpoint.path, checkpoint.metadata.get("data"), data.fingerprint)
+        if "augment" not in explicit:
+            with world.main_process_first():
+                settings = restore_policy_file(run.path, checkpoint, settings, write=world.is_main_process)
+    elif recorded := read_json(run.path / "environment.json").get("data"):
+        check_same_data(run.path, recorded, data.fingerprint)
     with StopSignal(world) as stop:
         if not world.is_main_process:
             run_worker(settings, data, session, stop, checkpoint)

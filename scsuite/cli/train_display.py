@@ -88,7 +88,7 @@ def show_training(run: "RunDir", trainer: "Trainer", session: Session, stop: Sto
 
 def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
     """Write weights, figures and result of a finished training, and print them."""
-    from scsuite.core.evaluation.metrics import chance_accuracy_bound
+    from scsuite.core.evaluation.metrics import baseline_warning, is_uneven
     from scsuite.core.training.loop import finish_run
     from scsuite.core.training.seeds import target_facts
     from scsuite.report import figures
@@ -106,12 +106,15 @@ def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"
         + ("" if trainer.ema is None else f" (EMA); without EMA {percent(result.final.test_accuracy_no_ema)}")
     )
+    if is_uneven(trainer.data.test.labels_N):
+        balanced = percent(result.final.test_balanced_accuracy)
+        terminal.log_line(f"          balanced accuracy {balanced}: the mean over classes, which are uneven")
     selected = "held-out images" if best.selected_on == "val" else "the test set: do not report"
     terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")
     log_target(terminal, result, accuracy)
-    num_classes, num_images = len(trainer.data.class_names), len(trainer.setup.val or trainer.data.test)
-    if best.accuracy <= chance_accuracy_bound(num_classes, num_images):
-        terminal.log_warning(f"{trainer.eval_split} accuracy never exceeded chance ({percent(1 / num_classes, 0)})")
+    labels_N = (trainer.setup.val or trainer.data.test).labels_N
+    if warning := baseline_warning(best.accuracy, labels_N, trainer.data.class_names):
+        terminal.log_warning(f"{trainer.eval_split} accuracy {warning}")
     log_files(terminal, run, FILES, paths)
     result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))
     write_result(run, terminal, result, session.start_time)

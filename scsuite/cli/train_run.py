@@ -11,7 +11,7 @@ from scsuite.cli.signals import StopSignal
 from scsuite.cli.train_bounds import find_bounds
 from scsuite.cli.train_display import print_plan, show_training, write_outputs
 from scsuite.cli.train_session import Session
-from scsuite.core.config import TrainCommandConfig, TrainConfig
+from scsuite.core.config import TrainConfig
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -45,7 +45,7 @@ def run_main(
     terminal.outcome.device = str(trainer.setup.device.device)
     check_disk_space(run.path, checkpoint_bytes(trainer))
     if checkpoint is None:
-        run.write_config(TrainCommandConfig.from_dict({**trainer.config.to_dict(), "target": session.target}))
+        run.write_config(session.recorded(trainer.config))
         _draw_augmented(run, trainer)
     else:
         load_state(trainer, checkpoint)
@@ -54,6 +54,8 @@ def run_main(
             terminal.log_warning(problem)
         load_history(trainer, run.path)
         remove_result(run.path)
+        if any(run.config().get(name) != getattr(trainer.config, name) for name in ("data", "augment")):
+            run.write_config(session.recorded(trainer.config))  # the next resume finds them
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
     try:

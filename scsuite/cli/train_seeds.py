@@ -19,7 +19,7 @@ from scsuite.cli.train_run import resume_main, run_main
 from scsuite.cli.train_session import Session
 from scsuite.cli.train_summary import log_seeds, log_target
 from scsuite.core.config import TrainCommandConfig
-from scsuite.core.errors import DivergedError, InputError
+from scsuite.core.errors import DivergedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,15 +120,14 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import read_json
     from scsuite.core.runs.rundir import remove_result
+    from scsuite.core.training.resume import check_same_data
 
     terminal, device = session.terminal, resolve_device(config.device, config.precision, session.world)
     data = load_data(config, terminal)
     saved, current = read_json(group.path / "environment.json"), dataset_info(data)
-    if (expected := saved.get("data", {}).get("fingerprint")) != current["fingerprint"]:
-        raise InputError(
-            "cannot resume", group.path, expected=f"the same data: {expected}", found=current["fingerprint"],
-            hint="Start a new run.",
-        )  # fmt: skip
+    check_same_data(group.path, saved.get("data"), data.fingerprint)
+    if group.config().get("data") != config.data:
+        group.write_config(config)  # the next resume finds it
     environment = {**device_info(device, session.world), "data": current}
     terminal.outcome.device = str(device.device)
     terminal.warnings += saved.get("start_warnings", [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
-from scsuite.core.config import TrainCommandConfig
+from scsuite.core.config import TrainCommandConfig, TrainConfig
 from scsuite.core.distributed import World
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class Session:
     target: float | None = None
     group: "RunDir | None" = None
     position: str = ""
+
+    def recorded(self, config: TrainConfig) -> TrainCommandConfig:
+        """Return what config.yaml holds: the settings of a training, and its target."""
+        return TrainCommandConfig.from_dict({**config.to_dict(), "target": self.target})
 
     @property
     def target_accuracy(self) -> float | None:

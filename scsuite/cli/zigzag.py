@@ -1,17 +1,16 @@
 """`scsuite zigzag`: draw the learning-rate curve between its two limits, or the planned and actual one of a run."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import log_files, log_run, relative_path
+from scsuite.cli.run_output import check_output_path, log_files, log_run, relative_path
 from scsuite.cli.runs import create_run, write_result
 from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
-from scsuite.core.errors import InputError, UsageError
+from scsuite.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
     terminal = Terminal(output)
     if config.out:
         check_figure_suffix(Path(config.out), "option", "--out")
-    _check_output_path("--out", config.out)
-    _check_output_path("--csv", config.csv)
+    check_output_path("--out", config.out)
+    check_output_path("--csv", config.csv)
     curve = _curve_from_options(config) if config.run is None else _curve_from_run(config.run)
     with create_run(output, "zigzag", curve.policy, config, terminal) as run:
         figure = figures.schedule(
@@ -92,22 +91,13 @@ def _curve_from_options(config: ZigzagConfig) -> Curve:
 
 def _curve_from_run(spec: str) -> Curve:
     """Return the planned cycle of a training run, and the learning rates of the steps in its steps.csv."""
-    from scsuite.core.runs.results import read_run_schedule
+    from scsuite.core.runs.run_schedule import read_run_schedule
 
     cycle, lrs_done = read_run_schedule(Path(spec))
     if not lrs_done:
         raise InputError("run", spec, expected="at least one step", found="none", hint="Give a run that has trained.")
     title = f"{len(lrs_done):,} of {cycle.num_steps:,} steps: {Path(spec).resolve().name}"
     return Curve("one-cycle", title, cycle.lr_min, cycle.lr_max, cycle.steps_per_epoch, lrs_done, cycle.lrs())
-
-
-def _check_output_path(flag: str, target: str | None) -> None:
-    """Raise UsageError for anything but a file: files are renamed into place, which would replace /dev/stdout."""
-    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
-        raise UsageError(
-            "option", flag, expected="a new name or a plain file",
-            found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
-        )  # fmt: skip
 
 
 def _write_csv(config: ZigzagConfig, path: Path, curve: Curve) -> None:

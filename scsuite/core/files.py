@@ -6,6 +6,8 @@ In: paths and bytes, rows or text. Out: files that are complete or not there; by
 import contextlib
 import csv
 import difflib
+import errno
+import hashlib
 import io
 import itertools
 import os
@@ -22,7 +24,9 @@ from typing import Any
 from scsuite.core.errors import InputError, OutputError, one_line
 
 MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
+MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
 MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # and the full-width forms of = + - @
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -36,6 +40,8 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
     Raises OutputError; the temporary file is removed then, and an older file at `path` stays as it was.
     """
     partial = path.with_name(f".{path.name}.part")
+    if len(os.fsencode(partial.name)) > MAX_NAME_BYTES:
+        partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.part")
     try:
         descriptor = os.open(partial, _WRITE | os.O_TRUNC, 0o666)
         try:
@@ -90,7 +96,15 @@ def fsync_path(path: Path) -> None:
 def write_error(path: Path, error: OSError, expected: str = "space and permission") -> OutputError:
     """Return the error for a file or directory that could not be created or written."""
     hint = "Free some space or choose another --runs-dir."
+    if error.errno == errno.ENAMETOOLONG:
+        expected, hint = f"a name of at most {MAX_NAME_BYTES} bytes", "Give a shorter name."
     return OutputError("cannot write", path, expected=expected, found=error.strerror or error, hint=hint)
+
+
+def check_name_length(path: str | Path) -> None:
+    """Raise the OutputError of `write_atomic` for a name that no file can have, before anything else is written."""
+    if len(os.fsencode(Path(path).name)) > MAX_NAME_BYTES:
+        raise write_error(Path(path), OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
 
 
 def missing_path_error(what: str, path: str | Path, expected: str, otherwise: str = "Check the path.") -> InputError:
@@ -117,6 +131,12 @@ def path_exists(path: str | Path) -> bool:
         return os.path.lexists(path)
     except ValueError:  # a NUL in the name
         return False
+
+
+def check_run_exists(run: Path) -> None:
+    """Raise InputError for a run directory that does not exist."""
+    if not path_exists(run):
+        raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
 
 
 def open_regular_file(path: Path, what: str) -> BufferedReader:
@@ -147,7 +167,11 @@ def read_regular_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> byt
     """
     with open_regular_file(path, what) as file:
         try:
-            data = file.read(limit + 1)
+            # Not `limit + 1` bytes at once: Python allocates them first, which takes longer than to read a small image.
+            size = min(os.fstat(file.fileno()).st_size, limit)
+            data = file.read(size + 1)
+            if size < len(data) <= limit:  # a file that grows, or one of /proc
+                data += file.read(limit + 1 - len(data))
         except OSError as error:
             raise InputError(
                 what, path, expected="a readable file", found=error.strerror, hint="Check the disk."
@@ -168,7 +192,7 @@ def normalise_name(name: str) -> str:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as the lines of a CSV file in UTF-8; `csv.reader` returns the same texts."""
+    """Return rows as the lines of a CSV file in UTF-8; `csv.reader` returns the same texts, formulas with a quote."""
     lines: list[str] = []
     for row in rows:
         buffer = io.StringIO()
@@ -178,8 +202,15 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    r"""Return a value as it is written: a byte XX that is not UTF-8, in the name of a file, becomes `\udcXX`."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    r"""Return a value as it is written: a byte XX that is not UTF-8, in the name of a file, becomes `\udcXX`.
+
+    A text that a spreadsheet would run as a formula gets a `'` before it, and so does one that has quotes before a
+    formula: without its first quote, each is the original. Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -235,6 +266,7 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         hint = "Write one option a line, as in seed: 1."
         raise InputError(what, path, expected="a mapping (option: value)", found=found, hint=hint)
+    assert isinstance(node, yaml.MappingNode)
     return values, {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
 
 

@@ -17,6 +17,7 @@ from scsuite.core.errors import escape
 from scsuite.report import formatting
 
 if TYPE_CHECKING:
+    from scsuite.core.evaluation.predict import Prediction
     from scsuite.core.lr_range.range_test import RangeTest
     from scsuite.core.model.summary import LayerSummary
     from scsuite.core.runs.results import EpochResult, EvaluateResult, StepResult
@@ -138,7 +139,10 @@ def evaluation(result: "EvaluateResult") -> Table:
     _text_column(table, "", style=DIM)
     for head in columns:
         _number_column(table, head)
+    is_uneven = len({row["support"] for row in result.per_class if row["support"]}) > 1
     for name, write in _METRICS.items():
+        if name == "balanced accuracy" and not is_uneven:  # it is the accuracy
+            continue
         table.add_row(name, *(write(metrics) for metrics in columns.values()))
     return table
 
@@ -152,6 +156,7 @@ _METRICS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "images": lambda metrics: formatting.count(metrics["num_images"]),
     "accuracy": lambda metrics: formatting.percent(metrics["accuracy"]),
     "95 % interval": _interval,
+    "balanced accuracy": lambda metrics: formatting.percent(metrics["balanced_accuracy"]),
     "top-5 accuracy": lambda metrics: formatting.percent(metrics["top5_accuracy"]),
     "loss": lambda metrics: formatting.number(metrics["loss"]),
     "calibration error": lambda metrics: formatting.percent(metrics["ece"]),
@@ -161,15 +166,17 @@ _METRICS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def per_class(rows: Sequence[Mapping[str, Any]], macro: Mapping[str, float]) -> Table:
     """Return precision, recall and F1 of each class and their means in percent: `per_class` and `macro` of a result.
 
-    A class without images has none of them.
+    A class without images has none of them, and the means leave it out.
     """
+    num_with_images = sum(row["support"] > 0 for row in rows)
+    over = "" if num_with_images == len(rows) else f" of the {num_with_images} with images"
     table = _table("Classes (%); recall is a class's accuracy", show_footer=True)
-    _text_column(table, "class", footer="macro average")
+    _text_column(table, "class", footer=f"macro average{over}")
     for head, key in {"prec.": "precision", "recall": "recall", "F1": "f1"}.items():
         _number_column(table, head, footer=_percent_value(macro[key]))
     _number_column(table, "images", footer=formatting.count(sum(row["support"] for row in rows)))
     for row in rows:
-        values = (_percent_value(row[key] if row["support"] else None) for key in ("precision", "recall", "f1"))
+        values = (_percent_value(row[key]) for key in ("precision", "recall", "f1"))
         table.add_row(_cell(row["name"]), *values, formatting.count(row["support"]))
     return table
 
@@ -190,6 +197,28 @@ def confused_pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
 def mistakes(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return misclassified images: `index, file, actual, predicted, p_actual, p_predicted`."""
     return _predictions("Most confident mistakes", rows)
+
+
+def predictions(rows: "Sequence[Prediction]") -> Table:
+    """Return one image per row: its file, and its most probable classes with their probabilities in percent."""
+    table = _table("Predictions")
+    _text_column(table, "file")
+    for rank in range(1, len(rows[0].topk) + 1):
+        _text_column(table, "predicted, %" if rank == 1 else f"no. {rank}, %")
+    for row in rows:
+        classes = (_cell(f"{item.name} {_percent_value(item.probability, 1)}") for item in row.topk)
+        table.add_row(_cell(row.file), *classes)
+    return table
+
+
+def unreadable_files(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return the files that were not predicted: `file, reason`."""
+    table = _table("Not predicted")
+    _text_column(table, "file")
+    _text_column(table, "found", style=WARNING)
+    for row in rows:
+        table.add_row(_cell(row["file"]), _cell(row["reason"]))
+    return table
 
 
 def gradcam_images(rows: Sequence[Mapping[str, Any]]) -> Table:

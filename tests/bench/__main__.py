@@ -105,6 +105,13 @@ def gradcam(size: Size) -> Figures:
     return loops.gradcam(size.width)
 
 
+def predict(size: Size) -> Figures:
+    """Predictions per second, and the ratio to a plain Pillow loop over the same files."""
+    from tests.bench import predict
+
+    return predict.predict(size.width)
+
+
 def gpu(_size: Size) -> Figures:
     """Complete trainings on a CUDA device."""
     from tests.bench import loops
@@ -120,6 +127,7 @@ PARTS: dict[str, Callable[[Size], Figures]] = {
     "augmentation": augmentation,
     "memory": memory,
     "gradcam": gradcam,
+    "predict": predict,
     "gpu": gpu,
 }
 

@@ -23,11 +23,12 @@ from scsuite.core.device import resolve_device, tune_process
 from scsuite.core.distributed import SINGLE_PROCESS
 from scsuite.core.model.ema import EMA
 from scsuite.core.model.network import build_model
-from scsuite.core.training.loader import Batch, default_workers
+from scsuite.core.training.loader import Batch
 from scsuite.core.training.setup import init_model, make_setup
 from scsuite.core.training.state import EpochTotals
 from scsuite.core.training.step import launch_step
 from scsuite.core.training.trainer import Trainer
+from scsuite.core.training.workers import default_workers
 from tests.bench.reference import AlbumentationsDataset, bare_step, dataloader_epoch, make_sgd, without_tuned_malloc
 from tests.bench.timing import alternating
 

@@ -594,7 +594,8 @@ def test_classes_of_other_data_are_matched_by_name(
     )
     evaluation = answer.result
     assert [row["name"] for row in evaluation["per_class"]] == classes
-    assert evaluation["num_images"] == (10 * len(names) or 100)
+    assert evaluation["num_images"] == 2 * (10 * len(names) or 100)  # those in train/ and those in test/
+    assert evaluation["evaluated"] == "all"
     assert {row["name"] for row in evaluation["per_class"] if row["support"]} == set(names or classes)
     assert ("no test images of 7 of the network's classes" in answer.err) == bool(names)
     originals = read_rows(evaluate_run.run_dir / "predictions.csv")

@@ -340,7 +340,16 @@ def test_numbers_in_a_file_are_read_as_on_the_command_line(
         (
             "transform:\n  __class_fullname__: Compose\n  transforms:\n"
             "  - __class_fullname__: HorizontalFlip\n    prob: 1\n",
-            ("transform.transforms[0].prob", "HorizontalFlip"),
+            ("transform.transforms[0].prob", "HorizontalFlip", "It has p."),
+        ),
+        (
+            "transform:\n  __class_fullname__: Compose\n  transforms:\n  - __class_fullname__: HorizontalFlp\n",
+            ("transform.transforms[0]", "'HorizontalFlp'", "Did you mean HorizontalFlip?"),
+        ),
+        (
+            "transform:\n  __class_fullname__: Compose\n  transforms:\n"
+            "  - __class_fullname__: RandomCrop\n    heigth: 32\n    width: 32\n",
+            ("transform.transforms[0].heigth", "RandomCrop", "Did you mean height?"),
         ),
         ("!!python/object/apply:os.system ['touch canary']\n", ("YAML",)),
     ],

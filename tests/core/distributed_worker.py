@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.device import resolve_device
@@ -35,6 +35,7 @@ CONFIG = TrainConfig(
     dropout=0.1, label_smoothing=0.1, ema_epochs=1, ghost_batch_size=4, bn_weight_decay=False, flip="alternate",
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
+CLASS_WEIGHTS_K = torch.tensor([0.5, 1.5, 3.0])
 
 
 def digest(module: nn.Module) -> str:
@@ -77,7 +78,7 @@ def train(world: World) -> dict[str, Any]:
     }
 
 
-def step_without_batch_norm(world: World) -> list[float]:
+def step_without_batch_norm(world: World, class_weights_K: Tensor | None = None) -> list[float]:
     """Return loss, correct predictions and weights of a step on 9 images.
 
     Without batch norm the shards' gradients add up to those of the complete batch, except for rounding.
@@ -91,11 +92,11 @@ def step_without_batch_norm(world: World) -> list[float]:
     optimizer = make_optimizer(model, replace(CONFIG, weight_decay=0.01), 0.9)
     set_lr_and_momentum(optimizer, 0.1, 0.9)
     images_NCHW = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    labels_N = torch.arange(9) % 3
+    labels_N = torch.tensor([0, 0, 0, 0, 0, 1, 0, 1, 2])  # the shards' sums of class weights differ
     output = step.train_step(
         model, optimizer, torch.amp.GradScaler("cpu", enabled=False),
         Batch(images_NCHW[world.shard], labels_N[world.shard]), device=resolve_device("cpu", "fp32"),
-        label_smoothing=0.1, l1=0.01, world=world, num_images=9,
+        label_smoothing=0.1, l1=0.01, world=world, num_images=9, class_weights_K=class_weights_K,
     )  # fmt: skip
     return [float(output.loss), float(output.num_correct), *flat_weights(model)]
 
@@ -162,12 +163,14 @@ def main() -> None:
             "training": train(world),
             "initial_weights": initial_weights(world),
             "step": step_without_batch_norm(world),
+            "weighted_step": step_without_batch_norm(world, CLASS_WEIGHTS_K),
             "nan": train_with_nan(world),
             "exchange": exchange(world),
         }
         if world.is_main_process:
             values["single_process_training"] = train(SINGLE_PROCESS)
             values["single_process_step"] = step_without_batch_norm(SINGLE_PROCESS)
+            values["single_process_weighted_step"] = step_without_batch_norm(SINGLE_PROCESS, CLASS_WEIGHTS_K)
     values["threads_left"] = thread_names()
     (path / f"{world.rank}.json").write_text(json.dumps(values))
 

@@ -88,9 +88,11 @@ def test_each_image_is_used_once_an_epoch_by_one_rank(ranks: list[dict[str, Any]
 
 
 def test_a_step_of_two_ranks_is_the_step_of_one(ranks: list[dict[str, Any]]) -> None:
-    # With L1, weight decay and label smoothing, and without batch norm, which each rank applies to its own images.
+    # With L1, weight decay and label smoothing; without batch norm, which each rank applies to its own images.
     assert ranks[0]["step"] == ranks[1]["step"]
     assert ranks[0]["step"] == pytest.approx(ranks[0]["single_process_step"], abs=2e-6)
+    assert ranks[0]["weighted_step"] == ranks[1]["weighted_step"] != ranks[0]["step"]
+    assert ranks[0]["weighted_step"] == pytest.approx(ranks[0]["single_process_weighted_step"], abs=2e-6)
 
 
 def test_the_loss_of_two_ranks_is_near_that_of_one(ranks: list[dict[str, Any]]) -> None:

@@ -25,6 +25,14 @@ def test_a_written_file_holds_exactly_its_bytes_and_nothing_is_left_beside_it(tm
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127 + "x"])
+def test_a_name_of_the_greatest_length_can_be_written(name: str, tmp_path: Path) -> None:
+    write_atomic(tmp_path / name, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(OutputError, match=r"at most 255 bytes.*Give a shorter name"):
+        write_atomic(tmp_path / (name + "y"), b"data")
+
+
 def test_a_full_disk_is_an_output_error_and_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomic(tmp_path / "a.bin", b"old")
 

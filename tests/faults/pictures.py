@@ -190,7 +190,7 @@ def _bombs() -> Iterator[FaultCase]:
             ("more than 178,956,970 pixels",),
         )
     for side in (8300, 13_000):
-        header = {HERE + ".png": _png(side, side, grey=False)}
+        header = {HERE + ".png": _png(side, side, _chunk(b"IDAT", zlib.compress(b"")), grey=False)}
         yield _folder("C28", f"a header of {side} x {side} in colour", header, (f"{side} x {side} pixels that needs",))
     huge = zlib.compress(bytes(10 * MB))
     row = _chunk(b"IDAT", zlib.compress(bytes(33 * 32)))

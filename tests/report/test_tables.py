@@ -48,7 +48,7 @@ def _evaluation(**changes: Any) -> EvaluateResult:
         "accuracy": 0.9312, "accuracy_ci95": (0.9261, 0.936), "top5_accuracy": 0.991, "loss": 0.25, "ece": 0.02,
         "macro": MACRO, "num_images": 10000, "per_class": [], "confusion_matrix": [], "confusion_normalized": [],
         "most_confused": [], "num_misclassified": 0, "misclassified": [], "tta": None, "data": HOSTILE,
-        "checkpoint": "",
+        "balanced_accuracy": 0.5, "evaluated": "test", "checkpoint": "",
     }  # fmt: skip
     return EvaluateResult(**{**result, **changes})
 
@@ -63,7 +63,7 @@ def _all() -> dict[str, tuple[RenderableType, list[str]]]:
     """Return each table with the values that must be in it unbroken."""
     tta = {
         "views": "flip", "accuracy": 0.94, "accuracy_ci95": [0.93, 0.95], "top5_accuracy": None, "loss": 0.2,
-        "ece": 0.01, "macro": MACRO,
+        "ece": 0.01, "macro": MACRO, "balanced_accuracy": 0.75,
     }  # fmt: skip
     return {
         "key_values": (tables.key_values({"data": HOSTILE, "seed": "7"}, "Run"), ["Run", "data", HOSTILE, "7"]),
@@ -158,8 +158,19 @@ def test_a_range_test_says_how_far_its_rules_differ() -> None:
 
 
 def test_a_class_without_images_has_no_metrics() -> None:
-    text = _print(tables.per_class([{**CLASS, "name": "owl", "support": 0}], MACRO))
+    empty = dict.fromkeys(("precision", "recall", "recall_ci95", "f1"))
+    text = _print(tables.per_class([CLASS, {"name": "owl", **empty, "support": 0}], MACRO), 80)
     assert ["owl", "-", "-", "-", "0"] in [line.split() for line in text.splitlines()]
+    assert "macro average of the 1 with images" in text
+
+
+def test_balanced_accuracy_stands_below_accuracy_where_the_classes_are_uneven() -> None:
+    even = [{"support": 5}, {"support": 0}, {"support": 5}]
+    assert "balanced" not in _print(tables.evaluation(_evaluation(per_class=even)))
+    lines = _print(tables.evaluation(_evaluation(per_class=[*even, {"support": 4}]))).splitlines()
+    assert [line.split()[:3] for line in lines if "accuracy" in line][:2] == [
+        ["accuracy", "93.12", "%"], ["balanced", "accuracy", "50.00"],
+    ]  # fmt: skip
 
 
 def test_an_own_image_has_no_actual_class() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.dataset import SIZE
-from scsuite.core.errors import InputError, one_line
+from scsuite.core.errors import InputError, did_you_mean, one_line
 from scsuite.core.files import read_yaml
 from scsuite.core.seeding import keyed_seed
 
@@ -197,9 +197,9 @@ def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: I
         raise _policy_error(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
     name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
     if not isinstance(name, str) or name not in TRANSFORMS | GROUP_TRANSFORMS or (name == "Normalize" and depth > 1):
-        raise _policy_error(
-            path, where, "an allowed transform in __class_fullname__", repr(name if name else node)[:60]
-        )
+        hint = did_you_mean(name, TRANSFORMS | GROUP_TRANSFORMS, "Fix the file.")
+        found = repr(name if name else node)[:60]
+        raise _policy_error(path, where, "an allowed transform in __class_fullname__", found, hint)
     transform_class = getattr(_import_albumentations(), name, None)
     if transform_class is None:
         raise _policy_error(path, where, "a transform that the installed albumentations has", name)
@@ -237,9 +237,9 @@ def _pop_inherited_arguments(path: str, where: str, transform_class: Any, argume
     bases = transform_class.__mro__
     inherited = {name for base in bases for name in inspect.signature(base.__init__).parameters} - {"self"}
     if unknown := sorted(set(arguments) - own - inherited, key=str):
-        raise _policy_error(
-            path, f"{where}.{unknown[0]}", f"an argument of {transform_class.__name__}", "no such argument"
-        )
+        hint = did_you_mean(unknown[0], own, f"It has {', '.join(sorted(own))}.")
+        expected = f"an argument of {transform_class.__name__}"
+        raise _policy_error(path, f"{where}.{unknown[0]}", expected, "no such argument", hint)
     return {key: arguments.pop(key) for key in sorted(set(arguments) - own)}
 
 
@@ -310,5 +310,5 @@ def _dry_run(path: str, policy: "Compose") -> None:
         ) from None
 
 
-def _policy_error(path: str, where: str, expected: str, found: str) -> InputError:
-    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint="Fix the file.")
+def _policy_error(path: str, where: str, expected: str, found: str, hint: str = "Fix the file.") -> InputError:
+    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint=hint)

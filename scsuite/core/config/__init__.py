@@ -9,6 +9,8 @@ from scsuite.core.config.commands import (
     CheckpointConfig,
     EvaluateConfig,
     GradcamConfig,
+    NetworkConfig,
+    PredictConfig,
     ZigzagConfig,
 )
 from scsuite.core.config.fields import GROUPS, OUTPUT, Config, base_type, flag_name, is_finite_number, parse_number
@@ -41,7 +43,7 @@ __all__ = [
     "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "FLIPS", "GROUPS", "LR_POLICIES",
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
-    "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "RecipeConfig",
-    "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type", "flag_name", "is_finite_number", "parse_number",
-    "resolve_peak_epoch",
+    "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "NetworkConfig",
+    "PredictConfig", "RecipeConfig", "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type", "flag_name",
+    "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The configurations of the commands that train nothing: zigzag, evaluate, gradcam.
+"""The configurations of the commands that train nothing: zigzag, evaluate, gradcam, predict.
 
 In: values by keyword. Out: frozen configurations, checked.
 """
@@ -60,17 +60,26 @@ class ZigzagConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Config):
-    """What evaluate and gradcam share: a trained network, and the data of its run unless other data is given."""
+class NetworkConfig(Config):
+    """What evaluate, gradcam and predict share: a trained network, and how it is used."""
 
     ckpt: str = option(MISSING, DATA, "Run directory or checkpoint file.", metavar="RUN|FILE")
-    data: str | None = option(None, DATA, "Data to use instead of the run's.", metavar="SPEC")
-    data_dir: str | None = option(None, DATA, "Directory of the CIFAR-10 files.", metavar="DIR")
-    cache_dir: str | None = option(None, DATA, "Directory of decoded images.", metavar="DIR", env="SCSUITE_CACHE")
-    limit_test: int | None = option(None, DATA, "Use N test images, class-balanced, always the same.", ge=1)
     fit: str | None = option(None, DATA, "How an image becomes 32x32. (default: the run's)", choices=FITS)
     device: str = option("auto", COMPUTE, "Device to compute on.", metavar=DEVICES)
     precision: str | None = option(None, COMPUTE, "Compute precision. (default: the run's)", choices=PRECISIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(NetworkConfig):
+    """What evaluate and gradcam share: a trained network, and the data of its run unless other data is given."""
+
+    data: str | None = option(
+        None, DATA, "Data to use instead of the run's: all labelled images of it, unless it is the training's data,"
+        " moved.", metavar="SPEC",
+    )  # fmt: skip
+    data_dir: str | None = option(None, DATA, "Directory of the CIFAR-10 files.", metavar="DIR")
+    cache_dir: str | None = option(None, DATA, "Directory of decoded images.", metavar="DIR", env="SCSUITE_CACHE")
+    limit_test: int | None = option(None, DATA, "Use N test images, class-balanced, always the same.", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,3 +138,15 @@ class GradcamConfig(CheckpointConfig):
         """The indices that `select` lists; None if it is a word."""
         texts = self.select.split(",")
         return tuple(map(int, texts)) if all(text.isascii() and text.isdigit() for text in texts) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(NetworkConfig):
+    """Predictions of a trained network for images without labels."""
+
+    paths: tuple[str, ...] = option(
+        (), DATA, "Image files, folders with their subfolders, archives.", metavar="PATH", is_argument=True
+    )
+    topk: int = option(1, OUTPUT, "Classes per image, the most probable first.", ge=1, metavar="K")
+    tta: str = option("none", COMPUTE, "Test-time augmentation.", choices=TTA_MODES)
+    out: str | None = option(None, OUTPUT, "Write the predictions to a file.", metavar="FILE.csv|.json")

@@ -34,6 +34,7 @@ class OptionSettings(TypedDict, total=False):
     is_path: bool
     keywords: tuple[str, ...]  # values that are not paths although `is_path`
     allow_auto: bool  # the word `auto` means None
+    is_argument: bool  # words without an option before them: `report RUN...`
 
 
 def option(default: Any, group: str, help: str, **settings: Unpack[OptionSettings]) -> Any:  # noqa: A002 - Typer's word

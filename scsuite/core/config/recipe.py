@@ -14,6 +14,7 @@ MOMENTUM_MAX = 0.95  # at LRMIN; Smith, https://arxiv.org/abs/1803.09820, sectio
 MOMENTUM_MIN = 0.85  # at LRMAX; the range test runs at this one
 MOMENTUM = 0.9  # without --cycle-momentum
 
+CLASS_WEIGHTS = ("none", "balanced")
 BACKENDS = ("auto", "batched", "albumentations")
 DATA_SOURCES = ("cifar10", "shapes")  # or a path
 FLIPS = ("alternate", "random", "none")
@@ -27,7 +28,7 @@ MAX_SEED = 2**63  # seeds are below it
 _PLAIN: Mapping[str, Any] = {
     "batch_size": 512, "optimizer": "sgd", "weight_decay": 5e-4, "l1": 0.0, "label_smoothing": 0.0, "dropout": 0.0,
     "flip": "random", "gradient_centralization": False, "whitening_init": False, "identity_init": False,
-    "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0,
+    "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0, "class_weights": "none",
 }  # fmt: skip
 # By recipe, the settings that differ from the defaults of the fields. A learning rate is above 0: 1e-6 stands for the
 # 0 of the published 0 > 0.4 > 0.
@@ -94,6 +95,10 @@ class RecipeConfig(ComputeConfig):
     weight_decay: float = option(5e-4, RECIPE, "L2 penalty (sgd) or decoupled weight decay (adamw).", ge=0)
     l1: float = option(0.0, RECIPE, "L1 penalty on the weights, added to the loss.", ge=0)
     label_smoothing: float = option(0.1, RECIPE, "Fraction of the target spread over all classes.", ge=0, lt=1)
+    class_weights: str = option(
+        "none", RECIPE, "Weights of the classes in the loss; balanced: the fewer training images, the higher.",
+        choices=CLASS_WEIGHTS,
+    )  # fmt: skip
     dropout: float = option(0.0, RECIPE, "Fraction of features dropped before fc.", ge=0, lt=1)
     augment: str | None = option(
         None, RECIPE, "Albumentations policy file. (default: crop, flip, 8x8 cutout)", metavar="FILE.yaml", is_path=True

@@ -3,14 +3,21 @@
 In: what `--data` names. Out: a `Dataset` of uint8 images_NHWC in [0, 255], H = W = 32, and labels_N.
 """
 
+import contextlib
 import hashlib
 import os
+import posixpath
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scsuite.core.config import DATA_SOURCES, DataConfig
 from scsuite.core.dataset import cache
+from scsuite.core.dataset.folder_layout import LayoutParser, parse_layout
+from scsuite.core.dataset.labelled import TrainingData, match_classes, merge_splits, split_as_in_training
 from scsuite.core.dataset.split import (
     SIZE,
     Dataset,
@@ -35,7 +42,8 @@ def load_dataset(
     limit_train: int | None = None,
     limit_test: int | None = None,
     test_split: float = 0.2,
-    fit: str = "crop",
+    fit: str | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load the images that `spec` names, from the cache if they have been decoded before.
@@ -49,8 +57,11 @@ def load_dataset(
         limit_train: Maximum number of training images; they are balanced by class and always the same.
         limit_test: Maximum number of test images, chosen in the same way.
         test_split: The fraction of each class that is split off as test images if the source has none.
-        fit: How an image of a folder or archive becomes 32 x 32. crop: its center square; pad: the whole image with
-            gray borders; stretch: the whole image, each side scaled by itself.
+        fit: How an image of a folder or archive becomes 32 x 32. crop: its center square (default without a
+            checkpoint); pad: the whole image with gray borders; stretch: the whole image, each side scaled by itself.
+        checkpoint: The metadata of a checkpoint, to evaluate its network: the images get its labels, by the names of
+            its classes. Data with the content of the training's data is split as in the training. Of other data, every
+            image in a class folder is a test image, also those in train/ or of a single class.
         progress: A function that is called with an activity, the number done, and the total number or None: bytes
             while downloading, otherwise images or files.
 
@@ -66,11 +77,13 @@ def load_dataset(
         >>> data = load_dataset("shapes", limit_train=1000, limit_test=200)
         >>> data.train.images_NHWC.shape, data.class_names[0]
         ((1000, 32, 32, 3), 'circle')
+        >>> new_photos = load_dataset("new_photos", checkpoint=load_checkpoint("runs/RUN")[1]).test
     """
+    trained = None if checkpoint is None else TrainingData.from_checkpoint(checkpoint)
+    fit = fit or ("crop" if trained is None else trained.fit)
     # The configuration checks the limits, so they are the same in Python as on the command line.
     DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)
-    folder = cache.cache_folder(cache_dir)
-    report = progress or (lambda _activity, _done, _total: None)
+    folder, report = cache.cache_folder(cache_dir), progress or (lambda _activity, _done, _total: None)
     if spec == "cifar10":
         name, (raw, fingerprint) = spec, _load_cifar10(folder, data_dir, report)
     elif spec == "shapes":
@@ -79,8 +92,8 @@ def load_dataset(
         path = Path(os.path.expanduser(spec))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
         _check_exists(path, spec)
         name = path.resolve().name
-        raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, fit, report)
-    return _make_dataset(name, raw, fingerprint, test_split, spec).with_limits(limit_train, limit_test)
+        raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, fit, report, trained)
+    return _make_dataset(name, raw, fingerprint, trained or test_split, spec).with_limits(limit_train, limit_test)
 
 
 def _check_exists(path: Path, spec: str) -> None:
@@ -121,33 +134,73 @@ def _draw_split(name: str, num_images: int, seed: int) -> Split:
     return Split(images_NHWC, labels_N, files, masks_NHW)
 
 
-def _load_folder(folder: Path | None, path: Path, fit: str, report: Progress) -> tuple[RawDataset, str]:
+def _load_folder(
+    folder: Path | None, path: Path, fit: str, report: Progress, trained: TrainingData | None
+) -> tuple[RawDataset, str]:
     from scsuite.core.dataset.folder import list_folder
 
     listing = list_folder(path)
-    key = cache.CacheKey(path.resolve().name, os.path.realpath(path), f"{listing.content_hash} {fit}")
-    return cache.load_or_build(folder, key, lambda: listing.read(fit, report))
+    suffix, parse = _layout_parser(trained)
+    key = cache.CacheKey(path.resolve().name, os.path.realpath(path) + suffix, f"{listing.content_hash} {fit}{suffix}")
+    return cache.load_or_build(folder, key, lambda: listing.read(fit, report, parse))
 
 
-def _load_archive(folder: Path | None, path: Path, fit: str, report: Progress) -> tuple[RawDataset, str]:
+def _load_archive(
+    folder: Path | None, path: Path, fit: str, report: Progress, trained: TrainingData | None
+) -> tuple[RawDataset, str]:
     from scsuite.core.dataset.folder import open_archive, read_archive
 
     file, digest = open_archive(path)
+    suffix, parse = _layout_parser(trained)
     with file:
-        key = cache.CacheKey(path.resolve().name.partition(".")[0], digest, f"{digest} {fit}")
-        return cache.load_or_build(folder, key, lambda: read_archive(file, str(path), fit, report))
+        key = cache.CacheKey(path.resolve().name.partition(".")[0], digest + suffix, f"{digest} {fit}{suffix}")
+        return cache.load_or_build(folder, key, lambda: read_archive(file, str(path), fit, report, parse))
 
 
-def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float, spec: str) -> Dataset:
-    """Make the dataset. Without test images, some are split off; the fingerprint then includes the fraction."""
+def _layout_parser(trained: TrainingData | None) -> tuple[str, LayoutParser]:
+    """Return how labels are found, and what tells its images apart in the cache."""
+    if trained is None:
+        return "", parse_layout
+    suffix = hashlib.sha256(repr(trained.class_names).encode("utf-8", "surrogateescape")).hexdigest()
+    return f" labelled by {suffix}", partial(match_classes, class_names=trained.class_names)
+
+
+def _make_dataset(name: str, raw: RawDataset, fingerprint: str, test_split: float | TrainingData, spec: str) -> Dataset:
+    """Make the dataset of a training, or the one to evaluate a trained network on.
+
+    Without test images, some are split off; the fingerprint then includes which ones.
+    """
+    if isinstance(test_split, TrainingData):
+        return _make_evaluation_data(name, raw, fingerprint, test_split, spec)
     if raw.test is not None:
         return Dataset(name, raw.class_names, raw.train, raw.test, fingerprint, raw.notes)
     from scsuite.core.dataset.folder_layout import test_split_mask
 
     images = raw.train
-    is_test_N = test_split_mask(images.files, images.labels_N, raw.class_names, test_split, spec)
+    is_test_N = test_split_mask(_below_top(images.files), images.labels_N, raw.class_names, test_split, spec)
     train, test = images.select(np.flatnonzero(~is_test_N)), images.select(np.flatnonzero(is_test_N))
     note = f"{len(test):,} of {len(images):,} images, {test_split:g} of each class, were held out as test images"
     notes = (*raw.notes, note, *train_test_overlap_note(train, test))
-    split_fingerprint = hashlib.sha256(f"{fingerprint} {test_split!r}".encode()).hexdigest()
+    # The names of files decide which images are held out, and are not part of the fingerprint of all images.
+    split_fingerprint = hashlib.sha256(f"{fingerprint} {test_split!r} ".encode() + is_test_N.tobytes()).hexdigest()
     return Dataset(name, raw.class_names, train, test, split_fingerprint, notes)
+
+
+def _below_top(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names below the folders that all files share: an archive may have one more than its folder."""
+    top = posixpath.commonpath([min(files), max(files)])
+    return tuple(name[len(top) :].lstrip("/") for name in files)
+
+
+def _make_evaluation_data(name: str, raw: RawDataset, fingerprint: str, trained: TrainingData, spec: str) -> Dataset:
+    """Make the dataset that a network is evaluated on: the training's own, or all images of another as test images."""
+    own = raw if raw.test is not None else split_as_in_training(raw, spec)
+    if own is not None:
+        with contextlib.suppress(InputError):  # a class of a single image, which no training has
+            own_fingerprint = fingerprint if own is raw else cache.fingerprint(own)
+            data = _make_dataset(name, own, own_fingerprint, trained.test_split, spec)
+            if data.fingerprint == trained.fingerprint:
+                return data.relabelled(trained.class_names, spec)
+    images = merge_splits(raw)
+    data = Dataset(name, raw.class_names, images.select([]), images, fingerprint, raw.notes)
+    return data.relabelled(trained.class_names, spec)

@@ -9,7 +9,6 @@ counted in a note. Links are followed; pipes and devices are refused.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from scsuite.core.dataset.folder_layout import (
 )
 from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
+from scsuite.core.dataset.image_notes import ImageChanges
 from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, train_test_overlap_note
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
@@ -41,7 +41,6 @@ _CORRUPT_SEARCH = 2000  # images read after the first corrupt one, so that the e
 _PROGRESS_EVERY = 1000  # images
 _MAX_SUFFIXES = 5  # of files that are no images, in a note
 _HEAD_BYTES = 4096  # of a file, to say what it is
-_MAX_SILENT_CUT = 0.1  # mean fraction of the area that may be cut away without a note
 
 Files = Iterator[tuple[str, bytes]]  # (name, contents)
 
@@ -111,9 +110,7 @@ class _DecodedFiles:
     """The images decoded so far, by name, and what was done to them."""
 
     images: dict[str, NDArray[np.uint8]]
-    num_resized: int = 0
-    cut_fractions: float = 0.0  # the sum over the resized images
-    image_notes: Counter[str] = field(default_factory=Counter)
+    changes: ImageChanges = field(default_factory=ImageChanges)
 
 
 # --- folders ---
@@ -235,12 +232,13 @@ def iter_image_files(path: str | Path, skipped: SkippedFiles | None = None) -> F
         names = _images_once(list_folder(path), path, skipped)
         yield from _read_each([f"{path}/{name}" for name in names], skipped)
         return
-    with open_regular_file(path, "image") as file:
-        if archive.is_archive(file, path.name):
-            listing = _list_archive(file, str(path))
-            names = _images_once(listing, path, skipped)
-            yield from ((f"{path}/{name}", data) for name, data in listing.read_files(names))
-            return
+    if not (is_image(path.name) and path.is_file()):  # thousands of images need not be opened twice
+        with open_regular_file(path, "image") as file:
+            if archive.is_archive(file, path.name):
+                listing = _list_archive(file, str(path))
+                names = _images_once(listing, path, skipped)
+                yield from ((f"{path}/{name}", data) for name, data in listing.read_files(names))
+                return
     yield from _read_each([str(path)], skipped)
 
 
@@ -281,9 +279,7 @@ def _collect_images(
             problems.append((name if problems else f"{where}: {name}", str(decoded)))
         else:
             collected.images[name] = decoded.image_HWC
-            collected.num_resized += decoded.is_resized
-            collected.cut_fractions += decoded.cut_fraction
-            collected.image_notes.update([decoded.note] if decoded.note else [])
+            collected.changes.add(decoded)
         if problems and (len(problems) == _MAX_CORRUPT_LISTED or count - first_problem >= _CORRUPT_SEARCH):
             break
         if count % _PROGRESS_EVERY == 0 or count == total:
@@ -295,14 +291,7 @@ def _collect_images(
 def _assemble(collected: _DecodedFiles, names: list[str], layout: Layout, listing_notes: list[str]) -> RawDataset:
     train = _make_split(collected, names, layout.train)
     test = None if layout.test is None else _make_split(collected, names, layout.test)
-    total = len(train) + (0 if test is None else len(test))
-    notes = [*layout.notes, *listing_notes]
-    if collected.num_resized:
-        mean_cut = collected.cut_fractions / collected.num_resized
-        cut = f"; {100 * mean_cut:.0f} % of their area was cut away on average (--fit pad keeps it)"
-        resized = f"{collected.num_resized:,} of {total:,} images were resized to {SIZE} x {SIZE}"
-        notes.append(resized + cut * (mean_cut > _MAX_SILENT_CUT))
-    notes += [f"{count:,} of {total:,} images: {note}" for note, count in collected.image_notes.most_common()]
+    notes = [*layout.notes, *listing_notes, *collected.changes.notes()]
     if test is not None:
         notes += train_test_overlap_note(train, test)
     return RawDataset(layout.class_names, train, test, tuple(notes))

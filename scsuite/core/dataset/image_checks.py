@@ -4,6 +4,7 @@ In: an image that Pillow opened, and the bytes of its file. Out: nothing, or a C
 """
 
 import ctypes
+import zlib
 from contextlib import suppress
 from functools import cache
 
@@ -24,6 +25,8 @@ def check_header(image: Image.Image, data: bytes) -> None:
         raise CorruptImageError(f"a JPEG of {count:,} scans")  # each is a pass over the image
     if image.format == "PPM" and data[1:2] in b"123" and len(data) > _MAX_PLAIN_BYTES:
         raise CorruptImageError(f"a plain-text PNM of {len(data) >> 20:,} MB: save it as a binary one")
+    if image.format == "PNG":
+        _check_png_chunks(data)
     if image.format == "TIFF":
         _silence_libtiff()
         if not _has_all_blocks(image, len(data)):
@@ -75,3 +78,18 @@ def _has_gif_end(data: bytes) -> bool:
 
 def _color_table_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """Check the chunks of a PNG up to its end chunk, which decoding alone does not; Pillow's `verify` is slower.
+
+    A chunk is its length, its type, as much data, and the CRC-32 of type and data. Source: https://www.w3.org/TR/png-3/
+    """
+    start, kind = 8, b""
+    while kind != b"IEND":
+        kind, end = data[start + 4 : start + 8], start + 8 + int.from_bytes(data[start : start + 4])
+        if end + 4 > len(data):
+            raise CorruptImageError("a corrupt one (truncated)")
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            raise CorruptImageError(f"a corrupt one (a wrong checksum in {kind.decode(errors='replace')})")
+        start = end + 4

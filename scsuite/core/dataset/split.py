@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scsuite.core.errors import InputError, UsageError, did_you_mean
+from scsuite.core.files import normalise_name
 from scsuite.core.seeding import keyed_seed
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
@@ -79,7 +80,8 @@ class Dataset:
 
         Raises InputError, which names `where` the images are from, for classes that the network does not have.
         """
-        if unknown := [name for name in self.class_names if name not in class_names]:
+        names = list(map(normalise_name, self.class_names))
+        if unknown := [name for name in names if name not in class_names]:
             raise InputError(
                 "classes",
                 where,
@@ -87,7 +89,7 @@ class Dataset:
                 found=format_names(unknown),
                 hint=did_you_mean(unknown[0], class_names, "Evaluate on data with these classes."),
             )
-        label_K = np.array([class_names.index(name) for name in self.class_names], dtype=np.int64)
+        label_K = np.array([class_names.index(name) for name in names], dtype=np.int64)
         train, test = (replace(split, labels_N=label_K[split.labels_N]) for split in (self.train, self.test))
         return replace(self, class_names=class_names, train=train, test=test)
 

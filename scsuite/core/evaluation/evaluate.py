@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,9 +69,7 @@ def evaluate(
         >>> keys = ("mean", "std", "class_names")
         >>> evaluate(model, data.test, **{key: metadata[key] for key in keys}).accuracy
     """
-    if tta not in TTA_MODES:
-        hint = did_you_mean(tta, TTA_MODES, otherwise="Choose one of these.")
-        raise UsageError("option", "--tta", expected=f"one of {', '.join(TTA_MODES)}", found=repr(tta), hint=hint)
+    check_tta(tta)
     device = device or Device(next(model.parameters()).device, torch.float32)
     logits_NK = torch.zeros(len(split), len(class_names))
     with evaluation_mode(model), torch.inference_mode():
@@ -83,10 +82,21 @@ def evaluate(
             shard = slice(start, start + EVAL_BATCH_SIZE)
             images_NCHW = device.move(normalise(split.images_NHWC[shard], mean, std))
             with device.autocast():
-                views = [model(view).float() for view in _tta_views(images_NCHW, tta)]
-            logits_NK[shard] = torch.stack(views).mean(dim=0).cpu()
+                logits_NK[shard] = average_logits(model, images_NCHW, tta).cpu()
     world.all_reduce_sum(logits_NK)  # each row is one rank's, and 0 on the others
     return compute_metrics(logits_NK, torch.from_numpy(split.labels_N), tuple(class_names))
+
+
+def check_tta(tta: str) -> None:
+    """Raise UsageError for an unknown mode of test-time augmentation."""
+    if tta not in TTA_MODES:
+        hint = did_you_mean(tta, TTA_MODES, otherwise="Choose one of these.")
+        raise UsageError("option", "--tta", expected=f"one of {', '.join(TTA_MODES)}", found=repr(tta), hint=hint)
+
+
+def average_logits(model: nn.Module, images_NCHW: Tensor, tta: str) -> Tensor:
+    """Return logits_NK in fp32, averaged over the views of test-time augmentation."""
+    return torch.stack([model(view).float() for view in _tta_views(images_NCHW, tta)]).mean(dim=0)
 
 
 def _tta_views(images_NCHW: Tensor, tta: str) -> list[Tensor]:
@@ -109,6 +119,7 @@ class TrainedModel:
     std: tuple[float, ...]
     data_config: DataConfig
     device: Device
+    metadata: Mapping[str, Any]
     seed: int | None = None  # of the training
 
     @classmethod
@@ -122,7 +133,7 @@ class TrainedModel:
         return cls(
             model=model, path=str(path.resolve()), class_names=tuple(map(normalise_name, metadata["class_names"])),
             mean=tuple(metadata["mean"]), std=tuple(metadata["std"]),
-            data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device,
+            data_config=replace(config, data_dir=data_dir, cache_dir=None), device=device, metadata=metadata,
             seed=seed if isinstance(seed := metadata["config"].get("seed"), int) else None,
         )  # fmt: skip
 
@@ -131,11 +142,15 @@ class TrainedModel:
         evaluation = evaluate(
             self.model, split, mean=self.mean, std=self.std, class_names=self.class_names, device=self.device, tta=tta
         )
-        # Finite weights can overflow too.
-        if num_invalid := int((~np.isfinite(evaluation.probabilities_NK).all(axis=1)).sum()):
-            raise InputError(
-                "checkpoint", self.path, expected=f"finite logits in {self.device.precision}",
-                found=f"other values for {num_invalid} of {len(split)} images",
-                hint="Try --precision fp32, or another checkpoint.",
-            )  # fmt: skip
+        check_finite(evaluation.probabilities_NK, self.path, self.device)
         return evaluation
+
+
+def check_finite(probabilities_NK: NDArray[np.float32], path: str, device: Device) -> None:
+    """Raise InputError for probabilities that are not finite: finite weights can overflow too."""
+    if num_invalid := int((~np.isfinite(probabilities_NK).all(axis=1)).sum()):
+        raise InputError(
+            "checkpoint", path, expected=f"finite logits in {device.precision}",
+            found=f"other values for {num_invalid} of {len(probabilities_NK)} images",
+            hint="Try --precision fp32, or another checkpoint.",
+        )  # fmt: skip

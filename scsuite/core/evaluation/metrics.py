@@ -24,14 +24,15 @@ NUM_MOST_CONFUSED = 10  # pairs in `to_dict`
 class ClassMetrics:
     """Metrics of one class: precision = TP / (TP + FP), recall = TP / (TP + FN), support = TP + FN.
 
-    The recall is the accuracy on the images of the class; `recall_ci95` is its Wilson interval.
+    The recall is the accuracy on the images of the class; `recall_ci95` is its Wilson interval. A class without images
+    has none of these metrics.
     """
 
     name: str
-    precision: float
-    recall: float
-    recall_ci95: tuple[float, float]
-    f1: float
+    precision: float | None
+    recall: float | None
+    recall_ci95: tuple[float, float] | None
+    f1: float | None
     support: int
 
 
@@ -108,6 +109,18 @@ class Evaluation:
         return wilson_interval(int(np.trace(self.confusion_KK)), self.num_images)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images: what each class would get with equally many images."""
+        return self.macro().recall
+
+    @property
+    def only_predicted_class(self) -> str | None:
+        """The class that is predicted for all images, if these are of several classes; else None."""
+        predicted = np.unique(self.predicted_N)
+        is_only = len(predicted) == 1 and len(np.unique(self.labels_N)) > 1
+        return self.class_names[predicted[0]] if is_only else None
+
+    @property
     def top5_accuracy(self) -> float | None:
         """Fraction of the images whose actual class is among the five most probable; None for at most five classes.
 
@@ -133,7 +146,7 @@ class Evaluation:
         return indices
 
     def per_class(self) -> list[ClassMetrics]:
-        """Return precision, recall and F1 of each class; 0 for a class that was never predicted or has no images."""
+        """Return precision, recall and F1 of each class: 0 if it was never predicted, None if it has no images."""
         num_correct_K = np.diag(self.confusion_KK)
         num_predicted_K, support_K = self.confusion_KK.sum(axis=0), self.confusion_KK.sum(axis=1)
         precision_K = num_correct_K / np.maximum(num_predicted_K, 1)
@@ -142,14 +155,15 @@ class Evaluation:
         rows = zip(self.class_names, precision_K, recall_K, f1_K, num_correct_K, support_K, strict=True)
         return [
             ClassMetrics(name, float(p), float(r), wilson_interval(int(num_correct), int(n)), float(f1), int(n))
+            if n
+            else ClassMetrics(name, None, None, None, None, 0)
             for name, p, r, f1, num_correct, n in rows
         ]
 
     def macro(self) -> MacroMetrics:
         """Return means over the classes that have images."""
-        rows = [row for row in self.per_class() if row.support]
-        means = np.mean([(row.precision, row.recall, row.f1) for row in rows], axis=0)
-        return MacroMetrics(*map(float, means))
+        rows = [(row.precision, row.recall, row.f1) for row in self.per_class() if row.support]
+        return MacroMetrics(*map(float, np.mean(np.array(rows, np.float64), axis=0)))
 
     def most_confused(self, count: int) -> list[ConfusedPair]:
         """Return at most `count` pairs of actual and predicted class, those with the most mistakes first."""
@@ -168,6 +182,7 @@ class Evaluation:
         return {
             "accuracy": self.accuracy,
             "accuracy_ci95": list(self.accuracy_ci95),
+            "balanced_accuracy": self.balanced_accuracy,
             "top5_accuracy": self.top5_accuracy,
             "loss": self.loss,
             "ece": self.calibration.ece,
@@ -179,7 +194,9 @@ class Evaluation:
         return {
             **self.summary(),
             "num_images": self.num_images,
-            "per_class": [{**asdict(row), "recall_ci95": list(row.recall_ci95)} for row in self.per_class()],
+            "per_class": [
+                {**asdict(row), "recall_ci95": row.recall_ci95 and list(row.recall_ci95)} for row in self.per_class()
+            ],
             "confusion_matrix": self.confusion_KK.tolist(),
             "confusion_normalized": self.confusion_normalized_KK.tolist(),
             "most_confused": [asdict(pair) for pair in self.most_confused(NUM_MOST_CONFUSED)],
@@ -239,3 +256,30 @@ def chance_accuracy_bound(num_classes: int, num_images: int) -> float:
     """Return the upper 98 % bound of chance accuracy: p + 2 * sqrt(p (1 - p) / n), p = 1 / num_classes."""
     chance = 1 / num_classes
     return chance + 2 * float(np.sqrt(chance * (1 - chance) / num_images))
+
+
+def baseline_warning(best_accuracy: float, labels_N: NDArray[np.int64], class_names: tuple[str, ...]) -> str | None:
+    """Return a text if a training's best accuracy is not above that of guessing, or of predicting the largest class."""
+    label, fraction = majority_class(labels_N)
+    if is_uneven(labels_N) and best_accuracy <= fraction:
+        return f"never exceeded the fraction of the largest class ({100 * fraction:.1f} %, {class_names[label]})"
+    if best_accuracy <= chance_accuracy_bound(len(class_names), len(labels_N)):
+        return f"never exceeded chance ({100 / len(class_names):.0f} %)"
+    return None
+
+
+def is_uneven(labels_N: NDArray[np.int64]) -> bool:
+    """Return whether the classes that have images have different numbers of them."""
+    _, counts = np.unique(labels_N, return_counts=True)
+    return bool(counts.min() < counts.max())
+
+
+def majority_fraction(labels_N: NDArray[np.int64]) -> float | None:
+    """Return the fraction of the largest class if the classes are uneven, else None."""
+    return majority_class(labels_N)[1] if is_uneven(labels_N) else None
+
+
+def majority_class(labels_N: NDArray[np.int64]) -> tuple[int, float]:
+    """Return the class with the most images and its fraction: the accuracy of a network that predicts nothing else."""
+    labels, counts = np.unique(labels_N, return_counts=True)
+    return int(labels[counts.argmax()]), float(counts.max() / len(labels_N))

@@ -147,10 +147,7 @@ def range_test(
 
 
 def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """Return the settings that found LR bounds hold for; `epochs` are those of the training.
-
-    `train` warns when it uses bounds that were found under other settings.
-    """
+    """Return the settings that found LR bounds hold for, of which `train` warns; `epochs` are those of the training."""
     # Of the policy only the transforms count: its mean and std follow the data, which the fingerprint identifies.
     transforms = [part["__class_fullname__"] for part in policy["transforms"]]
     return {
@@ -162,6 +159,7 @@ def range_test_conditions(data: Dataset, config: RecipeConfig, policy: dict[str,
         "optimizer": config.optimizer,
         "weight_decay": config.weight_decay,
         "label_smoothing": config.label_smoothing,
+        "class_weights": config.class_weights,
         "dropout": config.dropout,
         "gradient_centralization": config.gradient_centralization,
         "whitening_init": config.whitening_init,

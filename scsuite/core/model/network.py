@@ -31,7 +31,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Normalise each chunk with its own mean and variance; in eval mode use the running statistics."""
-        num_images = len(features_NCHW)
+        num_images = features_NCHW.shape[0]  # torch.export keeps this symbolic, unlike len()
         num_chunks = num_images // self.ghost_batch_size if self.training and self.ghost_batch_size else 1
         if num_chunks <= 1:
             return super().forward(features_NCHW)

@@ -1,12 +1,14 @@
 """Run directories: their files, the environment of a run, and the JSON results that scripts rely on.
 
-In: the path of a run. Out: `load_checkpoint` gives its network.
+In: the path of a run. Out: `load_checkpoint` gives its network, `load_classifier` one module from images to
+probabilities.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imports torch, which zigzag does not need
+    from scsuite.core.evaluation.predict import Classifier
     from scsuite.core.model.network import ResNet3
 
 
@@ -32,3 +34,36 @@ def load_checkpoint(run_or_file: str | Path) -> "tuple[ResNet3, dict[str, Any]]"
     from scsuite.core.runs.rundir import resolve_checkpoint
 
     return load_checkpoint_file(resolve_checkpoint(run_or_file))
+
+
+def load_classifier(run_or_file: str | Path) -> "Classifier":
+    """Load the network of a training as one module from images to probabilities.
+
+    Normalisation is inside. torch.export.export and torch.onnx.export take the module as it is.
+
+    Args:
+        run_or_file: A run directory or a checkpoint file, as for `load_checkpoint`.
+
+    Returns:
+        An nn.Module in eval mode on the CPU. It takes images of shape N x 3 x 32 x 32, uint8 or floats in [0, 1], and
+        returns probabilities of shape N x K. `.class_names` names the classes; `.predict(paths)` decodes, resizes and
+        classifies image files.
+
+    Raises:
+        InputError: For a path that is neither, and a file that is damaged or that scsuite did not write.
+
+    Example:
+        >>> classifier = load_classifier("runs/20260101T000000Z-train-shapes")
+        >>> for image in classifier.predict(["cat.jpg", "photos.zip"], topk=3):
+        ...     print(image.file, image.predicted, image.probability, image.topk)
+    """
+    from scsuite.core.config import DataConfig
+    from scsuite.core.evaluation.predict import Classifier
+    from scsuite.core.model.checkpoint import load_checkpoint_file
+    from scsuite.core.runs.rundir import resolve_checkpoint
+
+    path = resolve_checkpoint(run_or_file)
+    network, metadata = load_checkpoint_file(path)
+    fit = DataConfig.from_saved(metadata["config"], path).fit
+    normalisation = {name: metadata[name] for name in ("mean", "std")}
+    return Classifier(network, **normalisation, class_names=metadata["class_names"], fit=fit, path=str(path)).eval()

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scsuite import __version__
-from scsuite.core.config import MAX_PLOTTED_STEPS, is_finite_number
 from scsuite.core.errors import InputError, one_line
-from scsuite.core.files import missing_path_error, path_exists, read_regular_file
-from scsuite.core.schedule import OneCycle
+from scsuite.core.files import read_regular_file
 
 MAX_CSV_BYTES = 2**30  # ten million steps
 Record = TypeVar("Record")
@@ -86,13 +84,17 @@ STEP_COLUMNS = StepRow._fields
 
 @dataclass(frozen=True)
 class TrainHistory:
-    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val."""
+    """All epochs and steps of a training; each epoch is evaluated on `eval_split`: test or val.
+
+    `majority_fraction` is that of the largest class of these images, if the classes are uneven.
+    """
 
     epochs: tuple[EpochResult, ...]
     steps: tuple[StepRow, ...]
     steps_per_epoch: int
     eval_split: str
     num_classes: int
+    majority_fraction: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,7 @@ class FinalMetrics:
     train_accuracy: float
     test_accuracy_no_ema: float | None
     test_loss_no_ema: float | None
+    test_balanced_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +183,15 @@ class TrainResult(CommandResult):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(CommandResult):
-    """An evaluation of a trained network on the test images."""
+    """An evaluation of a trained network.
+
+    `evaluated`: test, the test images of the training's data; all, every labelled image of other data.
+    """
 
     command: str = "evaluate"
     accuracy: float
     accuracy_ci95: tuple[float, float]
+    balanced_accuracy: float
     top5_accuracy: float | None
     loss: float
     ece: float
@@ -198,12 +205,16 @@ class EvaluateResult(CommandResult):
     misclassified: list[dict[str, Any]]
     tta: dict[str, Any] | None
     data: str
+    evaluated: str
     checkpoint: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradcamResult(CommandResult):
-    """Class activation maps of some images, and how faithful they are."""
+    """Class activation maps of some images, and how faithful they are.
+
+    `evaluated` says of which images, as in `EvaluateResult`; None for the user's own images.
+    """
 
     command: str = "gradcam"
     method: str
@@ -212,7 +223,22 @@ class GradcamResult(CommandResult):
     faithfulness: dict[str, dict[str, Any]]
     maps: str | None
     overlays: list[str] | None
+    evaluated: str | None
     checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictResult(CommandResult):
+    """Predictions for images without labels, and the files that could not be read; then the status is failed."""
+
+    command: str = "predict"
+    predictions: list[Any]
+    unreadable: list[dict[str, str]]
+    fit: str
+    tta: str
+    out: str | None
+    checkpoint: str
+    error: dict[str, str] | None
 
 
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:
@@ -231,33 +257,6 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
         hint = f"Continue it: scsuite train --resume {path.parent}" if command == "train" else "Start it again."
         raise InputError("run", path, expected="a complete run", found=f"status {status!r:.40}", hint=hint)
     return dict(result)
-
-
-def check_run_exists(run: Path) -> None:
-    """Raise InputError for a run directory that does not exist."""
-    if not path_exists(run):
-        raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
-
-
-def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
-    """Return the planned cycle of a training run, and the learning rate of each step done.
-
-    Raises InputError for a directory that is not a training run.
-    """
-    check_run_exists(run)
-    try:
-        lrs_done = [row.lr for row in read_steps(run)]
-        cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])
-        if cycle.num_steps > MAX_PLOTTED_STEPS:
-            raise ValueError(f"{cycle.num_steps:,} steps")
-        if invalid := [lr for lr in lrs_done if not is_finite_number(lr) or lr <= 0]:
-            raise ValueError(f"a learning rate of {invalid[0]}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "run", run, expected="the schedule and the learning rates of a training run", found=one_line(error),
-            hint="Give a directory that scsuite train made.",
-        ) from None  # fmt: skip
-    return cycle, lrs_done
 
 
 def read_steps(run: Path) -> list[StepRow]:

@@ -21,6 +21,7 @@ from scsuite.core.config import Config
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.files import (
     append,
+    check_run_exists,
     csv_text,
     fsync_path,
     read_yaml,
@@ -36,7 +37,6 @@ from scsuite.core.runs.results import (
     CommandResult,
     EpochResult,
     StepResult,
-    check_run_exists,
     read_csv,
     read_json,
 )

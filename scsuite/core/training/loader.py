@@ -93,7 +93,9 @@ class _ImageDataset(TorchDataset[Batch | ScsuiteError]):
 def _share(batch: Batch) -> Batch | ScsuiteError:
     """Move a worker's batch to shared memory, as torch does later, where an error would leave the parent waiting."""
     try:
-        return Batch(batch.images_NCHW.share_memory_(), batch.labels_N.share_memory_())
+        for tensor in batch:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return batch
     except (RuntimeError, OSError) as error:
         return worker_error(error)
 
@@ -201,7 +203,7 @@ class TrainLoader:
             DataLoader,
             self._source,
             batch_sampler=self.batches,
-            collate_fn=_identity,  # `__getitems__` returns a batch, not a list
+            collate_fn=_identity,  # type: ignore[arg-type]  # `__getitems__` returns a batch, not a list
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             worker_init_fn=init_worker_signals,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.errors import DivergedError
+from scsuite.core.evaluation import evaluate
+from scsuite.core.evaluation.metrics import is_uneven
 from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
@@ -212,11 +214,22 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
         images_per_second=trainer.state.median_images_per_second,
         final=FinalMetrics(
             last.test_accuracy, last.test_loss, last.train_loss, last.train_accuracy, last.test_accuracy_no_ema,
-            last.test_loss_no_ema,
+            last.test_loss_no_ema, _balanced_accuracy(trainer, last.test_accuracy),
         ),
         best={"epoch": best.epoch, f"{best.selected_on}_accuracy": best.accuracy, "selected_on": best.selected_on},
         checkpoint=str(path),
     )  # fmt: skip
+
+
+def _balanced_accuracy(trainer: Trainer, accuracy: float) -> float:
+    """Return the balanced accuracy on the test images; rank 0 evaluates them once more where the classes are uneven."""
+    if not is_uneven(trainer.data.test.labels_N):
+        return accuracy
+    setup = trainer.setup
+    return evaluate(
+        trainer.model, trainer.data.test, mean=setup.mean, std=setup.std, class_names=setup.class_names,
+        device=setup.device,
+    ).balanced_accuracy  # fmt: skip
 
 
 def run_environment(trainer: Trainer) -> dict[str, object]:

@@ -3,6 +3,8 @@
 In: a run directory or a checkpoint. Out: the run's own configuration; a trainer at the saved position.
 """
 
+import contextlib
+import os
 import reprlib
 import warnings
 from collections.abc import Mapping, Set
@@ -12,8 +14,9 @@ from typing import Any
 
 import torch
 
-from scsuite.core.config import RESULT_NEUTRAL_OPTIONS, TrainCommandConfig, TrainConfig, flag_name
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, TrainCommandConfig, TrainConfig, flag_name
 from scsuite.core.errors import InputError, UsageError
+from scsuite.core.files import write_atomic
 from scsuite.core.model.checkpoint import (
     EMA_PREFIX,
     MODEL_PREFIX,
@@ -30,9 +33,15 @@ from scsuite.core.training.optimizer import OPTIMIZER_STATE_KEYS, parameters_by_
 from scsuite.core.training.state import TrainState
 from scsuite.core.training.trainer import Trainer
 
-# Options that are not compared: the fingerprint identifies the data, lr_min and lr_max have replaced lr_from, and the
-# metadata has the precision of the run.
-_IDENTIFIED_OTHERWISE = frozenset({"data", "test_split", "limit_train", "limit_test", "lr_from", "device", "precision"})
+# Options that are not compared: the fingerprint identifies the data and the policy the file of --augment, lr_min and
+# lr_max have replaced lr_from, and the metadata has the precision of the run.
+_IDENTIFIED_OTHERWISE = frozenset(
+    {"data", "test_split", "limit_train", "limit_test", "augment", "lr_from", "device", "precision"}
+)
+# Places of files that are identified by their content: a resume may give another.
+_PLACES = frozenset({"data", "augment"})
+_REQUIRED = ("data", "batch_size", "epochs", "lr_max")  # in the config.yaml of any version's training
+POLICY_FILE = "augment.yaml"  # in the run directory: the policy of a checkpoint whose file is gone
 
 
 def resume(trainer: Trainer, path: Path) -> None:
@@ -72,10 +81,15 @@ def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
             hint="Resume from a run directory with checkpoints/.",
         )  # fmt: skip
     current, saved = trainer.metadata(), {"world_size": 1, **checkpoint.metadata}
-    for name in ("data", "class_names", "network", "policy", "augment_backend", "precision", "world_size"):
+    check_same_data(checkpoint.path, saved.get("data"), trainer.data.fingerprint)
+    for name in ("class_names", "network", "policy", "augment_backend", "precision", "world_size"):
         _check_equal(checkpoint.path, name, saved.get(name), current[name])
+    saved_config = TrainConfig.from_saved(saved["config"], checkpoint.path).to_dict()  # with options that came later
     for name in current["config"].keys() - RESULT_NEUTRAL_OPTIONS - _IDENTIFIED_OTHERWISE:
-        _check_equal(checkpoint.path, name, saved["config"].get(name), current["config"][name])
+        _check_equal(checkpoint.path, name, saved_config[name], current["config"][name])
+    # A policy file may have the default's transforms; the default's flips also alternate.
+    default_policy = saved_config["augment"] is None, current["config"]["augment"] is None
+    _check_equal(checkpoint.path, "use of the default policy", *default_policy)
     try:
         state = TrainState.from_dict(saved["state"])
         state.validate(
@@ -92,6 +106,20 @@ def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
         trainer.ema.model.load_state_dict(load_model(checkpoint, EMA_PREFIX).state_dict())
     _load_optimizer_state(trainer, checkpoint)
     trainer.state = state
+
+
+def check_same_data(path: Path, saved: Any, fingerprint: str) -> None:
+    """Raise InputError unless the data that a run recorded has this fingerprint: names of files and folders may differ.
+
+    `path` is that of a checkpoint or a run directory.
+    """
+    saved_fingerprint = saved.get("fingerprint") if isinstance(saved, Mapping) else None
+    if saved_fingerprint != fingerprint:
+        raise InputError(
+            "cannot resume", path, expected=f"the same data: images with the fingerprint {str(saved_fingerprint)[:12]}",
+            found=f"the fingerprint {fingerprint[:12]}",
+            hint="Give the run's own data with --data, or start a new run.",
+        )  # fmt: skip
 
 
 def _check_equal(path: Path, name: str, saved: Any, current: Any) -> None:
@@ -140,16 +168,35 @@ def read_resume_config(
     return merge_resume_settings(saved, requested, explicit, run.path)
 
 
+def restore_policy_file(run: Path, checkpoint: Checkpoint, config: TrainConfig, *, write: bool = True) -> TrainConfig:
+    """Return the configuration; if its policy file is gone, with a file that is made from the policy in the checkpoint.
+
+    Only one rank has to `write` it. Raises OutputError if it cannot be written.
+    """
+    import yaml
+
+    if config.augment is None or os.path.lexists(config.augment):
+        return config
+    if write:
+        text = yaml.safe_dump({"transform": checkpoint.metadata.get("policy")}, sort_keys=False)
+        write_atomic(run / POLICY_FILE, text.encode())
+    return replace(config, augment=str(run / POLICY_FILE))
+
+
 def _check_config_file(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the settings in a checkpoint if config.yaml has the same: a change to the file would have no effect."""
+    """Return the settings in a checkpoint if config.yaml has the same: a change to the file would have no effect.
+
+    The places of files are those of config.yaml, where a resume writes them first.
+    """
     in_file, in_checkpoint = run.config(), checkpoint.metadata["config"]
     for name, value in in_checkpoint.items():
-        if name not in RESULT_NEUTRAL_OPTIONS and in_file.get(name) != value:
+        is_neutral = name in RESULT_NEUTRAL_OPTIONS or _may_be_moved(name, value, in_file.get(name))
+        if in_file.get(name) != value and not is_neutral:
             raise InputError(
                 "run", run.path / "config.yaml", expected=f"{name} {value}, as in {checkpoint.path.name}",
                 found=reprlib.repr(in_file.get(name)), hint="Restore config.yaml, or start a new run.",
             )  # fmt: skip
-    return dict(in_checkpoint)
+    return {**in_checkpoint, **{name: in_file[name] for name in _PLACES if name in in_file}}
 
 
 def read_seeds_and_target(
@@ -171,8 +218,11 @@ def read_seeds_and_target(
 def merge_resume_settings(
     saved: Mapping[str, Any], requested: TrainConfig, explicit: Set[str], run: Path
 ) -> TrainConfig:
-    """Return the run's configuration with the explicit options that change no number; others must be equal."""
-    if missing := [item.name for item in fields(TrainConfig) if item.name not in saved]:
+    """Return the run's configuration with the explicit options that change no number; others must be equal.
+
+    Another place of the data or of a policy file is accepted: `load_state` compares the content.
+    """
+    if missing := [name for name in _REQUIRED if name not in saved]:
         raise InputError(
             "run", run / "config.yaml", expected="the configuration of a training", found=f"none of {missing[0]}",
             hint="Give a directory that scsuite train made, or resume with the version that started it.",
@@ -180,10 +230,39 @@ def merge_resume_settings(
     config = TrainConfig.from_saved(saved, run / "config.yaml")
     for item in fields(TrainConfig):
         old, new = getattr(config, item.name), getattr(requested, item.name)
+        may_be_moved = _may_be_moved(item.name, old, new)
         is_auto_lr = item.name in ("lr_min", "lr_max", "lr_from") and (new is None or item.name == "lr_from")
-        if item.name in explicit and item.name not in RESULT_NEUTRAL_OPTIONS and old != new and not is_auto_lr:
+        if (
+            item.name in explicit
+            and item.name not in RESULT_NEUTRAL_OPTIONS
+            and old != new
+            and not (is_auto_lr or may_be_moved)
+        ):
             raise UsageError(
                 "option", flag_name(item), expected=f"{old}, as in {run}", found=new,
                 hint="Leave the option out, or start a new run.",
             )  # fmt: skip
-    return replace(config, **{name: getattr(requested, name) for name in RESULT_NEUTRAL_OPTIONS & explicit})
+    return replace(config, **{name: getattr(requested, name) for name in (RESULT_NEUTRAL_OPTIONS | _PLACES) & explicit})
+
+
+def _may_be_moved(name: str, old: Any, new: Any) -> bool:
+    """Return whether both values are places of files that `load_state` compares by their content."""
+    return name in _PLACES and all(isinstance(value, str) and value not in DATA_SOURCES for value in (old, new))
+
+
+def relocate_result(result: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return the result of a run directory that may have been moved or copied to `run`, with the paths of today."""
+    recorded = result.get("run_dir")
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if os.path.samefile(recorded, run):  # type: ignore[arg-type]  # noqa: PTH121 - None is a TypeError
+            return result
+
+    def move(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: move(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [move(item) for item in value]
+        is_inside = isinstance(value, str) and (value == recorded or value.startswith(f"{recorded}{os.sep}"))
+        return f"{run}{value[len(str(recorded)) :]}" if is_inside else value
+
+    return {name: move(value) for name, value in result.items()}

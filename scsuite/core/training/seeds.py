@@ -5,7 +5,7 @@ In: the run directories of the trainings, or test accuracies by epoch. Out: a `S
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def summarize_seeds(runs: Sequence[SeedRun], target: float | None) -> SeedsResul
         lr_min=first["lr_min"],
         lr_max=first["lr_max"],
         images_per_second=first["images_per_second"],
-        final=FinalMetrics(**first["final"]),
+        final=FinalMetrics(**{item.name: first["final"].get(item.name) for item in fields(FinalMetrics)}),
         best=first["best"],
         checkpoint=str(runs[0].path / "model.safetensors"),
         seeds=summaries,

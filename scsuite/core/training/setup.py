@@ -47,6 +47,7 @@ class TrainSetup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     world: World
+    class_weights_K: Tensor | None = None  # of the loss, on the device
 
     def evaluate(
         self, model: nn.Module, split: Split, *, tta: str = "none", on_batch: Callable[[], None] | None = None
@@ -83,8 +84,20 @@ def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: Worl
     optimizer = make_optimizer(model, config, momentum)
     return TrainSetup(
         config, train, val, data.class_names, device, policy_dict(policy), mean, std, backend, loader, model, optimizer,
-        device.grad_scaler(), world,
+        device.grad_scaler(), world, make_class_weights(config, train, len(data.class_names), device),
     )  # fmt: skip
+
+
+def make_class_weights(config: RecipeConfig, train: Split, num_classes: int, device: Device) -> Tensor | None:
+    """Return the weight n / (K n_k) of each class k, as scikit-learn's "balanced"; None where all count the same.
+
+    n and K count the images and the classes that have images; a class without images has the weight 0.
+    """
+    if config.class_weights == "none":
+        return None
+    counts_K = torch.bincount(torch.from_numpy(train.labels_N), minlength=num_classes)
+    weights_K = len(train) / ((counts_K > 0).sum() * counts_K.clamp(min=1)) * (counts_K > 0)
+    return weights_K.float().to(device.device)
 
 
 def split_validation(train: Split, num_images: int) -> tuple[Split, Split | None]:

@@ -23,7 +23,7 @@ from scsuite.core.training.setup import TrainSetup
 class StepOutput:
     """Result of one training step as device tensors; reading a value synchronizes with the device."""
 
-    loss: Tensor  # mean cross entropy of the batch, without L1 and label smoothing
+    loss: Tensor  # mean cross entropy of the batch, without L1, label smoothing and class weights
     num_correct: Tensor
     non_finite: Tensor  # 1.0 once a loss or gradient was NaN or infinite, in this step or an earlier one; else 0.0
 
@@ -36,7 +36,7 @@ def launch_step(setup: TrainSetup, batch: Batch, step: int, lr: float, momentum:
     return train_step(
         setup.model, setup.optimizer, setup.scaler, batch,
         device=setup.device, label_smoothing=config.label_smoothing, l1=config.l1, world=setup.world,
-        num_images=setup.loader.batch_size_at(step),
+        num_images=setup.loader.batch_size_at(step), class_weights_K=setup.class_weights_K,
     )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def train_step(
     l1: float,
     world: World = SINGLE_PROCESS,
     num_images: int = 0,
+    class_weights_K: Tensor | None = None,
 ) -> StepOutput:
     """Run one forward pass, backward pass and update.
 
@@ -66,12 +67,16 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with device.autocast():
         logits_NK = model(images_NCHW).float()
-    loss = _batch_loss(logits_NK, labels_N, label_smoothing, world, num_images)
+    if class_weights_K is None:
+        loss = _batch_loss(logits_NK, labels_N, label_smoothing, world, num_images)
+    else:
+        loss = _weighted_batch_loss(logits_NK, labels_N, label_smoothing, world, class_weights_K)
     penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
     logits_NK = logits_NK.detach()
-    # Reported without label smoothing, so that it can be compared with the test loss.
-    loss = _batch_loss(logits_NK, labels_N, 0.0, world, num_images) if label_smoothing else loss.detach()
+    # Reported without label smoothing and class weights, so that it can be compared with the test loss.
+    is_plain = not label_smoothing and class_weights_K is None
+    loss = loss.detach() if is_plain else _batch_loss(logits_NK, labels_N, 0.0, world, num_images)
     num_correct = (logits_NK.argmax(dim=1) == labels_N).sum()
     if world.size > 1:
         loss, num_correct = _all_reduce_step(model, world, len(labels_N) / num_images, loss, num_correct)
@@ -94,6 +99,19 @@ def _batch_loss(logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, wor
     if world.size == 1:
         return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing)
     return functional.cross_entropy(logits_NK, labels_N, label_smoothing=label_smoothing, reduction="sum") / num_images
+
+
+def _weighted_batch_loss(
+    logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, world: World, class_weights_K: Tensor
+) -> Tensor:
+    """Return the cross entropy of the batch, divided by the sum of the images' weights, as torch does.
+
+    With several ranks, that is the sum over the complete batch, and the result is the shard's contribution.
+    """
+    total = functional.cross_entropy(
+        logits_NK, labels_N, class_weights_K, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / world.all_reduce_sum(class_weights_K[labels_N].sum())
 
 
 def _all_reduce_step(

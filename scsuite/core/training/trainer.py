@@ -15,7 +15,7 @@ from scsuite.core.config import MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfi
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
-from scsuite.core.evaluation.metrics import Evaluation
+from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
 from scsuite.core.model.network import ResNet3
@@ -63,10 +63,9 @@ class Trainer:
             lr_min=lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
             steps_per_epoch=self.setup.loader.steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
         )  # fmt: skip
-        self.raw_model = self.setup.model
+        self.raw_model, self.state = self.setup.model, TrainState()
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
-        self.state = TrainState()
         self.epochs: list[EpochResult] = []
         self.steps: list[StepRow] = []
 
@@ -167,8 +166,9 @@ class Trainer:
 
     def history(self) -> TrainHistory:
         """Return all epochs and steps so far."""
-        steps_per_epoch, num_classes = self.cycle.steps_per_epoch, len(self.data.class_names)
-        return TrainHistory(tuple(self.epochs), tuple(self.steps), steps_per_epoch, self.eval_split, num_classes)
+        labels_N = (self.setup.val or self.data.test).labels_N
+        sizes = self.cycle.steps_per_epoch, self.eval_split, len(self.data.class_names), majority_fraction(labels_N)
+        return TrainHistory(tuple(self.epochs), tuple(self.steps), *sizes)
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
         """Return what a checkpoint records."""

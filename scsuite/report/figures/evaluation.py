@@ -145,15 +145,17 @@ def class_accuracy(evaluation: "Evaluation") -> Figure:
 
     Of more than MAX_CLASSES_DRAWN classes the worst are drawn. A class without images is left out.
     """
-    classes = sorted((row for row in evaluation.per_class() if row.support), key=lambda row: row.recall)
+    classes = sorted((row for row in evaluation.per_class() if row.support), key=lambda row: row.recall or 0.0)
     rows, mean = classes[:MAX_CLASSES_DRAWN], evaluation.macro().recall
     all_drawn = len(rows) == len(classes)
     label_pt = style.NORMAL if len(rows) <= MAX_CLASSES_WITH_COUNTS else MIN_LABEL_PT
     with style.new_figure(width=7.0, height=1.3 + len(rows) * 1.7 * label_pt / 72) as figure:
         suffix = "" if all_drawn else f", the {len(rows)} worst of {len(classes)}"
+        num_empty = len(evaluation.class_names) - len(classes)
+        suffix += f" ({num_empty} without images)" if num_empty else ""
         style.set_title(figure, f"Accuracy of the classes{suffix}")
         axes = figure.subplots()
-        left = math.floor(10 * min([mean, *(row.recall_ci95[0] for row in rows)])) / 10
+        left = math.floor(10 * min([mean, *(row.recall_ci95[0] for row in rows if row.recall_ci95)])) / 10
         _draw_accuracies(axes, rows, label_pt)
         axes.axvline(mean, color=style.VERMILION, linewidth=1, linestyle=_DASHED)
         label = f"mean of {'' if all_drawn else 'all '}classes {formatting.percent(mean, 1)}"
@@ -169,6 +171,8 @@ def class_accuracy(evaluation: "Evaluation") -> Figure:
 
 def _draw_accuracies(axes: Axes, rows: "list[ClassMetrics]", label_pt: float) -> None:
     for y, row in enumerate(rows):
+        assert row.recall is not None  # the row of a class with images
+        assert row.recall_ci95 is not None
         low, high = row.recall_ci95
         axes.hlines(y, low, high, color=style.BLUE, alpha=0.35, linewidth=0.5 * label_pt, clip_on=False)
         axes.plot(row.recall, y, color=style.BLUE, marker="o", markersize=0.5 * label_pt, clip_on=False)

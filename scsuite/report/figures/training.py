@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def training(history: "TrainHistory") -> Figure:
     """Draw loss and accuracy of each epoch, and the learning rate of each step; the momentum too where it changes.
 
-    The accuracy panel shows the chance level, and with a validation split the test accuracy of the last epoch as well.
+    The accuracy panel shows the level of chance, or that of the largest class where the classes are uneven. With a
+    validation split it shows the test accuracy of the last epoch as well.
     """
     results, split = history.epochs, history.eval_split
     epochs = [result.epoch for result in results]
@@ -41,7 +42,7 @@ def training(history: "TrainHistory") -> Figure:
         loss.set_xlim(-0.02 * last, 1.02 * last)  # of all panels
         loss.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         _draw_epochs(loss, epochs, {"train": train_loss, split: eval_loss})
-        _draw_chance(accuracy, history.num_classes)
+        _draw_baseline(accuracy, history)
         _draw_epochs(accuracy, epochs, {"train": 100 * train_accuracy, split: 100 * eval_accuracy})
         _label_last(accuracy, history)
         loss.set_ylabel("loss")
@@ -69,12 +70,13 @@ def _draw_epochs(axes: Axes, epochs: Sequence[int], values: dict[str, Floats]) -
         axes.legend(handles=lines, loc="best")
 
 
-def _draw_chance(axes: Axes, num_classes: int) -> None:
-    """Draw the accuracy of guessing, named below its right end, where a training that learns has no curve."""
-    chance = 1 / num_classes
-    axes.axhline(100 * chance, color=style.TEXT_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+def _draw_baseline(axes: Axes, history: "TrainHistory") -> None:
+    """Draw the accuracy without learning, named below its right end, where a training that learns has no curve."""
+    majority = history.majority_fraction
+    baseline, name = (1 / history.num_classes, "chance") if majority is None else (majority, "largest class")
+    axes.axhline(100 * baseline, color=style.TEXT_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"chance {100 * chance:.3g} %", (1, 100 * chance),
+        f"{name} {100 * baseline:.3g} %", (1, 100 * baseline),
         xytext=(-2, -3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="top",
         color=style.TEXT_MUTED, fontsize=style.SMALL,
     )  # fmt: skip

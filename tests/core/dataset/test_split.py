@@ -1,5 +1,7 @@
 """The labels of a network on data with its classes in another order, or with some of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,3 +35,8 @@ def test_a_hundred_classes_give_a_short_line() -> None:
         dataset(num_classes=100).relabelled(tuple(f"{k}" for k in range(100)), "here")
     assert str(caught.value).count("and 88 more") == 2
     assert "class 0, class 1, " in str(caught.value)
+
+
+def test_a_class_matches_in_nfc_and_nfd() -> None:
+    nfd = replace(dataset(), class_names=("e\u0301clair", "n\u0303", "a"))
+    assert nfd.relabelled(("a", "\u00f1", "\u00e9clair"), "here").class_names == ("a", "\u00f1", "\u00e9clair")

@@ -14,9 +14,12 @@ from scsuite.core.evaluation.metrics import (
     Z_95,
     ConfusedPair,
     Evaluation,
+    baseline_warning,
     chance_accuracy_bound,
     compute_calibration,
     compute_metrics,
+    is_uneven,
+    majority_class,
     wilson_interval,
 )
 
@@ -83,11 +86,13 @@ def test_the_confusion_matrix_sums_to_the_images_of_each_class() -> None:
     assert ours.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
 
 
-def test_per_class_metrics_are_0_for_classes_without_images_or_predictions(evaluation: Evaluation) -> None:
+def test_per_class_metrics_are_0_for_classes_never_predicted_and_none_for_classes_without_images(
+    evaluation: Evaluation,
+) -> None:
     rows = {row.name: (row.precision, row.recall, row.f1, row.support) for row in evaluation.per_class()}
     assert rows["cat"] == pytest.approx((1, 1 / 3, 0.5, 3))  # f1 = 2 * 1 * 1/3 / (4/3)
     assert rows["dog"] == pytest.approx((1 / 4, 1 / 2, 1 / 3, 2))  # predicted four times; f1 = 2 * 1/8 / (3/4)
-    assert list(rows["owl"]) == [0, 0, 0, 0]  # predicted once, no images
+    assert list(rows["owl"]) == [None, None, None, 0]  # predicted once, no images
     assert list(rows["yak"]) == [0, 0, 0, 1]  # never predicted
 
 
@@ -147,6 +152,10 @@ def test_the_dictionary_has_plain_values_of_the_same_metrics(evaluation: Evaluat
         "name": "dog", "precision": 0.25, "recall": 0.5, "recall_ci95": list(wilson_interval(1, 2)),
         "f1": pytest.approx(1 / 3), "support": 2,
     }  # fmt: skip
+    assert metrics["per_class"][2] == {
+        "name": "owl", "precision": None, "recall": None, "recall_ci95": None, "f1": None, "support": 0,
+    }  # fmt: skip
+    assert metrics["balanced_accuracy"] == pytest.approx((1 / 3 + 1 / 2) / 3)  # of cat, dog and yak
     assert metrics["accuracy_ci95"] == list(wilson_interval(2, 6))
     assert metrics["top5_accuracy"] is None  # of four classes
     assert metrics["confusion_matrix"][0] == [1, 2, 0, 0]
@@ -237,3 +246,24 @@ def test_guesses_exceed_the_bound_of_chance_accuracy_about_2_times_in_100() -> N
     assert chance_accuracy_bound(10, 2000) == pytest.approx(0.1 + 2 * (0.1 * 0.9 / 2000) ** 0.5)
     num_correct = np.random.default_rng(0).binomial(2000, 0.1, 100_000)
     assert (num_correct / 2000 > chance_accuracy_bound(10, 2000)).mean() == pytest.approx(0.023, abs=0.005)
+
+
+def test_a_network_that_predicts_one_class_has_the_accuracy_of_the_largest_class() -> None:
+    labels = torch.tensor([1] * 9 + [0])
+    logits = torch.tensor([[0.0, 1.0]]).expand(10, 2)
+    constant = compute_metrics(logits, labels, ("cat", "dog"))
+    assert constant.accuracy == majority_class(labels.numpy())[1] == 0.9
+    assert majority_class(labels.numpy())[0] == 1
+    assert constant.balanced_accuracy == 0.5  # torchmetrics' and scikit-learn's value for a constant prediction
+    assert constant.only_predicted_class == "dog"
+    assert is_uneven(labels.numpy()) and not is_uneven(np.array([3, 3, 7, 7]))
+    assert compute_metrics(logits[:9], labels[:9], ("cat", "dog")).only_predicted_class is None  # all are dogs
+    assert compute_metrics(-logits, labels, ("cat", "dog")).only_predicted_class == "cat"
+
+
+def test_a_training_is_compared_with_the_largest_class_where_classes_are_uneven() -> None:
+    names, uneven, even = ("cat", "dog"), np.array([0] * 90 + [1] * 10), np.arange(100) % 2
+    assert baseline_warning(0.9, uneven, names) == "never exceeded the fraction of the largest class (90.0 %, cat)"
+    assert baseline_warning(0.91, uneven, names) is None
+    assert baseline_warning(0.52, even, names) == "never exceeded chance (50 %)"
+    assert baseline_warning(0.9, even, names) is None

@@ -22,9 +22,9 @@ from scsuite.core.runs.results import (
     ZigzagResult,
     read_epochs,
     read_result,
-    read_run_schedule,
     read_steps,
 )
+from scsuite.core.runs.run_schedule import read_run_schedule
 from scsuite.core.runs.rundir import RunDir
 from scsuite.core.runs.unfinished import UnfinishedResult
 from scsuite.core.schedule import OneCycle
@@ -52,7 +52,7 @@ def test_every_result_begins_with_the_common_keys() -> None:
 def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     result = TrainResult(
         epochs=3, seed=0, lr_min=0.01, lr_max=0.1, images_per_second=None, figures=("a.png",), checkpoint="/model",
-        final=FinalMetrics(0.5, 1.0, 1.1, 0.4, None, None), best={"epoch": 2},
+        final=FinalMetrics(0.5, 1.0, 1.1, 0.4, None, None, 0.5), best={"epoch": 2},
     )  # fmt: skip
     values = result.to_dict()
     assert list(values) == [
@@ -61,6 +61,7 @@ def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     ]  # fmt: skip
     assert list(values["final"]) == [
         "test_accuracy", "test_loss", "train_loss", "train_accuracy", "test_accuracy_no_ema", "test_loss_no_ema",
+        "test_balanced_accuracy",
     ]  # fmt: skip
     assert values["figures"] == ["a.png"]
     assert json.loads(json.dumps(values)) == values

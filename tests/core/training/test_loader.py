@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scsuite.core.augment import augment_image, choose_backend, compile_policy, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
-from scsuite.core.training.loader import Batch, TrainLoader, default_workers
+from scsuite.core.training.loader import Batch, TrainLoader
+from scsuite.core.training.workers import default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
 

@@ -215,6 +215,11 @@ def test_options_of_a_resume_must_be_those_of_the_run(
         with pytest.raises(InputError, match="the configuration of a training, found none of"):
             merge_resume_settings({"data": "shapes"}, TrainConfig(), frozenset(), path)
         text = (path / "config.yaml").read_text()
+        (path / "config.yaml").write_text(text.replace("data: tiny", "data: shapes"))
+        with pytest.raises(InputError, match=r"expected data tiny, as in .*, found 'shapes'"):
+            read_resume_config(run, checkpoint, TrainConfig(), frozenset())
+        (path / "config.yaml").write_text(text.replace("data: tiny", "data: /moved"))
+        assert read_resume_config(run, checkpoint, TrainConfig(), frozenset()).data == "/moved"
         (path / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
         with pytest.raises(InputError, match=r"expected seed 0, as in step-000001\.safetensors, found 1\. Restore"):
             read_resume_config(run, checkpoint, TrainConfig(), frozenset())

@@ -58,7 +58,7 @@ def write_run(group: Path, seed: int, accuracy: float) -> None:
     run.mkdir()
     final = {
         "test_accuracy": accuracy, "test_loss": 1.0, "train_loss": 1.0, "train_accuracy": 0.5,
-        "test_accuracy_no_ema": None, "test_loss_no_ema": None,
+        "test_accuracy_no_ema": None, "test_loss_no_ema": None, "test_balanced_accuracy": accuracy,
     }  # fmt: skip
     result = {
         "command": "train", "status": "ok", "seed": seed, "epochs": 1, "lr_min": 0.1, "lr_max": 0.2 + seed,

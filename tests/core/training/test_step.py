@@ -4,17 +4,22 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scsuite.core.config import TrainConfig
+from scsuite.core.dataset import Dataset, Split
 from scsuite.core.device import resolve_device
 from scsuite.core.model.network import build_model
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import make_optimizer, set_lr_and_momentum
+from scsuite.core.training.setup import make_class_weights
 from scsuite.core.training.step import StepOutput, train_step
-from tests.core.tiny import equal_tensors
+from scsuite.core.training.trainer import Trainer
+from tests.core.tiny import equal_tensors, train_until
 
 WIDTH = 0.05
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
@@ -40,10 +45,14 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def run_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, label_smoothing: float = 0.0, l1: float = 0.0
-) -> StepOutput:
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, *, label_smoothing: float = 0.0, l1: float = 0.0,
+    class_weights_K: Tensor | None = None,
+) -> StepOutput:  # fmt: skip
     device = resolve_device("cpu", "fp32")
-    return train_step(model, optimizer, NO_SCALER, batch, device=device, label_smoothing=label_smoothing, l1=l1)
+    return train_step(
+        model, optimizer, NO_SCALER, batch, device=device, label_smoothing=label_smoothing, l1=l1,
+        class_weights_K=class_weights_K,
+    )  # fmt: skip
 
 
 def weights_around_step(config: TrainConfig, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -144,3 +153,47 @@ def test_reported_loss_is_plain_cross_entropy_and_gradient_is_of_the_smoothed_on
     assert model.fc.weight.grad is not None
     assert reference.fc.weight.grad is not None
     assert torch.allclose(model.fc.weight.grad, reference.fc.weight.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_class_weights_are_those_of_torchs_cross_entropy_and_the_reported_loss_is_plain(
+    batch: Batch, label_smoothing: float
+) -> None:
+    model, reference = (build_model(3, WIDTH, seed=1).train() for _ in range(2))
+    optimizer = make_optimizer(model, TrainConfig(width=WIDTH, weight_decay=0.0, gradient_centralization=False), 0.9)
+    set_lr_and_momentum(optimizer, 0.0, 0.9)
+    weights_K = torch.tensor([0.2, 1.0, 3.0])
+    output = run_step(model, optimizer, batch, label_smoothing=label_smoothing, class_weights_K=weights_K)
+    logits_NK = reference(batch.images_NCHW)
+    weighted = functional.cross_entropy(logits_NK, batch.labels_N, weight=weights_K, label_smoothing=label_smoothing)
+    plain = functional.cross_entropy(logits_NK, batch.labels_N)
+    weighted.backward()  # type: ignore[no-untyped-call]
+    assert abs(float((weighted - plain).detach())) > 1e-3
+    assert float(output.loss) == pytest.approx(float(plain.detach()), abs=1e-6)
+    for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert expected.grad is not None
+        assert torch.allclose(parameter.grad, expected.grad, atol=1e-6)
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn(tiny_config: TrainConfig) -> None:
+    labels_N = np.array([0] * 6 + [1] * 3 + [3])
+    train = Split(np.zeros((10, 32, 32, 3), np.uint8), labels_N, ("",) * 10)
+    device = resolve_device("cpu", "fp32")
+    balanced = replace(tiny_config, class_weights="balanced")
+    weights_K = make_class_weights(balanced, train, 4, device)
+    assert weights_K is not None
+    # compute_class_weight("balanced") gives n / (3 n_k) for the three classes that have images
+    assert weights_K.tolist() == pytest.approx([10 / 18, 10 / 9, 0, 10 / 3])
+    assert make_class_weights(tiny_config, train, 4, device) is None
+
+
+def test_class_weights_change_a_training_and_none_is_todays(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    keep = np.flatnonzero((tiny_data.train.labels_N == 0) | (np.arange(len(tiny_data.train)) < 30))
+    uneven = replace(tiny_data, train=tiny_data.train.select(keep))
+
+    def weights_after_a_step(class_weights: str) -> Tensor:
+        config = replace(tiny_config, class_weights=class_weights)
+        return train_until(Trainer(uneven, config), 1).raw_model.fc.weight.detach()
+
+    assert not torch.equal(weights_after_a_step("none"), weights_after_a_step("balanced"))

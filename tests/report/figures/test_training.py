@@ -33,6 +33,13 @@ def test_the_momentum_has_a_panel_only_where_it_changes() -> None:
         assert {axes.get_ylabel() for axes in panels} == {"loss", "accuracy (%)", *labels}
 
 
+def test_the_accuracy_panel_shows_the_largest_class_where_classes_are_uneven() -> None:
+    figure = figures.training(replace(make_history(), majority_fraction=0.9))
+    shown = texts(figure)
+    assert "largest class 90 %" in shown
+    assert not [text for text in shown if text.startswith("chance")]
+
+
 @pytest.mark.parametrize(("num_classes", "text"), [(2, "chance 50 %"), (3, "chance 33.3 %"), (100, "chance 1 %")])
 def test_the_accuracy_of_guessing_is_a_named_line(num_classes: int, text: str) -> None:
     axes = figures.training(replace(make_history(), num_classes=num_classes)).axes[1]

@@ -1,7 +1,4 @@
-"""The layout of a command's --help.
-
-In: a command's parameters. Out: its help, the options by group, readable at 80 columns.
-"""
+"""The --help of a command: its options by group, readable at 80 columns. In: a command's parameters. Out: text."""
 
 from typing import Any
 
@@ -20,9 +17,11 @@ class GroupedCommand(TyperCommand):
         rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
-                name = typer.style(record[0].ljust(HELP_COLUMN), fg=typer.colors.CYAN)
+                is_argument = parameter.param_type_name == "argument"  # its record has a type too: PATH <list[str]>
+                name = f"{parameter.metavar}..." if is_argument else record[0]
+                styled = typer.style(name.ljust(HELP_COLUMN), fg=typer.colors.CYAN)
                 text = record[1].replace(r"\[", "[")  # older versions of Typer escape brackets for rich
-                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((name, text))
+                rows[getattr(parameter, "rich_help_panel", None) or OUTPUT].append((styled, text))
         for group in GROUPS:
             if rows[group]:
                 with formatter.section(typer.style(group, bold=True)):
