@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scsuite.core.cam import grad_cam
     from scsuite.core.config import LrRangeConfig, TrainConfig
-    from scsuite.core.dataset import load_dataset
+    from scsuite.core.dataset import Dataset, load_dataset
     from scsuite.core.evaluation.evaluate import evaluate
     from scsuite.core.lr_range.range_test import range_test
     from scsuite.core.model.network import build_model
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scsuite.core.training.trainer import Trainer
 
 _MODULES = {
+    "Dataset": "core.dataset",
     "LrRangeConfig": "core.config",
     "OneCycle": "core.schedule",
     "TrainConfig": "core.config",
@@ -37,6 +38,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Dataset",
     "LrRangeConfig",
     "OneCycle",
     "TrainConfig",

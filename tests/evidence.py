@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "runs" / "reference"
-LEFT_OUT = ("checkpoints", "predictions.csv", "*.safetensors", ".lock", "*.part")
+LEFT_OUT = ("checkpoints", "predictions.csv", "report.html", "*.safetensors", ".lock", "*.part")
 TEXT_SUFFIXES, IMAGE_SUFFIXES = {".csv", ".json", ".txt", ".yaml"}, {".png", ".svg", ".pdf"}
 PATH_START, NAME_END = r"(?<![\w./~-])", r"(?![\w.-])"  # a path does not start, and a name does not end, inside another
 MACHINE_PATH = re.compile(rf"(?:{PATH_START}|(?<=://))/(?:[\w.@+-]+/[\w./@+-]+|(?:root|home|tmp|data)\b)")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from scsuite import Trainer
 from scsuite.core.runs.rundir import list_checkpoints
+from tests import own_network
 from tests.core.tiny import equal_tensors, without_clocks
 
 SCRIPT = Path(__file__).with_name("api_script.py")
@@ -42,3 +43,18 @@ def test_a_script_of_thirty_lines_does_it_all_with_no_import_below_scsuite(
     from_run.fit()
     assert without_clocks(from_run.epochs[1:]) == without_clocks(trainer.epochs)
     assert equal_tensors(from_run.state_tensors(), trainer.state_tensors())
+
+
+def test_resnet18_of_torchvision_is_tested_trained_evaluated_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test, trainer, evaluation, heatmaps = own_network.run(16, 10, batch_size=8, steps=10, lr_end=0.02, epochs=1)
+    assert "your own network has no reference LR" in test.reason
+    assert trainer.finished
+    assert trainer.config.lr_max == test.lr_max
+    assert evaluation.accuracy == trainer.epochs[-1].test_accuracy
+    assert evaluation.loss == pytest.approx(trainer.epochs[-1].test_loss, rel=0.02)  # the training may be in bf16
+    assert heatmaps.shape == (4, 32, 32)
+    assert heatmaps.amax() > 0
+    assert (next((tmp_path / "runs").iterdir()) / "result.json").exists()

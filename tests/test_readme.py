@@ -9,10 +9,13 @@ PATH or PATH... an image; `...` stands for further options. Blocks without a lan
 import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -114,13 +117,27 @@ def test_the_readme_shows_the_python_api_and_the_program() -> None:
     assert PROGRAM_LINES
 
 
+@pytest.fixture
+def wandb_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object], int]]:
+    """What the example logs to Weights & Biases: the values and the step of each call."""
+    rows: list[tuple[dict[str, object], int]] = []
+    run = SimpleNamespace(log=lambda values, step: rows.append((values, step)))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_settings: nullcontext(run)))
+    return rows
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
-def test_the_python_blocks_run(file: Path, folder: Path) -> None:
+def test_the_python_blocks_run(file: Path, folder: Path, wandb_rows: list[tuple[dict[str, object], int]]) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in BLOCKS:
         if block.file == file and block.language == PYTHON:
             source = "\n" * (block.line - 1) + block.text  # so that a traceback names the line of the README
             exec(compile(source, str(block.file), "exec"), namespace)
+    if "import wandb" in file.read_text(encoding="utf-8"):
+        steps = [step for _, step in wandb_rows]
+        assert steps == sorted(steps)  # Weights & Biases drops a row of an earlier step
+        assert [step for values, step in wandb_rows if "lr" in values and "epoch" not in values] == list(range(6))
+        assert [step for values, step in wandb_rows if "test_accuracy" in values] == [2, 5]
 
 
 # --- the program ---

@@ -19,6 +19,7 @@ from scsuite.cli.help import GroupedCommand
 from scsuite.cli.lr_range import lr_range
 from scsuite.cli.outcome import STOPPED, Outcome, report_unfinished
 from scsuite.cli.predict import predict
+from scsuite.cli.report import report
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
@@ -41,14 +42,9 @@ def _register(command: Callable[..., None], name: str, *examples: str, takes_fil
 
 _register(
     zigzag, "zigzag",
-    "scsuite zigzag --policy one-cycle --lr-min 0.04 --lr-max 0.4",
-    "scsuite zigzag --run runs/RUN --out schedule.svg",
+    "scsuite zigzag --policy one-cycle --lr-min 0.04 --lr-max 0.4", "scsuite zigzag --run runs/RUN --out schedule.svg",
 )  # fmt: skip
-_register(
-    lr_range, "lr-range",
-    "scsuite lr-range",
-    "scsuite lr-range --data photos.zip --steps 300 --repeats 3",
-)  # fmt: skip
+_register(lr_range, "lr-range", "scsuite lr-range", "scsuite lr-range --data photos.zip --steps 300 --repeats 3")
 _register(
     train, "train",
     "scsuite train --data shapes --epochs 8",
@@ -70,6 +66,7 @@ _register(
     "scsuite predict --ckpt runs/RUN photos/ cat.jpg",
     "scsuite predict --ckpt runs/RUN photos.zip --topk 3 --out predictions.csv",
 )  # fmt: skip
+_register(report, "report", "scsuite report runs/RUN", "scsuite report runs/RUN1 runs/RUN2 --out report.html")
 
 
 def _print_version(requested: bool) -> None:
@@ -89,7 +86,7 @@ def scsuite(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam", "predict"):
+    if context.invoked_subcommand in ("zigzag", "evaluate", "gradcam", "predict", "report"):
         require_single_process(context.invoked_subcommand)
 
 

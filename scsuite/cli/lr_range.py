@@ -30,7 +30,8 @@ def lr_range(config: LrRangeConfig, output: OutputOptions) -> None:
 def _lr_range(config: LrRangeConfig, output: OutputOptions, start_time: float, world: World) -> None:
     from scsuite.core.augment import check_backend, validate_policy
     from scsuite.core.device import resolve_device, tune_process
-    from scsuite.core.lr_range.range_test import check_range_test, num_sweep_steps, range_test, write_history
+    from scsuite.core.lr_range.range_test import check_range_test, range_test, write_history
+    from scsuite.core.lr_range.run_sweep import num_sweep_steps
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import LrRangeResult
     from scsuite.report import figures, formatting, tables

@@ -91,7 +91,9 @@ def _make_option(item: Field[Any], hint: Any) -> inspect.Parameter:
     )  # fmt: skip
     default: Any = inspect.Parameter.empty if item.default is MISSING else item.default
     if settings.get("is_argument"):
-        argument = typer.Argument(help=help_text, metavar=metavar, rich_help_panel=settings["group"])
+        argument = typer.Argument(
+            help=help_text, metavar=metavar, show_default=False, rich_help_panel=settings["group"]
+        )
         return _parameter(item.name, Annotated[list[str], argument], list(default))
     if takes_many:
         return _parameter(item.name, Annotated[list[str], alias], list(default))

@@ -12,6 +12,7 @@ from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
+from scsuite.cli.tensorboard import TensorboardOption, check_installed
 from scsuite.cli.train_run import resume_main, run_main, run_worker
 from scsuite.cli.train_seeds import resume_seeds, run_seeds
 from scsuite.cli.train_session import Session
@@ -27,20 +28,22 @@ ResumeOption = Annotated[
 ]
 
 
-@options(TrainCommandConfig, resume=ResumeOption)
-def train(config: TrainCommandConfig, output: OutputOptions, resume: str | None) -> None:
+@options(TrainCommandConfig, resume=ResumeOption, tensorboard=TensorboardOption)
+def train(config: TrainCommandConfig, output: OutputOptions, resume: str | None, tensorboard: bool | None) -> None:
     """Train with the One Cycle Policy. One cycle over all epochs, no annihilation."""
     from scsuite.core.device import tune_process
     from scsuite.core.runs.find_runs import find_unfinished_run
     from scsuite.core.runs.rundir import RunDir
 
     start_time = time.perf_counter()
+    if tensorboard:
+        check_installed()
     if config.seeds is not None:
         require_single_process("train --seeds")
     with distributed_world() as world:
         tune_process()
         output = output_for_rank(output, world)
-        session = Session(Terminal(output), output, world, start_time, config.target)
+        session = Session(Terminal(output), output, world, start_time, config.target, bool(tensorboard))
         if resume is None and is_restart():
             resume = world.broadcast(lambda: str(find_unfinished_run(output.runs_dir, torchrun_id()) or "")) or None
         if resume is None:

@@ -38,6 +38,7 @@ def find_bounds(
         config, test = find_lr_bounds(data, config, on_step=on_step, world=session.world)
     if run is not None:
         write_history(run.path / "history.csv", test)
+        run.update_environment(range_test={"reason": test.reason, "suggestions": test.suggestions})
         path = run.figure_path("lr-range")
         footer = formatting.footer(run.path, data=data.name, seed=config.seed)
         figures.save_figure(figures.lr_range(test), path, footer)

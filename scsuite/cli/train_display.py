@@ -11,6 +11,8 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.run_output import log_files, log_next, log_stop, relative_path
 from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
+from scsuite.cli.tensorboard import open_events
+from scsuite.cli.train_page import write_page
 from scsuite.cli.train_session import Session
 from scsuite.cli.train_summary import log_target
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 RESERVED_SCREEN_LINES = 8  # of a live screen, not for epochs
 ETA_STEP = 20  # steps after which the speed is known well enough for an estimate
 ETA_WINDOW = 50  # steps
-FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "history.csv")
+FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "history.csv", "report.html")
 
 
 def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
@@ -60,9 +62,10 @@ def show_training(run: "RunDir", trainer: "Trainer", session: Session, stop: Sto
     from scsuite.report import tables
 
     terminal, first_epoch = session.terminal, len(trainer.epochs)
-    with terminal.live_table() as show:
+    with terminal.live_table() as show, open_events(run, trainer, terminal, session.tensorboard) as events:
 
         def on_step(step: "StepResult") -> None:
+            events.on_step(step)
             if step.step == ETA_STEP:
                 speed = f"{step.num_images / step.seconds:,.0f} images/s"
                 terminal.log_progress(f"time left {format_eta(trainer)} ({speed})")
@@ -75,6 +78,7 @@ def show_training(run: "RunDir", trainer: "Trainer", session: Session, stop: Sto
                 show(Group(tables.epochs(rows, trainer.eval_split), session.position, position))
 
         def on_epoch(result: "EpochResult") -> None:
+            events.on_epoch(result)
             terminal.log_progress(tables.epoch_line(result, trainer.config.epochs, trainer.eval_split))
 
         fit(trainer, run, on_step=on_step, on_epoch=on_epoch, should_stop=stop.is_set)
@@ -115,8 +119,10 @@ def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
     labels_N = (trainer.setup.val or trainer.data.test).labels_N
     if warning := baseline_warning(best.accuracy, labels_N, trainer.data.class_names):
         terminal.log_warning(f"{trainer.eval_split} accuracy {warning}")
+    result = replace(result, figures=tuple(map(str, paths)), warnings=tuple(terminal.warnings))
+    page = write_page(terminal, run, result)
     log_files(terminal, run, FILES, paths)
-    result = replace(result, warnings=tuple(terminal.warnings), figures=tuple(map(str, paths)))
+    result = replace(result, page=page, warnings=tuple(terminal.warnings))
     write_result(run, terminal, result, session.start_time)
     log_next(terminal, "evaluate", "--ckpt", relative_path(run.path))
 

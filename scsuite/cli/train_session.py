@@ -27,6 +27,7 @@ class Session:
     world: World
     start_time: float
     target: float | None = None
+    tensorboard: bool = False
     group: "RunDir | None" = None
     position: str = ""
 

@@ -6,8 +6,13 @@ The training loop owns the step counter and applies the value; `zigzag` draws th
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scsuite.core.config import MOMENTUM, is_finite_number, resolve_peak_epoch
+
+if TYPE_CHECKING:  # zigzag needs no torch
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 def triangular(step: int, *, lr_min: float, lr_max: float, step_size: int) -> float:
@@ -172,6 +177,28 @@ class OneCycle:
     def lrs(self) -> list[float]:
         """Return the learning rate of every step."""
         return [self.lr_at(step) for step in range(self.num_steps)]
+
+    def scheduler(self, optimizer: "Optimizer", last_epoch: int = -1) -> "LRScheduler":
+        """Return the cycle as a torch scheduler for a training loop of your own; call its `step` after each step.
+
+        Args:
+            optimizer: All of its parameter groups get the cycle's learning rate. They get the cycle's momentum (Adam:
+                the first beta) only if `momentum_max` and `momentum_min` differ; else theirs stays as it is.
+            last_epoch: Number of the last step done, from 0, to continue from there; -1: start.
+
+        Returns:
+            A `torch.optim.lr_scheduler.LRScheduler`. After the last step it stays at `lr_min`.
+
+        Raises:
+            ValueError: For a momentum to cycle and an optimizer without one; from `step`, beyond the end of the cycle.
+
+        Example:
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.04, momentum=0.9, nesterov=True)
+            >>> scheduler = cycle.scheduler(optimizer)
+        """
+        from scsuite.core.training.optimizer import OneCycleScheduler
+
+        return OneCycleScheduler(self, optimizer, last_epoch)
 
 
 def exponential(step: int, *, lr_start: float, lr_end: float, num_steps: int) -> float:

@@ -49,6 +49,39 @@ def recipe(name: str, changes: Mapping[str, Any]) -> str:
     return f"{name}, with {settings}" if settings else name
 
 
+def interval(bounds: Sequence[float] | None) -> str:
+    """Write the two ends of an interval of fractions as `93.13 to 95.93 %`, and a missing one as `-`."""
+    if bounds is None:
+        return MISSING
+    low, high = (percent(bound) for bound in bounds)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def points(fraction: float | None) -> str:
+    """Write a difference of two fractions as percentage points with its sign: `+0.25`."""
+    return MISSING if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:+.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as `45 s`, `2 min 05 s` or `1 h 08 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def option_value(value: Any) -> str:
+    """Write the value of an option as a user would: `yes`, `no`, `-` for none, a number with up to six digits."""
+    if value is None or value == ():
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def rule_label(name: str) -> str:
     """Return the label of a rule of the range test: `edge of divergence` for `edge_of_divergence`."""
     return _RULE_LABELS.get(name, name.replace("_", " "))

@@ -37,3 +37,8 @@ def evaluate_run(runs_dir: Path, train_run: CliResult) -> CliResult:
 @pytest.fixture(scope="session")
 def gradcam_run(runs_dir: Path, train_run: CliResult) -> CliResult:
     return run_cli("gradcam", "--ckpt", train_run.run_dir, "--count", 4, "--runs-dir", runs_dir, "--json")
+
+
+@pytest.fixture(scope="session")
+def report_run(runs_dir: Path, train_run: CliResult, evaluate_run: CliResult, gradcam_run: CliResult) -> CliResult:
+    return run_cli("report", train_run.run_dir, "--runs-dir", runs_dir, "--json")

@@ -14,7 +14,7 @@ from scsuite.core.model.checkpoint import read_checkpoint
 from tests.run_cli import CliResult, child_environment, run_cli, run_cli_process
 from tests.tiny_args import TINY_ARGS, TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
-COMMANDS = ("zigzag_run", "lr_range_run", "train_run", "evaluate_run", "gradcam_run")
+COMMANDS = ("zigzag_run", "lr_range_run", "train_run", "evaluate_run", "gradcam_run", "report_run")
 KEYS = {  # at least these; runs/README.md has all
     "zigzag_run": set(),
     "lr_range_run": {"lr_min", "lr_max", "suggestions", "warnings"},
@@ -24,8 +24,9 @@ KEYS = {  # at least these; runs/README.md has all
         "accuracy_ci95", "top5_accuracy", "macro", "confusion_normalized", "most_confused", "misclassified", "tta",
     },
     "gradcam_run": {"figures", "images"},
+    "report_run": {"page", "trainings", "groups", "differences"},
 }  # fmt: skip
-NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam"), strict=True))
+NAMES = dict(zip(COMMANDS, ("zigzag", "lr-range", "train", "evaluate", "gradcam", "report"), strict=True))
 METRICS = ["epoch", "step", "lr", "momentum", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
            "images_per_second", "seconds"]  # fmt: skip
 CLOCKS = ("images_per_second", "seconds")
@@ -70,7 +71,7 @@ def test_result_json_is_what_was_printed(command: tuple[str, CliResult]) -> None
 
 def test_paths_in_the_object_are_absolute_and_there(command: tuple[str, CliResult]) -> None:
     result = command[1].result
-    paths = [result[key] for key in ("run_dir", "checkpoint") if key in result] + result["figures"]
+    paths = [result[key] for key in ("run_dir", "checkpoint", "page") if key in result] + result["figures"]
     assert paths
     for path in paths:
         assert Path(path).is_absolute()
@@ -84,7 +85,7 @@ def test_every_run_records_its_configuration_and_environment(command: tuple[str,
     facts = json.loads((run / "environment.json").read_text())
     assert {"versions", "command_line", "git_commit"} <= facts.keys()
     assert facts["versions"]["scsuite"] == __version__
-    if name != "zigzag_run":  # computes nothing with torch
+    if name not in ("zigzag_run", "report_run"):  # they compute nothing with torch
         assert {"device", "threads", "precision"} <= facts.keys()
     assert f"-{NAMES[name]}-" in run.name
 
@@ -278,6 +279,9 @@ def test_train_without_lr_bounds_finds_them_first_and_keeps_them(tmp_path: Path)
     for name, used in (("lr_min", min(steps)), ("lr_max", max(steps))):
         assert result[name] == config[name] == pytest.approx(used, rel=1e-12)
     assert float(read_rows(run / "metrics.csv")[-1]["lr"]) == pytest.approx(result["lr_min"], rel=1e-12)
+    page, reason = (run / "report.html").read_text(), json.loads((run / "environment.json").read_text())["range_test"]
+    assert "from the training&#39;s own range test" in page
+    assert reason["reason"].split(";")[0].replace(" %", "\xa0%") in page
 
 
 # --- train ---
@@ -289,6 +293,7 @@ def test_a_training_run_holds_exactly_the_files_of_the_contract(train_run: CliRe
     figures = {name for name in files if name.startswith("figures/")}
     assert files - states - figures == {
         "config.yaml", "environment.json", "metrics.csv", "steps.csv", "log.txt", "result.json", "model.safetensors",
+        "report.html",
     }  # fmt: skip
     assert "checkpoints/step-000008.safetensors" in states  # 200 images, batches of 64: 4 steps, 2 epochs
     assert len(states) <= 2

@@ -122,7 +122,9 @@ def test_a_wrong_path_is_refused_before_anything_is_done(train_run: CliResult, t
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.png").symlink_to("nothing.png")
     missing = "No such file"
-    cases = {"no.png": missing, "-": missing, "pipe": "a pipe, socket or device", "link.png": "a link to nothing"}
+    (tmp_path / "link to pipe").symlink_to("pipe")
+    pipe = "a pipe, socket or device"
+    cases = {"no.png": missing, "-": missing, "pipe": pipe, "link to pipe": pipe, "link.png": "a link to nothing"}
     for path, found in cases.items():
         answer = predict(train_run, image, tmp_path / path, "--out", tmp_path / "out.csv")
         assert (answer.code, answer.out) == (3, "")

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -99,6 +100,84 @@ def test_one_cycle_equals_torchs_one_cycle_lr(epochs: int, steps_per_epoch: int,
     assert cycle.num_steps == len(lrs)
     assert cycle.lrs() == pytest.approx(lrs, abs=1e-9)
     assert [cycle.momentum_at(step) for step in range(cycle.num_steps)] == pytest.approx(momenta, abs=1e-9)
+
+
+def make_groups(name: str) -> torch.optim.Optimizer:
+    """An optimizer of two parameter groups."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))]}, {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 9}]
+    momentum = {"momentum": 0.9} if name == "SGD" else {"betas": (0.9, 0.98)}
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, name)(groups, lr=7.0, **momentum)
+    return optimizer
+
+
+def settings(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
+    """Learning rate and momentum of each group."""
+    return [(group["lr"], group["momentum"] if "momentum" in group else group["betas"][0])
+            for group in optimizer.param_groups]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_cycled", [True, False])
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+@pytest.mark.parametrize(("epochs", "steps_per_epoch", "peak_epoch"), CYCLES[1:3])
+def test_its_scheduler_equals_torchs_for_every_group(
+    epochs: int, steps_per_epoch: int, peak_epoch: float, name: str, is_cycled: bool
+) -> None:
+    cycle = make_cycle(epochs, steps_per_epoch, peak_epoch)
+    cycle = cycle if is_cycled else replace(cycle, momentum_max=0.9, momentum_min=0.9)
+    ours, torchs = make_groups(name), make_groups(name)
+    scheduler = cycle.scheduler(ours)
+    expected = OneCycleLR(
+        torchs, LR_MAX, total_steps=cycle.num_steps, pct_start=peak_epoch / epochs, anneal_strategy="linear",
+        div_factor=LR_MAX / LR_MIN, final_div_factor=1, base_momentum=0.85, max_momentum=0.95,
+        cycle_momentum=is_cycled,
+    )  # fmt: skip
+    for step in range(cycle.num_steps):
+        assert np.allclose(settings(ours), settings(torchs), rtol=0, atol=1e-9), step
+        assert scheduler.get_last_lr() == pytest.approx(expected.get_last_lr(), abs=1e-9)
+        ours.step()
+        torchs.step()
+        if step < cycle.num_steps - 1:
+            scheduler.step()
+            expected.step()
+
+
+@pytest.mark.parametrize("by_state", [True, False])
+def test_its_scheduler_continues_from_a_saved_state_or_a_step(by_state: bool, tmp_path: Path) -> None:
+    cycle, optimizer = make_cycle(2, 4, 0.5), make_groups("SGD")
+    scheduler = cycle.scheduler(optimizer)
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    torch.save(scheduler.state_dict(), tmp_path / "state.pt")
+    resumed_optimizer = make_groups("SGD")
+    if by_state:
+        resumed = make_cycle(9, 9, 3).scheduler(resumed_optimizer)
+        resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    else:
+        resumed = cycle.scheduler(resumed_optimizer, last_epoch=2)
+    for step in range(4, 8):
+        for each, its_optimizer in ((scheduler, optimizer), (resumed, resumed_optimizer)):
+            its_optimizer.step()
+            each.step()
+        assert settings(resumed_optimizer) == settings(optimizer) == [(cycle.lr_at(step), cycle.momentum_at(step))] * 2
+
+
+def test_its_scheduler_stays_at_lr_min_after_the_last_step_and_refuses_more() -> None:
+    optimizer = make_groups("SGD")
+    scheduler = make_cycle(1, 4).scheduler(optimizer)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([LR_MIN, LR_MIN])
+    with pytest.raises(ValueError, match="step 5 is after the end of a cycle of 4 steps"):
+        scheduler.step()
+
+
+def test_a_momentum_is_not_cycled_by_an_optimizer_without_one() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(2))]
+    with pytest.raises(ValueError, match="Adagrad has no momentum to cycle"):
+        make_cycle(2, 4).scheduler(torch.optim.Adagrad(parameters))
+    assert replace(make_cycle(2, 4), momentum_min=0.95).scheduler(torch.optim.Adagrad(parameters)).get_last_lr()
 
 
 @pytest.mark.parametrize(("epochs", "steps_per_epoch", "peak_epoch"), [*CYCLES, (24, 79, 5.0), (7, 11, 7 * 5 / 24)])

@@ -29,7 +29,7 @@ from scipy.stats import t as student
 
 from scsuite.core.config import LrRangeConfig
 from scsuite.core.lr_range import rules
-from scsuite.core.lr_range.range_test import sweep_lrs
+from scsuite.core.lr_range.run_sweep import sweep_lrs
 from scsuite.core.lr_range.sweep import LrSweep, make_sweep
 from tests.studies import baselines
 from tests.studies.trainings import NUM_DESIGN_SEEDS, SETTINGS, SUCCESSIVE_HALVING, Cell, Step, Training, grid_cells

@@ -117,9 +117,8 @@ def read_digits() -> Any:
 
     digits = load_digits()
     gray_NHW = np.round(digits.images * (255 / MAX_DIGIT_VALUE)).astype(np.uint8)
-    images_NHWC = np.stack(
-        [Image.fromarray(image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC) for image in gray_NHW]
-    )
+    images = [Image.fromarray(gray_HW).convert("RGB") for gray_HW in gray_NHW]
+    images_NHWC = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in images])
     files = tuple(f"digits/{index:04d}" for index in range(len(gray_NHW)))
     return Split(images_NHWC, digits.target.astype(np.int64), files)
 

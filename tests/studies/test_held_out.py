@@ -40,7 +40,7 @@ def test_averages_continue_bit_for_bit_from_the_end_of_an_epoch(
         expected, actual = average.model.state_dict(), resumed.by_epochs[epochs].model.state_dict()
         assert all(torch.equal(expected[name], actual[name]) for name in expected)
     # The trainer's own average is over 1/24 of 2 epochs: less than a step, so it has none.
-    mean = torch.stack([average.model.fc.weight for average in averages.by_epochs.values()])
+    mean = torch.stack([average.model.get_parameter("fc.weight") for average in averages.by_epochs.values()])
     assert not torch.equal(mean[0], mean[3])
 
 
@@ -52,7 +52,9 @@ def test_recomputed_statistics_are_those_of_the_features_of_augmented_images(
     model = recompute_statistics(trainer, trainer.raw_model)
     batches = [images for images, _ in trainer.setup.loader.epoch(CONFIG.epochs, 0)]
     with torch.no_grad():
-        means = torch.stack([trainer.raw_model.prep[0](images).mean(dim=(0, 2, 3)) for images in batches])
+        means = torch.stack(
+            [trainer.raw_model.get_submodule("prep.0")(images).mean(dim=(0, 2, 3)) for images in batches]
+        )
     torch.testing.assert_close(model.get_buffer("prep.1.running_mean"), means.mean(dim=0), atol=1e-5, rtol=1e-4)
     assert all(torch.equal(before[name], tensor) for name, tensor in trainer.raw_model.state_dict().items())
 

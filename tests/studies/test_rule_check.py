@@ -1,6 +1,7 @@
 """The check of the LRMAX rule: regrets by hand, what is left to train, and the digits."""
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.studies.rule_check import FACTORS, SEEDS, compute_regret, find_work, 
 ACCURACIES = {0: (0.50, 0.60, 0.70, 0.71, 0.10), 1: (0.50, 0.60, 0.68, 0.70, 0.10), 2: (0.50, 0.60, 0.69, 0.72, 0.10)}
 
 
-def make_rows(accuracies: dict[int, tuple[float, ...]]) -> list[dict[str, str]]:
+def make_rows(accuracies: Mapping[int, tuple[float, ...]]) -> list[dict[str, str]]:
     return [
         {"setting": "cifar10", "seed": str(seed), "factor": str(factor), "lr_max": "0.4", "accuracy": str(accuracy)}
         for seed, values in accuracies.items()

@@ -83,7 +83,8 @@ def grad_cam(
         images_NCHW: Normalised images.
         classes: One class index per image.
         method: gradcam, gradcam++, hirescam, layercam or xgradcam.
-        layer: Name of a submodule, or several separated by commas, whose maps are averaged; None: `model.cam_layer`.
+        layer: Name of a submodule, or several separated by commas, whose maps are averaged; None: `model.cam_layer`, or
+            else the last convolution, or block with a convolution, whose output has height and width.
 
     Returns:
         heatmaps_NHW on the CPU at the images' size, 0 or more; zeros where an image has no positive evidence.
@@ -99,6 +100,8 @@ def grad_cam(
     """
     if method not in _METHODS:
         raise _unknown_name("--method", method, list(_METHODS))
+    if layer is None and not hasattr(model, "cam_layer"):
+        layer = _last_convolution(model, images_NCHW[:1])
     layers = resolve_layers(model, layer)
     classes_N = torch.as_tensor(classes, dtype=torch.int64).cpu()
     if classes_N.shape != images_NCHW.shape[:1]:
@@ -135,6 +138,21 @@ def cam_layer_shapes(model: nn.Module, images_NCHW: Tensor) -> dict[str, tuple[i
     return {name: tuple(output.shape[1:]) for name, output in outputs.items() if _is_feature_map(output)}
 
 
+def _last_convolution(model: nn.Module, images_NCHW: Tensor) -> str:
+    """Return the layer for Grad-CAM of a user's own network: the last feature map that comes from a convolution."""
+    convolutions = [
+        name
+        for name in cam_layer_shapes(model, images_NCHW)
+        if any(isinstance(module, nn.Conv2d) for module in model.get_submodule(name).modules())
+    ]
+    if not convolutions:
+        raise UsageError(
+            "option", "--layer", expected="a convolution whose output has height and width",
+            found=f"none in {type(model).__name__}", hint="Give the name of a layer.",
+        )  # fmt: skip
+    return convolutions[-1]
+
+
 def paste_map(map_HW: Tensor, height: int, width: int, fit: str = "crop") -> Tensor:
     """Return the map of an image that was fitted to 32 x 32 at the image's own size; 0 where the network saw nothing.
 
@@ -153,8 +171,9 @@ def _submodule_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_modules() if name]
 
 
-def _is_feature_map(output: Tensor) -> bool:
-    return output.dim() == 4 and output.shape[2:].numel() > 1  # a single pixel has no position
+def _is_feature_map(output: object) -> bool:
+    # A single pixel has no position.
+    return isinstance(output, Tensor) and output.dim() == 4 and output.shape[2:].numel() > 1
 
 
 def _average(maps_LNHW: Tensor) -> Tensor:

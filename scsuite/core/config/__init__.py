@@ -11,6 +11,7 @@ from scsuite.core.config.commands import (
     GradcamConfig,
     NetworkConfig,
     PredictConfig,
+    ReportConfig,
     ZigzagConfig,
 )
 from scsuite.core.config.fields import GROUPS, OUTPUT, Config, base_type, flag_name, is_finite_number, parse_number
@@ -44,6 +45,7 @@ __all__ = [
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "NetworkConfig",
-    "PredictConfig", "RecipeConfig", "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type", "flag_name",
+    "PredictConfig", "RecipeConfig", "ReportConfig", "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type",
+    "flag_name",
     "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The configurations of the commands that train nothing: zigzag, evaluate, gradcam, predict.
+"""The configurations of the commands that train nothing: zigzag, evaluate, gradcam, predict, report.
 
 In: values by keyword. Out: frozen configurations, checked.
 """
@@ -150,3 +150,11 @@ class PredictConfig(NetworkConfig):
     topk: int = option(1, OUTPUT, "Classes per image, the most probable first.", ge=1, metavar="K")
     tta: str = option("none", COMPUTE, "Test-time augmentation.", choices=TTA_MODES)
     out: str | None = option(None, OUTPUT, "Write the predictions to a file.", metavar="FILE.csv|.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Config):
+    """The trainings of a page."""
+
+    runs: tuple[str, ...] = option((), DATA, "Training runs, or a directory of runs.", metavar="RUN", is_argument=True)
+    out: str | None = option(None, OUTPUT, "Write the page here too.", metavar="FILE.html")

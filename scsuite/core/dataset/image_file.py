@@ -85,6 +85,14 @@ def read_image_resized(path: str | Path, max_side: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
+def convert_to_rgb_32(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a decoded image as a dataset would: image_HWC of 32 x 32. Raises CorruptImageError for its colors."""
+    try:
+        return np.asarray(_fit(to_rgb(image)[0], "crop"))
+    except UnsupportedColorError as error:
+        raise CorruptImageError(str(error)) from None
+
+
 def _read_image(path: str | Path, min_side: int) -> Image.Image:
     data = read_regular_file(Path(path), "image")
     with _ignore_pillow_warnings():

@@ -8,6 +8,7 @@ Shapes: N images, H x W = 32 x 32, C = 3 (RGB), K classes.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from scsuite.core.seeding import keyed_seed
 
 SIZE = 32  # pixels; every image is SIZE x SIZE
 MAX_NAMES_IN_MESSAGE = 12
+ARRAYS = "arrays"  # name of a dataset that a Python program made, which --data cannot name
 
 Progress = Callable[[str, int, int | None], None]  # (activity, number done, total number or None)
 
@@ -62,7 +64,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images of one source. `fingerprint` is a sha256 over all of them, before limits."""
+    """Training and test images of one source. `fingerprint` is a sha256 over all of them, before limits.
+
+    `load_dataset`, `from_arrays` and `from_torch` make it.
+
+    Example:
+        >>> data = Dataset.from_arrays(train_images, train_labels, test_images, test_labels, ["cat", "dog"])
+        >>> trainer = Trainer(data, TrainConfig(epochs=8, lr_max=0.4))
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -70,6 +79,50 @@ class Dataset:
     test: Split
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train_images: Any,
+        train_labels: Any,
+        test_images: Any,
+        test_labels: Any,
+        class_names: Sequence[str] | None = None,
+    ) -> "Dataset":
+        """Return a dataset of arrays or tensors; the images are copied.
+
+        Args:
+            train_images: Pixels in [0, 255] of shape (N, H, W, 3), (N, H, W, 1) or (N, H, W). Images that are not
+                32 x 32 are cut to their centre square and resized.
+            train_labels: The index of each image's class, from 0.
+            test_images: Test images, in the same form.
+            test_labels: Their labels.
+            class_names: Names of the K classes; default: "0" to "K - 1".
+
+        Raises:
+            InputError: For another shape, type or range; the message says what is expected.
+        """
+        from scsuite.core.dataset.arrays import from_arrays
+
+        return from_arrays(train_images, train_labels, test_images, test_labels, class_names)
+
+    @classmethod
+    def from_torch(cls, train: Any, test: Any) -> "Dataset":
+        """Return a dataset of two map-style torch datasets whose items are an image and its label.
+
+        Each item is read once: scsuite augments and normalises the images itself, so leave both out of the datasets'
+        transforms. The class names are `classes` of the datasets if they have them, else "0" to "K - 1".
+
+        Args:
+            train: The training images: Pillow images, uint8 arrays or tensors, or floats in [0, 1] as of `ToTensor`.
+            test: The test images, in the same form.
+
+        Raises:
+            InputError: For other items or labels; the message says what is expected.
+        """
+        from scsuite.core.dataset.arrays import from_torch
+
+        return from_torch(train, test)
 
     def with_limits(self, limit_train: int | None, limit_test: int | None) -> "Dataset":
         """Return the dataset with at most this many images in each split, balanced by class; None means all."""

@@ -149,7 +149,7 @@ def check_paths(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
         if not path_exists(path):
             raise missing_path_error("image", path, expected)
         if not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH112, PTH113 - called for each of thousands
-            found = "a link to nothing" if os.path.islink(path) else "a pipe, socket or device"  # noqa: PTH114
+            found = "a pipe, socket or device" if os.path.exists(path) else "a link to nothing"  # noqa: PTH110
             raise InputError("image", path, expected=expected, found=found, hint=hint)
     return listed
 

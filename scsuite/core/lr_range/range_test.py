@@ -4,31 +4,21 @@ In: a dataset and a `LrRangeConfig`. Out: a `RangeTest` with the curves, each ru
 a reason; or a `TrainConfig` with its bounds found.
 """
 
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from torch import nn
 
 from scsuite.core import schedule
 from scsuite.core.augment import policy_dict
-from scsuite.core.config import (
-    MIN_RANGE_TEST_STEPS,
-    MOMENTUM,
-    MOMENTUM_MIN,
-    LrRangeConfig,
-    RecipeConfig,
-    TrainConfig,
-    is_finite_number,
-)
+from scsuite.core.config import MIN_RANGE_TEST_STEPS, LrRangeConfig, RecipeConfig, TrainConfig, is_finite_number
 from scsuite.core.dataset import Dataset
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.errors import InputError, UsageError
+from scsuite.core.errors import InputError
 from scsuite.core.files import write_csv
 from scsuite.core.lr_range.rules import (
     RULES,
@@ -41,25 +31,14 @@ from scsuite.core.lr_range.rules import (
     make_warnings,
     reference_lr_max,
 )
-from scsuite.core.lr_range.sweep import (
-    DIVERGENCE_FACTOR,
-    NUM_WARMUP_STEPS,
-    ExponentialAverage,
-    Float1D,
-    LrSweep,
-    make_sweep,
-    mean_curves,
-    smoothing_window,
-)
-from scsuite.core.runs.results import StepResult, read_result
-from scsuite.core.training.loader import Batch, TrainLoader
-from scsuite.core.training.setup import check_batch_size, make_policy, make_setup, split_validation
-from scsuite.core.training.step import launch_step, read_step_outputs
+from scsuite.core.lr_range.run_sweep import OnStep, num_sweep_steps, run_sweep
+from scsuite.core.lr_range.sweep import Float1D, LrSweep, mean_curves
+from scsuite.core.runs.results import read_result
+from scsuite.core.training.own_network import own_network_config
+from scsuite.core.training.setup import check_batch_size, make_policy, split_validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-OnStep = Callable[[StepResult, int], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +74,7 @@ class RangeTest:
 
 def range_test(
     data: Dataset, config: LrRangeConfig, *, on_step: OnStep | None = None, world: World = SINGLE_PROCESS,
-    in_train: bool = False,
+    in_train: bool = False, model: nn.Module | None = None,
 ) -> RangeTest:  # fmt: skip
     """Run the range test `config.repeats` times, each with fresh weights, and choose the LR bounds.
 
@@ -105,6 +84,8 @@ def range_test(
         on_step: Called with each step's result and the number of its repeat; an exception that it raises ends the test.
         world: The ranks that share the work.
         in_train: Whether the warnings name options of `scsuite train` instead of `scsuite lr-range`.
+        model: Your own network; see `Trainer`. Each repeat trains a copy of it. It has no reference LR, so LRMAX comes
+            from the loss valley of the test.
 
     Returns:
         The curves, the suggestions of the rules, `lr_min`, `lr_max` and the `reason` for them.
@@ -119,16 +100,19 @@ def range_test(
         >>> test = range_test(data, LrRangeConfig(width=0.25, batch_size=64))
         >>> test.lr_min, test.lr_max
     """
+    config = config if model is None else own_network_config(config)
     configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
     sweeps = tuple(
-        _run_sweep(data, repeat_config, repeat, on_step, world) for repeat, repeat_config in enumerate(configs)
+        run_sweep(data, repeat_config, repeat, on_step, world, copy.deepcopy(model))
+        for repeat, repeat_config in enumerate(configs)
     )
     suggestions = {name: geometric_mean([rule(sweep) for sweep in sweeps]) for name, rule in RULES.items()}
     train, val = split_validation(data.train, config.val_split)
     train_steps = config.train_epochs * schedule.num_steps_per_epoch(len(train), config.batch_size)
-    landmarks, reference_lr = [find_landmarks(sweep) for sweep in sweeps], reference_lr_max(config, train_steps)
+    landmarks = [find_landmarks(sweep) for sweep in sweeps]
+    reference_lr = reference_lr_max(config, train_steps) if model is None else None
     lr_mins, lr_maxs = zip(*(choose_bounds(marks, reference_lr) for marks in landmarks), strict=True)
-    num_steps = num_sweep_steps(config, len(train))
+    num_steps, has_reference = num_sweep_steps(config, len(train)), reference_lr is not None
     return RangeTest(
         sweeps=sweeps,
         suggestions=suggestions,
@@ -137,7 +121,7 @@ def range_test(
         allowed_lr_max=allowed_lr_max(landmarks),
         lr_max_source=lr_max_source(landmarks, reference_lr),
         reason=explain(landmarks, reference_lr),
-        warnings=tuple(make_warnings(sweeps, landmarks, lr_maxs, num_steps, in_train)),
+        warnings=tuple(make_warnings(sweeps, landmarks, lr_maxs, num_steps, in_train, has_reference=has_reference)),
         loss_source="training images" if val is None else f"{len(val)} held-out images",
         curve=config.curve,
         conditions=range_test_conditions(
@@ -182,77 +166,11 @@ def write_history(path: Path, test: RangeTest) -> None:
     write_csv(path, ("repeat", "seed", "step", "lr", "loss", "accuracy"), rows)
 
 
-def num_sweep_steps(config: LrRangeConfig, num_images: int) -> int:
-    """Return the length of the sweep: `steps`, or `epochs` times the steps of an epoch.
-
-    Raises UsageError if the epochs have fewer than NUM_WARMUP_STEPS steps.
-    """
-    if config.epochs is None:
-        return config.steps
-    steps_per_epoch = schedule.num_steps_per_epoch(num_images, config.batch_size)
-    num_steps = round(config.epochs * steps_per_epoch)
-    if num_steps < NUM_WARMUP_STEPS:
-        raise UsageError(
-            "option", "--epochs", expected=f"{NUM_WARMUP_STEPS} steps or more, at {steps_per_epoch} per epoch",
-            found=f"{config.epochs:g} epochs, {num_steps} steps", hint="Raise --epochs, lower --bs, or give --steps.",
-        )  # fmt: skip
-    return num_steps
-
-
-def sweep_lrs(config: LrRangeConfig, num_images: int) -> Float1D:
-    """Return the learning rate of each step."""
-    num_steps = num_sweep_steps(config, num_images)
-    curve = {"exp": schedule.exponential, "linear": schedule.linear}[config.curve]
-    return np.array(
-        [curve(step, lr_start=config.lr_start, lr_end=config.lr_end, num_steps=num_steps) for step in range(num_steps)]
-    )
-
-
 def check_range_test(data: Dataset, config: LrRangeConfig, world: World) -> None:
     """Raise UsageError or InputError for settings that do not fit the data, before anything is written."""
     train, _ = split_validation(data.train, config.val_split)
     check_batch_size(len(train), config.batch_size, world)
     num_sweep_steps(config, len(train))
-
-
-def _run_sweep(data: Dataset, config: LrRangeConfig, repeat: int, on_step: OnStep | None, world: World) -> LrSweep:
-    """Run one repeat until its last learning rate, or until the loss diverges."""
-    momentum = MOMENTUM_MIN if config.cycle_momentum else MOMENTUM  # as at the peak of the training
-    setup = make_setup(data, config, momentum, world)
-    lrs_L = sweep_lrs(config, len(setup.train))
-    rows: list[tuple[float, float]] = []
-    average, lowest, diverged = ExponentialAverage(smoothing_window(len(lrs_L))), math.inf, False
-    start_time = time.perf_counter()
-    for step, (lr, batch) in enumerate(zip(lrs_L.tolist(), _cycle_epochs(setup.loader), strict=False)):
-        (values,) = read_step_outputs([launch_step(setup, batch, step, lr, momentum)])
-        if values is None:
-            diverged = True
-            break
-        loss, num_correct = values
-        num_images = setup.loader.batch_size_at(step)
-        if on_step is not None:
-            seconds = time.perf_counter() - start_time
-            on_step(StepResult(step, lr, momentum, loss, num_correct, num_images, seconds), repeat)
-        accuracy = num_correct / num_images
-        if setup.val is not None:
-            evaluation = setup.evaluate(setup.model, setup.val)
-            loss, accuracy = evaluation.loss, evaluation.accuracy
-        if not math.isfinite(loss):  # the loss of held-out images can overflow after a finite update
-            diverged = True
-            break
-        rows.append((loss, accuracy))
-        smooth_loss = average.update(loss)
-        lowest = min(lowest, smooth_loss)
-        diverged = smooth_loss > DIVERGENCE_FACTOR * lowest
-        if diverged:
-            break
-        start_time = time.perf_counter()
-    return make_sweep(config.seed, lrs_L, rows, diverged)
-
-
-def _cycle_epochs(loader: TrainLoader) -> Iterator[Batch]:
-    for epoch in itertools.count():
-        yield from loader.epoch(epoch)
 
 
 def range_test_config(config: TrainConfig, num_images: int) -> LrRangeConfig:

@@ -28,6 +28,10 @@ SHORT_TRAINING_STEPS = 192  # of the study's shortest training; shorter ones nee
 # Allowed ratios of LRMAX to the middle of the loss valley: about half and twice those that the best LRs had. These were
 # 0.05 to 1.5 in the settings of the study, and 1.8 for cifar10-fast's 0.4 at width 1.
 MIN_VALLEY_RATIO, MAX_VALLEY_RATIO = 1 / 32, 4.0
+# LRMAX of a user's own network, for which there is no reference LR, as a ratio to the middle of the loss valley. The
+# best LRs of scsuite's network in `runs/reference` have ratios of 0.27 to 2.0, geometric mean 0.7.
+OWN_VALLEY_RATIO = 0.5
+OWN_BOUND_RATIO = 0.1  # of LRMAX to its upper bound where the noise hides the valley
 
 
 def steepest(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
@@ -149,15 +153,19 @@ def reference_lr_max(config: RecipeConfig, num_steps: int) -> float:
     return REFERENCE_LR_MAX[config.optimizer] * math.sqrt(size * short) / math.pow(length, 1 / 4)
 
 
-def choose_bounds(landmarks: Landmarks, reference_lr: float) -> tuple[float, float]:
+def choose_bounds(landmarks: Landmarks, reference_lr: float | None) -> tuple[float, float]:
     """Return (lr_min, lr_max): where the loss starts to fall, and the reference LR within the limits of the test.
+
+    Without a reference LR, LRMAX is OWN_VALLEY_RATIO times the middle of the loss valley.
 
     A few steps from initial weights do not show what suits a long training: a wide network's early loss rises at LRs it
     tolerates later; a narrow one's still falls at LRs that are too noisy later. In the settings that the rule was
     derived from, the best LR depends on batch size, width and number of steps, and little on the loss valley. So the
     scaling rule sets LRMAX and the test only bounds it (`tests/studies` compares this with other rules).
     """
-    (low, high), fall_start_lr = _allowed_lr_max(landmarks), landmarks.fall_start_lr
+    (low, high), fall_start_lr, valley_lr = _allowed_lr_max(landmarks), landmarks.fall_start_lr, landmarks.valley_lr
+    if reference_lr is None:
+        reference_lr = OWN_BOUND_RATIO * high if valley_lr is None else OWN_VALLEY_RATIO * valley_lr
     lr_max = min(max(reference_lr, low), high)
     lr_min = max(lr_max / 30, landmarks.first_lr) if fall_start_lr is None else fall_start_lr
     return min(lr_min, lr_max / 3), lr_max
@@ -179,18 +187,23 @@ def _allowed_lr_max(landmarks: Landmarks) -> tuple[float, float]:
     return min(MIN_VALLEY_RATIO * landmarks.valley_lr, high), high
 
 
-def lr_max_source(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
-    """Return what sets LRMAX: "scaling rule", or "limited by the test"; of several repeats, as in `explain`."""
+def lr_max_source(landmarks: Sequence[Landmarks], reference_lr: float | None) -> str:
+    """Return what sets LRMAX: "scaling rule", or "limited by the test"; of several repeats, as in `explain`.
+
+    Without a reference LR it is "from the test".
+    """
+    if reference_lr is None:
+        return "from the test"
     lr_max = choose_bounds(_median_sweep(landmarks, reference_lr), reference_lr)[1]
     return "scaling rule" if lr_max == reference_lr else "limited by the test"
 
 
-def _median_sweep(landmarks: Sequence[Landmarks], reference_lr: float) -> Landmarks:
+def _median_sweep(landmarks: Sequence[Landmarks], reference_lr: float | None) -> Landmarks:
     by_lr_max = sorted(landmarks, key=lambda marks: choose_bounds(marks, reference_lr)[1])
     return by_lr_max[(len(landmarks) - 1) // 2]
 
 
-def explain(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
+def explain(landmarks: Sequence[Landmarks], reference_lr: float | None) -> str:
     """Return the reason for the LR bounds; of several repeats, that of the repeat with the median LRMAX."""
     median_sweep = _median_sweep(landmarks, reference_lr)
     text = f"{_explain_lr_max(median_sweep, reference_lr)}; {_explain_lr_min(median_sweep, reference_lr)}."
@@ -199,8 +212,15 @@ def explain(landmarks: Sequence[Landmarks], reference_lr: float) -> str:
     return text
 
 
-def _explain_lr_max(landmarks: Landmarks, reference_lr: float) -> str:
+def _explain_lr_max(landmarks: Landmarks, reference_lr: float | None) -> str:
     lr_max, valley_lr = choose_bounds(landmarks, reference_lr)[1], landmarks.valley_lr
+    if reference_lr is None:
+        bound, own = landmarks.upper_bound_reason, "your own network has no reference LR"
+        if valley_lr is None:
+            return f"LRMAX = {lr_max:.2g}: {OWN_BOUND_RATIO:g} times {bound} (loss curve too noisy; {own})"
+        is_limited = lr_max == landmarks.upper_bound
+        text = bound if is_limited else f"{OWN_VALLEY_RATIO:g} times the middle of the loss valley, {valley_lr:.2g}"
+        return f"LRMAX = {lr_max:.2g}: {text}; {own}, so the test sets LRMAX"
     reference = "reference LR for this width, batch size and number of steps"
     if lr_max == reference_lr:
         if valley_lr is None:
@@ -216,7 +236,7 @@ def _explain_lr_max(landmarks: Landmarks, reference_lr: float) -> str:
     return f"LRMAX = {lr_max:.2g}: {limit}; {side} {reference_lr:.2g}, the {reference}"
 
 
-def _explain_lr_min(landmarks: Landmarks, reference_lr: float) -> str:
+def _explain_lr_min(landmarks: Landmarks, reference_lr: float | None) -> str:
     lr_min, lr_max = choose_bounds(landmarks, reference_lr)
     if lr_min == landmarks.fall_start_lr:
         return f"LRMIN = {lr_min:.2g}, where {FALL_START_FRACTION:.0%} of the loss drop is reached"
@@ -234,13 +254,14 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 def make_warnings(
     sweeps: Sequence[LrSweep], landmarks: Sequence[Landmarks], lr_max_values: Sequence[float], num_steps: int,
-    in_train: bool,
+    in_train: bool, *, has_reference: bool = True,
 ) -> Iterator[str]:  # fmt: skip
     """Yield what makes the LR bounds uncertain, from all repeats and the number of planned steps."""
     if num_steps < MIN_RANGE_TEST_STEPS:
         yield f"only {num_steps} steps: the LR bounds are uncertain; use {MIN_RANGE_TEST_STEPS} or more"
     if any(marks.valley_lr is None for marks in landmarks):
-        yield f"loss curve too noisy: using the reference LR; raise --bs, or {_hint('raise --steps', in_train)}"
+        value = "the reference LR" if has_reference else f"{OWN_BOUND_RATIO:g} times the upper bound"
+        yield f"loss curve too noisy: using {value}; raise --bs, or {_hint('raise --steps', in_train)}"
     turns = [first_turn(sweep.smooth_loss_L, sweep.noise)[1] for sweep in sweeps]
     if not all(sweep.diverged or turn is not None for sweep, turn in zip(sweeps, turns, strict=True)):
         hint = _hint("raise --lr-end", in_train)

@@ -1,14 +1,16 @@
 """Checkpoint files: one safetensors file with the weights, or with the complete state of a run.
 
 In: tensors and metadata (plain values), or a path. Out: a file that is complete or absent; a network and its metadata.
-The file alone is enough to rebuild the network. The metadata is JSON in the safetensors header, and holds a sha256 of
-the complete file, computed with zeros in place of the digest itself.
+The file alone is enough to rebuild scsuite's network; the weights of a user's own are loaded into the module that the
+user passes, and nothing that a file names is imported. The metadata is JSON in the safetensors header, and holds a
+sha256 of the complete file, computed with zeros in place of the digest itself.
 """
 
 import hashlib
 import json
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -19,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
 from scsuite.core.errors import InputError, one_line
@@ -32,8 +34,10 @@ MAX_FILE_BYTES = 1 << 32
 MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
-# Parts of the names of tensors that hold no negative value.
-NON_NEGATIVE_TENSORS = frozenset({"running_var", "num_batches_tracked", "exp_avg_sq", "step", "scale"})
+# Tensors without negative values: the last part of a network's name, the second of the optimizer's and the scaler's.
+NON_NEGATIVE_BUFFERS = frozenset({"running_var", "num_batches_tracked"})
+NON_NEGATIVE_STATES = frozenset({"exp_avg_sq", "step", "scale"})
+OWN_NETWORK = "own_network"  # key of a user's own network in the metadata; its value, the class name, is only shown
 _DIGEST_PLACEHOLDER = "0" * 64
 _DIGEST_KEY = b'\\"sha256\\": \\"'  # as in the header: JSON within JSON
 
@@ -52,11 +56,20 @@ def network_metadata(model: ResNet3) -> dict[str, Any]:
     return {"num_classes": model.num_classes, "width": model.width, "logit_scale": LOGIT_SCALE}
 
 
+def own_network_metadata(model: nn.Module, num_classes: int) -> dict[str, Any]:
+    """Return what a checkpoint records of a user's own network: only that it is one."""
+    return {"num_classes": num_classes, OWN_NETWORK: type(model).__name__}
+
+
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and metadata to `path` atomically. If that fails, raises OutputError and keeps the old file."""
     # One metadata key: safetensors keeps several in no fixed order, and equal states should give equal files.
     text = json.dumps({"sha256": _DIGEST_PLACEHOLDER, "format": FORMAT, **metadata}, sort_keys=False)
     cpu_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in cpu_tensors.values())
+    for name, tensor in cpu_tensors.items():  # safetensors refuses shared memory, as of tied weights
+        if storages[tensor.untyped_storage().data_ptr()] > 1:
+            cpu_tensors[name] = tensor.clone()
     data = bytearray(serialize(cpu_tensors, metadata={"scsuite": text}))
     start = data.index(_DIGEST_KEY) + len(_DIGEST_KEY)
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
@@ -176,9 +189,12 @@ def _metadata_problems(metadata: dict[str, Any]) -> Iterator[str]:
         num_classes, width, scale = (network.get(key) for key in ("num_classes", "width", "logit_scale"))
         if type(num_classes) is not int or num_classes != len(names):
             yield f"a network of {reprlib.repr(num_classes)} classes, and {len(names)} names"
-        if not is_finite_number(width) or not 0 < width <= MAX_WIDTH:
+        is_own = OWN_NETWORK in network
+        if is_own and not isinstance(network[OWN_NETWORK], str):
+            yield f"a network named {reprlib.repr(network[OWN_NETWORK])}"
+        if not is_own and (not is_finite_number(width) or not 0 < width <= MAX_WIDTH):
             yield f"a network of width {reprlib.repr(width)}"
-        if not is_finite_number(scale) or scale != LOGIT_SCALE:
+        if not is_own and (not is_finite_number(scale) or scale != LOGIT_SCALE):
             yield f"a network with logit_scale {reprlib.repr(scale)}, not {LOGIT_SCALE}"
     for key in ("mean", "std"):
         values = metadata.get(key)
@@ -197,22 +213,52 @@ def load_checkpoint_file(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
     did not write, or that holds another network.
     """
     checkpoint = read_checkpoint(Path(path))
-    averaged = any(name.startswith(EMA_PREFIX) for name in checkpoint.tensors)
-    return load_model(checkpoint, EMA_PREFIX if averaged else MODEL_PREFIX), checkpoint.metadata
+    return load_model(checkpoint, _best_prefix(checkpoint)), checkpoint.metadata
+
+
+def load_own_network_file(path: str | Path, model: nn.Module) -> dict[str, Any]:
+    """Load the weights of a checkpoint file into a network, put it in eval mode, and return the file's metadata.
+
+    Raises InputError as `load_checkpoint_file` does, and for weights that do not fit the network.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    load_weights(checkpoint, model, _best_prefix(checkpoint))
+    model.eval()
+    return checkpoint.metadata
+
+
+def _best_prefix(checkpoint: Checkpoint) -> str:
+    return EMA_PREFIX if any(name.startswith(EMA_PREFIX) for name in checkpoint.tensors) else MODEL_PREFIX
 
 
 def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
     """Return the network with the checkpoint's tensors under `prefix`, in eval mode on the CPU.
 
-    Raises InputError if the tensors do not fit the network.
+    Raises InputError if the tensors do not fit the network, or are of a user's own network.
     """
     network = checkpoint.metadata["network"]
+    if name := network.get(OWN_NETWORK, "")[:60]:
+        raise InputError(
+            "checkpoint", checkpoint.path, expected="scsuite's network", found=f"the weights of your own, {name}",
+            hint=f"Use Python: scsuite.load_checkpoint({str(checkpoint.path)!r}, model={name}()).",
+        )  # fmt: skip
     with torch.device("meta"):  # needs no memory for any width in the file
         model = ResNet3(network["num_classes"], float(network["width"]))
-    tensors = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    tensors = _tensors_under(checkpoint, prefix)
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)
     model.load_state_dict(tensors, assign=True)
     return model.eval()
+
+
+def load_weights(checkpoint: Checkpoint, model: nn.Module, prefix: str = MODEL_PREFIX) -> None:
+    """Load the checkpoint's tensors under `prefix` into a network. Raises InputError if they do not fit it."""
+    tensors = _tensors_under(checkpoint, prefix)
+    check_tensors(checkpoint.path, f"the weights of {type(model).__name__}", model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+
+
+def _tensors_under(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
@@ -220,10 +266,21 @@ def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], actual:
     if differences := _differences(expected, actual):
         raise _checkpoint_error(path, what, "; ".join(text[:200] for text in differences[:5]))
     for name, tensor in actual.items():
-        if num_invalid := int((~tensor.isfinite()).sum()):
+        if (num_invalid := int((~tensor.isfinite()).sum())) and not _holds_infinity(expected[name]):
             raise _checkpoint_error(path, "finite weights", f"{num_invalid} of {tensor.numel()} not finite in {name}")
-        if NON_NEGATIVE_TENSORS.intersection(name.split(".")) and (num_invalid := int((tensor < 0).sum())):
+        if _is_non_negative(name) and (num_invalid := int((tensor < 0).sum())):
             raise _checkpoint_error(path, "values of 0 or more", f"{num_invalid} of {tensor.numel()} below 0 in {name}")
+
+
+def _holds_infinity(tensor: Tensor) -> bool:
+    """Return whether a tensor of the present network holds infinity, as the attention mask of a user's own may."""
+    return not tensor.is_meta and bool(tensor.isinf().any())
+
+
+def _is_non_negative(name: str) -> bool:
+    if name.startswith((OPTIMIZER_PREFIX, SCALER_PREFIX)):
+        return name.split(".")[1] in NON_NEGATIVE_STATES
+    return name.rsplit(".", maxsplit=1)[-1] in NON_NEGATIVE_BUFFERS
 
 
 def _differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> list[str]:

@@ -8,9 +8,9 @@ the minimum.
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from scsuite.core.model.network import ResNet3
+RUNNING_STATISTICS = ("running_mean", "running_var")  # of batch norm
 
 
 class EMA:
@@ -18,19 +18,24 @@ class EMA:
 
     The weight of a step is exp(-age / time_constant_steps), which is nearly an exponential moving average with decay
     1 - 1 / time_constant_steps. Over the first `time_constant_steps` steps (more than one) it is the plain mean, so the
-    initial weights have no influence. The running statistics of batch norm are averaged in the same way.
+    initial weights have no influence. The running statistics of batch norm are averaged in the same way; other buffers
+    are copied.
     Source: torch.optim.swa_utils.get_ema_multi_avg_fn, whose first steps keep the initial weights.
     """
 
-    def __init__(self, model: ResNet3, time_constant_steps: float) -> None:
+    def __init__(self, model: nn.Module, time_constant_steps: float) -> None:
         self.time_constant_steps = time_constant_steps
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Include the weights after `step`, counted from 0, without synchronizing with the device."""
-        ema_tensors, model_tensors = list(self.model.state_dict().values()), list(model.state_dict().values())
-        integer_indices = [i for i, tensor in enumerate(ema_tensors) if not tensor.is_floating_point()]
-        for index in reversed(integer_indices):  # batch norm's number of batches is copied, not averaged
-            ema_tensors.pop(index).copy_(model_tensors.pop(index))
-        torch._foreach_lerp_(ema_tensors, model_tensors, 1 / min(self.time_constant_steps, step + 1))
+        averages: list[Tensor] = list(self.model.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        for (name, buffer), model_buffer in zip(self.model.named_buffers(), model.buffers(), strict=True):
+            if name.endswith(RUNNING_STATISTICS):
+                averages.append(buffer)
+                weights.append(model_buffer)
+            else:
+                buffer.copy_(model_buffer)
+        torch._foreach_lerp_(averages, weights, 1 / min(self.time_constant_steps, step + 1))

@@ -73,7 +73,7 @@ def _forward_by_chunk(
     normalised_NCHW = torch.empty_like(features_NCHW)
     mean_PC, inv_std_PC = (weight_C.new_empty(num_chunks, len(weight_C)) for _ in range(2))
     for chunk, out, mean_C, inv_std_C in zip(
-        features_NCHW.split(sizes), normalised_NCHW.split(sizes), mean_PC, inv_std_PC, strict=True
+        torch.split(features_NCHW, sizes), torch.split(normalised_NCHW, sizes), mean_PC, inv_std_PC, strict=True
     ):
         torch.native_batch_norm(
             chunk, weight_C, bias_C, running_mean_C, running_var_C, True, momentum, eps, out=(out, mean_C, inv_std_C)
@@ -87,12 +87,8 @@ def _backward_by_chunk(
     sizes = chunk_sizes(len(features_NCHW), len(mean_PC))
     grad_features_NCHW = torch.empty_like(features_NCHW)
     grad_weight_C, grad_bias_C = torch.zeros_like(weight_C), torch.zeros_like(weight_C)
-    chunks = list(
-        zip(
-            grad_NCHW.split(sizes), features_NCHW.split(sizes), grad_features_NCHW.split(sizes), mean_PC, inv_std_PC,
-            strict=True,
-        )
-    )  # fmt: skip
+    parts = (torch.split(images_NCHW, sizes) for images_NCHW in (grad_NCHW, features_NCHW, grad_features_NCHW))
+    chunks = list(zip(*parts, mean_PC, inv_std_PC, strict=True))
     for grad, chunk, grad_chunk, mean_C, inv_std_C in reversed(chunks):  # the order in which autograd sums a loop's
         gradient, grad_w, grad_b = torch.ops.aten.native_batch_norm_backward(
             grad, chunk, weight_C, None, None, mean_C, inv_std_C, True, eps, [True, True, True]
@@ -150,7 +146,7 @@ def backward_all_chunks(
     of_features = _groups_of_equal_chunks(features_NCHW, num_chunks)
     counts = [count for _, count in of_features]
     for (group_NCHW, count), (grad_group_NCHW, _), group_mean_PC, group_inv_std_PC in zip(
-        of_features, of_gradients, mean_PC.split(counts), inv_std_PC.split(counts), strict=True
+        of_features, of_gradients, torch.split(mean_PC, counts), torch.split(inv_std_PC, counts), strict=True
     ):
         values_PMC, grad_PMC = _view_chunks(group_NCHW, count), _view_chunks(grad_group_NCHW, count)
         num_values = values_PMC.shape[1]

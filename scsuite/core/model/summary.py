@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from scsuite.core.model.network import ResNet3, capture_outputs, evaluation_mode
+from scsuite.core.model.network import capture_outputs, evaluation_mode
 
 STAGES = ("prep", "layer1.x", "layer1.res", "layer2", "layer3.x", "layer3.res", "pool", "fc")
 OPERATION_NAMES = {"Conv2d": "Conv3x3", "GhostBatchNorm2d": "BN", "MaxPool2d": "MaxPool"}  # others: the class name
@@ -24,7 +24,7 @@ class LayerSummary:
     num_parameters: int
 
 
-def model_summary(model: ResNet3) -> list[LayerSummary]:
+def model_summary(model: nn.Module) -> list[LayerSummary]:
     """Return the network's stages in order, with the output shape of each for a 3 x 32 x 32 image."""
     parameter = next(model.parameters())
     with evaluation_mode(model), torch.inference_mode(), capture_outputs(model, STAGES) as outputs:

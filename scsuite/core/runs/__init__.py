@@ -5,35 +5,52 @@ probabilities.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:  # imports torch, which zigzag does not need
+    from torch import nn
+
     from scsuite.core.evaluation.predict import Classifier
     from scsuite.core.model.network import ResNet3
 
+M = TypeVar("M", bound="nn.Module")
 
-def load_checkpoint(run_or_file: str | Path) -> "tuple[ResNet3, dict[str, Any]]":
+
+@overload
+def load_checkpoint(run_or_file: str | Path, model: None = None) -> "tuple[ResNet3, dict[str, Any]]": ...
+
+
+@overload
+def load_checkpoint(run_or_file: str | Path, model: M) -> tuple[M, dict[str, Any]]: ...
+
+
+def load_checkpoint(run_or_file: str | Path, model: "nn.Module | None" = None) -> "tuple[nn.Module, dict[str, Any]]":
     """Load the network of a training.
 
     Args:
         run_or_file: A checkpoint file, or a run directory: its model.safetensors, or before its end the newest
             checkpoint.
+        model: Your own network, of the same class as in the training: the weights are loaded into it. A file names the
+            class in messages only; nothing that it names is imported.
 
     Returns:
-        The network in eval mode on the CPU, with the averaged weights if the run averages them; and its metadata, with
-        class_names, the training images' mean and std, network, config, data, precision and policy.
+        The network in eval mode on the CPU (your own: on its device), with the averaged weights if the run averages
+        them; and its metadata, with class_names, the training images' mean and std, network, config, data, precision
+        and policy.
 
     Raises:
-        InputError: For a path that is neither, and a file that is damaged or that scsuite did not write.
+        InputError: For a path that is neither, and a file that is damaged, that scsuite did not write, or that holds
+            another network.
 
     Example:
         >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
         >>> metadata["class_names"]
     """
-    from scsuite.core.model.checkpoint import load_checkpoint_file
+    from scsuite.core.model.checkpoint import load_checkpoint_file, load_own_network_file
     from scsuite.core.runs.rundir import resolve_checkpoint
 
-    return load_checkpoint_file(resolve_checkpoint(run_or_file))
+    path = resolve_checkpoint(run_or_file)
+    return load_checkpoint_file(path) if model is None else (model, load_own_network_file(path, model))
 
 
 def load_classifier(run_or_file: str | Path) -> "Classifier":

@@ -82,4 +82,5 @@ def dataset_info(data: "Dataset") -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "train_images": len(data.train),
         "test_images": len(data.test),
+        "class_names": list(data.class_names),
     }

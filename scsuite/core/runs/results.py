@@ -176,6 +176,7 @@ class TrainResult(CommandResult):
     final: FinalMetrics
     best: dict[str, Any]
     checkpoint: str
+    page: str | None = None
     target: float | None = None
     reached: bool | None = None
     reached_at: dict[str, float] | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.errors import DivergedError
 from scsuite.core.evaluation import evaluate
-from scsuite.core.evaluation.metrics import is_uneven
+from scsuite.core.evaluation.metrics import is_uneven, majority_fraction
 from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
@@ -234,4 +234,10 @@ def _balanced_accuracy(trainer: Trainer, accuracy: float) -> float:
 
 def run_environment(trainer: Trainer) -> dict[str, object]:
     """Return the entries of environment.json that are known once the trainer is built."""
-    return {"one_cycle": asdict(trainer.cycle), "augment_backend": trainer.setup.backend.to_dict()}
+    num_parameters = sum(parameter.numel() for parameter in trainer.raw_model.parameters())
+    return {
+        "one_cycle": asdict(trainer.cycle),
+        "augment_backend": trainer.setup.backend.to_dict(),
+        "num_parameters": num_parameters,
+        "majority_fraction": majority_fraction((trainer.setup.val or trainer.data.test).labels_N),
+    }

@@ -21,10 +21,11 @@ from scsuite.core.model.checkpoint import (
     EMA_PREFIX,
     MODEL_PREFIX,
     OPTIMIZER_PREFIX,
+    OWN_NETWORK,
     SCALER_PREFIX,
     Checkpoint,
     check_tensors,
-    load_model,
+    load_weights,
     read_checkpoint,
 )
 from scsuite.core.runs.results import read_epochs, read_steps
@@ -81,6 +82,11 @@ def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
             hint="Resume from a run directory with checkpoints/.",
         )  # fmt: skip
     current, saved = trainer.metadata(), {"world_size": 1, **checkpoint.metadata}
+    if OWN_NETWORK in saved["network"] and OWN_NETWORK not in current["network"]:
+        raise InputError(
+            "cannot resume", checkpoint.path, expected="scsuite's network", found="a training of your own network",
+            hint="Use Python: scsuite.Trainer(data, config, model=...).resume(run).",
+        )  # fmt: skip
     check_same_data(checkpoint.path, saved.get("data"), trainer.data.fingerprint)
     for name in ("class_names", "network", "policy", "augment_backend", "precision", "world_size"):
         _check_equal(checkpoint.path, name, saved.get(name), current[name])
@@ -101,9 +107,9 @@ def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
             "cannot resume", checkpoint.path, expected=f"a position in {trainer.cycle.num_steps} steps", found=error,
             hint="Resume from another directory, or start a new run.",
         ) from None  # fmt: skip
-    trainer.raw_model.load_state_dict(load_model(checkpoint).state_dict())
+    load_weights(checkpoint, trainer.raw_model)
     if trainer.ema is not None:
-        trainer.ema.model.load_state_dict(load_model(checkpoint, EMA_PREFIX).state_dict())
+        load_weights(checkpoint, trainer.ema.model, EMA_PREFIX)
     _load_optimizer_state(trainer, checkpoint)
     trainer.state = state
 
@@ -135,9 +141,14 @@ def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
     parameters = parameters_by_name(trainer.raw_model, setup.optimizer)
     if setup.scaler.is_enabled() and not any(name.startswith(OPTIMIZER_PREFIX) for name in checkpoint.tensors):
         parameters = {}  # the scaler has skipped every update so far
+    if OWN_NETWORK in checkpoint.metadata["network"]:  # its forward pass may leave out a parameter, which has no state
+        names = [name for name in parameters if f"{OPTIMIZER_PREFIX}{keys[0]}.{name}" in checkpoint.tensors]
+    else:
+        names = list(parameters)
     expected = {
         f"{OPTIMIZER_PREFIX}{key}.{name}": torch.zeros(()) if key == "step" else parameter
         for name, parameter in parameters.items()
+        if name in names
         for key in keys
     }
     expected |= {SCALER_PREFIX + key: torch.tensor(value) for key, value in setup.scaler.state_dict().items()}
@@ -149,6 +160,7 @@ def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
     states = {
         index: {key: matched_layout[f"{OPTIMIZER_PREFIX}{key}.{name}"] for key in keys}
         for index, name in enumerate(parameters)
+        if name in names
     }
     setup.optimizer.load_state_dict({**setup.optimizer.state_dict(), "state": states})
     if scaler := {

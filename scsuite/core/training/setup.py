@@ -22,6 +22,7 @@ from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.loader import TrainLoader
 from scsuite.core.training.optimizer import make_optimizer
+from scsuite.core.training.own_network import prepare_network
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -43,7 +44,7 @@ class TrainSetup:
     std: tuple[float, ...]
     backend: Backend
     loader: TrainLoader
-    model: ResNet3
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     world: World
@@ -59,9 +60,12 @@ class TrainSetup:
         )  # fmt: skip
 
 
-def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: World) -> TrainSetup:
+def make_setup(
+    data: Dataset, config: RecipeConfig, momentum: float, world: World, model: nn.Module | None = None
+) -> TrainSetup:
     """Build all parts from the recipe's seed. `momentum` is that of the first step.
 
+    A user's own `model` is checked, moved to the device and used as it is.
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
     """
     train, val = split_validation(data.train, config.val_split)
@@ -80,7 +84,11 @@ def make_setup(data: Dataset, config: RecipeConfig, momentum: float, world: Worl
         shard=world.shard,
         alternate_flips=config.uses_alternating_flip,
     )
-    model = init_model(len(data.class_names), config, device, whitening_images(train, mean, std), world)
+    images_NCHW = whitening_images(train, mean, std)
+    if model is None:
+        model = init_model(len(data.class_names), config, device, images_NCHW, world)
+    else:
+        prepare_network(model, images_NCHW[:2], len(data.class_names), device)
     optimizer = make_optimizer(model, config, momentum)
     return TrainSetup(
         config, train, val, data.class_names, device, policy_dict(policy), mean, std, backend, loader, model, optimizer,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from scsuite import __version__
 from scsuite.core.config import TrainConfig, is_finite_number
 from scsuite.core.dataset import Dataset
-from scsuite.core.model.checkpoint import OPTIMIZER_PREFIX, SCALER_PREFIX, network_metadata
+from scsuite.core.model.checkpoint import OPTIMIZER_PREFIX, SCALER_PREFIX, network_metadata, own_network_metadata
+from scsuite.core.model.network import ResNet3
 from scsuite.core.runs.results import StepResult
 from scsuite.core.training.optimizer import parameters_by_name
 from scsuite.core.training.setup import TrainSetup
@@ -115,9 +116,10 @@ def checkpoint_metadata(
     data: Dataset, config: TrainConfig, setup: TrainSetup, state: TrainState | None
 ) -> dict[str, Any]:
     """Return network, classes, normalisation, data and configuration; with `state`, the position too."""
+    model, num_classes = setup.model, len(data.class_names)
     metadata = {
         "version": __version__,
-        "network": network_metadata(setup.model),
+        "network": network_metadata(model) if type(model) is ResNet3 else own_network_metadata(model, num_classes),
         "class_names": list(data.class_names),
         "mean": list(setup.mean),
         "std": list(setup.std),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.model.network import KeyedDropout
+from scsuite.core.model.network import KeyedDropout, ResNet3
 from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import set_lr_and_momentum
@@ -143,7 +143,10 @@ def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] |
 
 
 def reseed_dropout(model: nn.Module, seed: int, step: int, device: torch.device, world: World = SINGLE_PROCESS) -> None:
-    """Fix the dropout masks of a step; each rank has its own."""
+    """Fix the dropout masks of a step; each rank has its own. A user's own network draws from torch's random state."""
+    mask_seed = keyed_seed(seed, "dropout", step * world.size + world.rank)
+    if type(model) is not ResNet3:
+        torch.manual_seed(mask_seed)
     for module in model.modules():
         if isinstance(module, KeyedDropout) and module.p:
-            module.reseed(keyed_seed(seed, "dropout", step * world.size + world.rank), device)
+            module.reseed(mask_seed, device)

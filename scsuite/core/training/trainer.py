@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from scsuite.core.config import MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfig
+from scsuite.core.config import DATA_SOURCES, MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfig
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
 from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
-from scsuite.core.model.network import ResNet3
 from scsuite.core.runs.results import EpochResult, StepResult, StepRow, TrainHistory
 from scsuite.core.schedule import OneCycle
+from scsuite.core.training.own_network import own_network_config
 from scsuite.core.training.setup import make_setup
 from scsuite.core.training.state import TrainState, checkpoint_metadata, optimizer_tensors, with_prefix
 
@@ -38,9 +38,12 @@ class Trainer:
         data: Training and test images.
         config: The recipe; `lr_max` must be set, for example from `range_test`.
         world: The ranks that share the work.
+        model: Your own network, from normalised images_NCHW of 3 x 32 x 32 to logits_NK; default: scsuite's. It is
+            moved to the device and trained in place. The options of scsuite's network (width, dropout, initialisation,
+            ghost batch norm) do not apply. torch's global random state is set before each of its steps.
 
     Raises:
-        UsageError: For settings that the data or this machine does not allow.
+        UsageError: For settings that the data or this machine does not allow, and a network that gives other outputs.
         InputError: For a bad augmentation policy file.
 
     Example:
@@ -51,18 +54,13 @@ class Trainer:
         >>> trainer.save("shapes.safetensors")
     """
 
-    def __init__(self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS) -> None:
-        if config.lr_max is None:
-            hint = "Run the range test: scsuite lr-range."
-            raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
-        lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
-        self.data, self.config, self.world = data, replace(config, lr_min=lr_min), world
-        momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
-        self.setup = make_setup(data, self.config, momentum_max, world)
-        self.cycle = OneCycle.from_epochs(
-            lr_min=lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
-            steps_per_epoch=self.setup.loader.steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
-        )  # fmt: skip
+    def __init__(
+        self, data: Dataset, config: TrainConfig, world: World = SINGLE_PROCESS, *, model: nn.Module | None = None
+    ) -> None:
+        self.data, self.config, self.world = data, _complete_config(config, data, model), world
+        momentum = MOMENTUM_MAX if config.cycle_momentum else MOMENTUM
+        self.setup = make_setup(data, self.config, momentum, world, model)
+        self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
         self.raw_model, self.state = self.setup.model, TrainState()
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
@@ -70,7 +68,7 @@ class Trainer:
         self.steps: list[StepRow] = []
 
     @property
-    def model(self) -> ResNet3:
+    def model(self) -> nn.Module:
         """The network to evaluate."""
         return self.raw_model if self.ema is None else self.ema.model
 
@@ -178,3 +176,25 @@ class Trainer:
         """Return all tensors that a resume needs: weights, their average, the state of optimizer and scaler."""
         average = {} if self.ema is None else with_prefix(EMA_PREFIX, self.ema.model)
         return {**with_prefix(MODEL_PREFIX, self.raw_model), **average, **optimizer_tensors(self.setup)}
+
+
+def _complete_config(config: TrainConfig, data: Dataset, model: nn.Module | None) -> TrainConfig:
+    """Return the configuration with both learning rates and the data that is used. Raises UsageError without LRMAX."""
+    if config.lr_max is None:
+        hint = "Run the range test: scsuite lr-range."
+        raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
+    lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
+    if model is not None:
+        config = own_network_config(config, stacklevel=4)
+    # A configuration made in Python may have the default data, where the dataset is another.
+    source = data.name if config.data in DATA_SOURCES else config.data
+    return replace(config, lr_min=lr_min, data=source)
+
+
+def _make_cycle(config: TrainConfig, steps_per_epoch: int) -> OneCycle:
+    assert config.lr_min is not None and config.lr_max is not None
+    momentum_max, momentum_min = (MOMENTUM_MAX, MOMENTUM_MIN) if config.cycle_momentum else (MOMENTUM, MOMENTUM)
+    return OneCycle.from_epochs(
+        lr_min=config.lr_min, lr_max=config.lr_max, epochs=config.epochs, peak_epoch=config.peak_epoch,
+        steps_per_epoch=steps_per_epoch, momentum_max=momentum_max, momentum_min=momentum_min,
+    )  # fmt: skip

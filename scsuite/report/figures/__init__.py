@@ -4,6 +4,7 @@ In: result objects. Out: figures. pyplot is never used, so these work without a 
 state as it was.
 """
 
+from scsuite.report.figures.comparison import comparison
 from scsuite.report.figures.evaluation import class_accuracy, confusion, reliability
 from scsuite.report.figures.gradcam import CamFigureData, gradcam, overlay
 from scsuite.report.figures.image_grid import image_grid, misclassified
@@ -13,6 +14,6 @@ from scsuite.report.figures.style import save_figure
 from scsuite.report.figures.training import training
 
 __all__ = [
-    "CamFigureData", "class_accuracy", "confusion", "gradcam", "image_grid", "lr_range",
+    "CamFigureData", "class_accuracy", "comparison", "confusion", "gradcam", "image_grid", "lr_range",
     "misclassified", "overlay", "reliability", "save_figure", "schedule", "training",
 ]  # fmt: skip

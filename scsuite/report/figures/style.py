@@ -139,13 +139,18 @@ def save_figure(figure: Figure, path: str | Path, footer: str = "") -> None:
     """
     path = Path(path)
     check_figure_suffix(path, "figure", path)
-    suffix = path.suffix.lower()
+    rendered = render_figure(figure, path.suffix.lower(), footer)
+    make_parent(path)
+    write_atomic(path, rendered)
+
+
+def render_figure(figure: Figure, suffix: str, footer: str = "") -> bytes:
+    """Return a figure as the content of a PNG, SVG or PDF file; `suffix` is one of SUFFIXES."""
     without_date: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     rendered = io.BytesIO()
     with figure_style(), _footer_strip(figure, footer) as page:
         figure.savefig(rendered, format=suffix[1:], metadata=without_date.get(suffix, {}), bbox_inches=page)
-    make_parent(path)
-    write_atomic(path, rendered.getvalue())
+    return rendered.getvalue()
 
 
 @contextmanager

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from scsuite.core.runs.results import TrainHistory
 
 
-def training(history: "TrainHistory") -> Figure:
+NARROW_WIDTH = 4.6  # inches: readable on a telephone, where a figure of the usual width is shrunk to a third
+
+
+def training(history: "TrainHistory", *, narrow: bool = False) -> Figure:
     """Draw loss and accuracy of each epoch, and the learning rate of each step; the momentum too where it changes.
 
     The accuracy panel shows the level of chance, or that of the largest class where the classes are uneven. With a
-    validation split it shows the test accuracy of the last epoch as well.
+    validation split it shows the test accuracy of the last epoch as well. With `narrow`, the panels stand one below
+    the other.
     """
     results, split = history.epochs, history.eval_split
     epochs = [result.epoch for result in results]
@@ -35,8 +39,10 @@ def training(history: "TrainHistory") -> Figure:
     times = (nan_for_invalid([row.step for row in history.steps]) + 1) / history.steps_per_epoch  # epochs
     momenta = nan_for_invalid([row.momentum for row in history.steps])
     with_momentum = len(momenta) > 0 and bool((momenta != momenta[0]).any())
-    with style.new_figure(height=5.8) as figure:
-        panels = figure.subplot_mosaic("LA;RM" if with_momentum else "LA;RR", sharex=True)
+    layout = ("L;A;R;M" if with_momentum else "L;A;R") if narrow else "LA;RM" if with_momentum else "LA;RR"
+    size = (NARROW_WIDTH, 2.4 * len(layout.split(";"))) if narrow else (style.WIDTH, 5.8)
+    with style.new_figure(width=size[0], height=size[1]) as figure:
+        panels = figure.subplot_mosaic(layout, sharex=True)
         loss, accuracy, lr = (panels[key] for key in "LAR")
         last = max([1.0, *map(float, epochs), *times[-1:]])
         loss.set_xlim(-0.02 * last, 1.02 * last)  # of all panels
@@ -73,6 +79,8 @@ def _draw_epochs(axes: Axes, epochs: Sequence[int], values: dict[str, Floats]) -
 def _draw_baseline(axes: Axes, history: "TrainHistory") -> None:
     """Draw the accuracy without learning, named below its right end, where a training that learns has no curve."""
     majority = history.majority_fraction
+    if majority is None and not history.num_classes:  # an older run that did not record its classes
+        return
     baseline, name = (1 / history.num_classes, "chance") if majority is None else (majority, "largest class")
     axes.axhline(100 * baseline, color=style.TEXT_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(

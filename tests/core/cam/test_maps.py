@@ -401,6 +401,37 @@ def test_every_image_needs_a_class(model: ResNet3) -> None:
         grad_cam(model, images(3), [0, 1])
 
 
-def test_a_network_without_a_default_layer_needs_one() -> None:
-    with pytest.raises(UsageError, match="--layer"):
-        grad_cam(averaging_network(), images(1), [0])
+class SplitOutput(nn.Module):
+    """A layer with two outputs, which has no map."""
+
+    def forward(self, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        return features_NCHW, features_NCHW
+
+
+class OwnNetwork(nn.Module):
+    """A block, a layer with two outputs, a convolution of one pixel, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.Tanh())
+        self.split, self.pool = SplitOutput(), nn.AvgPool2d(3)
+        self.last, self.fc = nn.Conv2d(6, 8, 5), nn.Linear(8, NUM_CLASSES)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        features, _ = self.split(self.block(images_NCHW))
+        logits_NK: Tensor = self.fc(self.last(self.pool(features)).flatten(1))
+        return logits_NK
+
+
+def test_a_network_without_a_default_layer_has_the_maps_of_its_last_block_with_a_convolution() -> None:
+    network = OwnNetwork()
+    before = state(network)
+    maps_NHW = grad_cam(network, images(3), [0, 1, 2])
+    assert torch.equal(maps_NHW, grad_cam(network, images(3), [0, 1, 2], layer="block"))
+    assert not torch.equal(maps_NHW, grad_cam(network, images(3), [0, 1, 2], layer="block.0"))
+    assert state(network) == before
+
+
+def test_a_network_without_a_convolution_needs_a_layer() -> None:
+    with pytest.raises(UsageError, match=r"--layer: expected a convolution .* found none in Sequential"):
+        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), images(1), [0])

@@ -26,7 +26,7 @@ TREE = class_tree({"train/cat": 6, "train/dog": 4, "test/cat": 2, "test/dog": 2}
         ("shape", "Did you mean shapes?"),
         ("CIFAR-10", "Did you mean cifar10?"),
         ("cifar", "Did you mean cifar10?"),
-        ("/no/such/folder", "Check the path."),
+        ("/no/such/folder", "There is no folder /no/such either."),
         ("nul\0byte", "Check the path."),
     ],
 )

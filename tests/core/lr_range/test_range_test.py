@@ -19,6 +19,7 @@ from scsuite.core.config import DataConfig, LrRangeConfig, RecipeConfig, TrainCo
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import DivergedError, InputError, UsageError
 from scsuite.core.lr_range import range_test as module
+from scsuite.core.lr_range import run_sweep as sweep_module
 from scsuite.core.lr_range.range_test import (
     LrBounds,
     RangeTest,
@@ -143,7 +144,7 @@ def test_sweep_and_training_start_from_the_same_weights(monkeypatch: pytest.Monk
         initial.append({name: tensor.clone() for name, tensor in setup.model.state_dict().items()})
         return setup
 
-    monkeypatch.setattr(module, "make_setup", record_setup)
+    monkeypatch.setattr(sweep_module, "make_setup", record_setup)
     range_test(tiny.dataset(), make_config(val_split=6, width=0.9, steps=10, lr_end=0.01))
     trainer = Trainer(tiny.dataset(), TrainConfig(width=0.9, lr_max=0.1, batch_size=10, val_split=6))
     weights = trainer.raw_model.state_dict()
@@ -191,7 +192,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedTest:
             return StepOutput(torch.tensor(value).double(), torch.tensor(1), torch.tensor(float(loss is None)))
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "launch_step", launch_step)
+            patch.setattr(sweep_module, "launch_step", launch_step)
             defaults = {"batch_size": 2, "steps": len(losses[0]), "repeats": len(losses)}
             return range_test(tiny.dataset(12), make_config(**{**defaults, **settings}))
 
@@ -309,10 +310,11 @@ CHANGED_OPTIONS: dict[str, Any] = {
     "batch_size": 256, "optimizer": "adamw", "weight_decay": 1e-3, "l1": 1e-5, "label_smoothing": 0.2, "dropout": 0.1,
     "gradient_centralization": False, "whitening_init": False, "identity_init": False, "ghost_batch_size": 32,
     "bn_weight_decay": True, "flip": "random", "cycle_momentum": True, "width": 0.5,
+    "class_weights": "balanced",
 }  # fmt: skip
-# Data and policy are conditions by their content; how a machine computes is none.
+# Data and policy are conditions by their content; how a machine computes is none, and a recipe is the name of others.
 COMPARED_BY_CONTENT = {*(item.name for item in fields(DataConfig)), "val_split", "augment", "augment_backend"}
-NO_CONDITION = {"seed", "device", "workers", "precision"}
+NO_CONDITION = {"seed", "device", "workers", "precision", "recipe"}
 
 
 @pytest.mark.parametrize("name", CHANGED_OPTIONS)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scsuite.core.config import LrRangeConfig
-from scsuite.core.lr_range.range_test import sweep_lrs
 from scsuite.core.lr_range.rules import (
     RULES,
     allowed_lr_max,
@@ -19,6 +18,7 @@ from scsuite.core.lr_range.rules import (
     reference_lr_max,
     valley,
 )
+from scsuite.core.lr_range.run_sweep import sweep_lrs
 from scsuite.core.lr_range.sweep import (
     ExponentialAverage,
     Float1D,
@@ -242,6 +242,25 @@ def test_the_reason_says_that_the_scaling_rule_sets_lr_max_and_the_test_bounds_i
         (0.01, f"0.018: 1/32 of the middle of the loss valley, 0.59; above 0.01, the {reference}; LRMIN = LRMAX / 3, "),
     ):
         assert explain([landmarks], reference_lr).startswith(f"LRMAX = {expected}")
+
+
+def test_without_a_reference_lr_lr_max_is_half_the_middle_of_the_loss_valley() -> None:
+    loss = piecewise_linear((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (181, 2.3))
+    marks = find_landmarks(make_smooth_sweep(loss, lr_factor=20))
+    valley_lr = 20 * (LRS[111] * LRS[136]) ** 0.5  # the last tenth of the drop
+    assert choose_bounds(marks, None)[1] == pytest.approx(valley_lr / 2)
+    assert lr_max_source([marks], None) == "from the test"
+    assert explain([marks], None) == (
+        "LRMAX = 0.3: 0.5 times the middle of the loss valley, 0.59; your own network has no reference LR, so the test"
+        " sets LRMAX; LRMIN = 0.0083, where 10% of the loss drop is reached."
+    )
+    bounded = marks._replace(upper_bound=0.2, upper_bound_reason="half the LR at which the loss diverged")
+    assert choose_bounds(bounded, None)[1] == pytest.approx(0.2)
+    assert explain([bounded], None).startswith("LRMAX = 0.2: half the LR at which the loss diverged; your own network")
+    noisy = bounded._replace(valley_lr=None, fall_start_lr=None)
+    assert choose_bounds(noisy, None)[1] == pytest.approx(0.02)
+    assert explain([noisy], None).startswith("LRMAX = 0.02: 0.1 times half the LR at which the loss diverged (loss")
+    assert explain([marks, marks], None).startswith("Median of 2 repeats: LRMAX = 0.3: ")
 
 
 def test_the_range_that_the_test_allows_and_what_set_lr_max() -> None:

@@ -194,6 +194,6 @@ def test_class_weights_change_a_training_and_none_is_todays(tiny_data: Dataset, 
 
     def weights_after_a_step(class_weights: str) -> Tensor:
         config = replace(tiny_config, class_weights=class_weights)
-        return train_until(Trainer(uneven, config), 1).raw_model.fc.weight.detach()
+        return train_until(Trainer(uneven, config), 1).raw_model.get_parameter("fc.weight").detach()
 
     assert not torch.equal(weights_after_a_step("none"), weights_after_a_step("balanced"))

@@ -123,6 +123,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "schedule": lambda: figures.schedule(ONE_CYCLE, lr_min=0.04, lr_max=0.4, steps_per_epoch=2, title="t"),
     "lr_range": lambda: figures.lr_range(make_range_test()),
     "training": lambda: figures.training(make_history()),
+    "comparison": lambda: figures.comparison([("A", make_history().epochs), ("B", make_history().epochs)], "test"),
     "image_grid": lambda: figures.image_grid(random_images(3), ["a"] * 3, "t"),
     "confusion": lambda: figures.confusion(make_evaluation(np.eye(3, dtype=np.int64))),
     "class_accuracy": lambda: figures.class_accuracy(make_evaluation(np.eye(5, dtype=np.int64))),
