@@ -29,7 +29,7 @@ from scsuite.core.config import (
     LrRangeConfig,
     PredictConfig,
     ReportConfig,
-    TrainConfig,
+    TrainCommandConfig,
     ZigzagConfig,
     flag_name,
 )
@@ -38,7 +38,7 @@ from tests.run_cli import run_cli
 
 PACKAGE = Path(scsuite.__file__).parent
 CONFIGS = {
-    "zigzag": ZigzagConfig, "lr-range": LrRangeConfig, "train": TrainConfig, "evaluate": EvaluateConfig,
+    "zigzag": ZigzagConfig, "lr-range": LrRangeConfig, "train": TrainCommandConfig, "evaluate": EvaluateConfig,
     "gradcam": GradcamConfig, "predict": PredictConfig, "report": ReportConfig,
 }  # fmt: skip
 
@@ -113,7 +113,10 @@ LAYERS = (
 FILES = {
     "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
-    "runs": ("results", "environment", "rundir", "settings", "summary", "train_summary", "comparison"),
+    "runs": (
+        "results", "unfinished", "environment", "find_runs", "run_schedule", "rundir", "settings", "summary",
+        "train_summary", "comparison",
+    ),
     "training": (
         "workers", "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule",
         "loop", "resume", "seeds",
@@ -292,14 +295,15 @@ OUTPUT_OPTIONS = "--runs-dir --name --config --json --quiet --debug"
 DATA_OPTIONS = f"{OUTPUT_OPTIONS} --data --data-dir --cache-dir --device --precision"
 RECIPE_OPTIONS = (
     f"{DATA_OPTIONS} --seed --workers --width --limit-train --limit-test --bs --batch-size --val-split "
-    "--augment-backend"
+    "--augment-backend --recipe"
 )
 CONTRACT = {
     "zigzag": f"{OUTPUT_OPTIONS} --lr-min --lr-max --step-size --cycles --policy --epochs --peak-epoch "
     "--steps-per-epoch --run --out --csv",
     "lr-range": f"{RECIPE_OPTIONS} --lr-start --lr-end --steps --epochs --curve --repeats --train-epochs",
     "train": f"{RECIPE_OPTIONS} --epochs --peak-epoch --lr-max --lr-min --div-factor --lr-from --no-cycle-momentum "
-    "--optimizer --weight-decay --l1 --label-smoothing --dropout --ema-epochs --augment --resume --deterministic",
+    "--optimizer --weight-decay --l1 --label-smoothing --dropout --ema-epochs --augment --resume --deterministic "
+    "--seeds --target",
     "evaluate": f"{DATA_OPTIONS} --limit-test --ckpt --tta --misclassified",
     "gradcam": f"{DATA_OPTIONS} --limit-test --ckpt --method --layer --list-layers --class --select --images --count "
     "--save-maps --save-overlays",

@@ -17,13 +17,14 @@ from scsuite.cli.exit_codes import exit_code_for, print_error
 from scsuite.cli.gradcam import gradcam
 from scsuite.cli.help import GroupedCommand
 from scsuite.cli.lr_range import lr_range
+from scsuite.cli.outcome import STOPPED, Outcome, report_unfinished
 from scsuite.cli.predict import predict
 from scsuite.cli.report import report
 from scsuite.cli.signals import exit_on_signals
 from scsuite.cli.streams import repair_streams
 from scsuite.cli.train import train
 from scsuite.cli.zigzag import zigzag
-from scsuite.core.distributed import require_single_process
+from scsuite.core.distributed import claim_first_failure, require_single_process
 from scsuite.core.errors import ExitCode
 
 # rich_markup_mode=None: Typer's own layout needs more than 80 columns for options with long names.
@@ -109,16 +110,24 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], debug: bool) -> int:
+    outcome = Outcome(json="--json" in arguments)
+    outcome.command = next((c.name for c in app.registered_commands if c.name in arguments[:1]), None) or ""
     try:
         with exit_on_signals(), warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")  # warnings of libraries are not for users
-            code = app(arguments, standalone_mode=False, prog_name="scsuite")
+            code = app(arguments, standalone_mode=False, prog_name="scsuite", obj=outcome)
             sys.stdout.flush()
-            return code if isinstance(code, int) else ExitCode.DONE
+            if isinstance(code, int) and code in STOPPED:  # Typer's answer to a KeyboardInterrupt
+                report_unfinished(outcome, code, None)
+            return code if isinstance(code, int) else outcome.exit_code
     except BaseException as error:
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             import traceback
 
             print_error(traceback.format_exc().rstrip())
-        return exit_code_for(error, arguments)
+        code, known_error = exit_code_for(error, arguments)
+        if known_error is not None and claim_first_failure():  # otherwise another rank has reported the cause
+            print_error(f"error: {known_error}")
+        report_unfinished(outcome, code, known_error)
+        return code

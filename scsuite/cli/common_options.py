@@ -4,13 +4,14 @@ In: values from the command line and the file of --config. Out: `OutputOptions`,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from scsuite.cli.config_file import read_config_file
+from scsuite.cli.outcome import Outcome
 from scsuite.core.config import OUTPUT
 from scsuite.core.errors import UsageError
 
@@ -26,6 +27,7 @@ class OutputOptions:
     json: bool
     quiet: bool
     explicit_options: frozenset[str]
+    outcome: Outcome = field(default_factory=Outcome)
 
 
 def require_non_empty(flag: str, value: T) -> T:

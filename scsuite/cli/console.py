@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scsuite.cli.streams import ignore_closed_stream, make_console, print_json_line
+from scsuite.cli.streams import ignore_closed_stream, make_console
 from scsuite.core.errors import escape
 
 if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
@@ -32,14 +32,14 @@ class Terminal:
 
     def __init__(self, output: "OutputOptions") -> None:
         self.console = make_console(output.json, output.quiet)
-        self.json = output.json
-        self.warnings: list[str] = []
+        self.json, self.outcome = output.json, output.outcome
+        self.warnings = output.outcome.warnings
         self._run: RunDir | None = None
         self._buffer: list[tuple[str, Callable[[], None]]] | None = []  # None: print at once
 
     def attach_run(self, run: "RunDir | None") -> None:
         """Print and log what was buffered, and everything later at once; an error before this prints its line alone."""
-        self._run = run  # None: the command makes no run directory
+        self._run = self.outcome.run = run  # None: the command makes no run directory
         buffered, self._buffer = self._buffer or [], None
         for text, show in buffered:
             self._show(text, show)
@@ -97,7 +97,7 @@ class Terminal:
     def print_json(self, result: Mapping[str, Any]) -> None:
         """Print the JSON object of --json."""
         if self.json:
-            print_json_line(result)
+            self.outcome.print_json(result)
 
     @contextlib.contextmanager
     def progress_bar(self) -> Iterator[Progress]:

@@ -13,7 +13,6 @@ import typer
 
 from scsuite import __version__
 from scsuite.cli.streams import ignore_closed_stream, redirect_to_devnull
-from scsuite.core.distributed import claim_first_failure
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError, did_you_mean, one_line
 
 # What torch, oneDNN, the thread library and the DataLoader say when memory runs out; each in its own error type.
@@ -27,23 +26,30 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES
 ParserError = typer.BadParameter.__mro__[2]
 
 
-def exit_code_for(error: BaseException, arguments: Sequence[str]) -> int:
-    """Print an error's line, and return its exit code."""
+class BugError(ScsuiteError):
+    """An exception that no user can act on."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"bug in scsuite {__version__}", type(error).__name__, expected="no such error", found=one_line(error, 500),
+            hint="Run it again with --debug and report what it prints.",
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.where}: {self.found}. {self.hint}"
+
+
+def exit_code_for(error: BaseException, arguments: Sequence[str]) -> tuple[int, ScsuiteError | None]:
+    """Return an exception's exit code, and its error, which is None for a stop and for a reader that went away."""
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-        return error.code if isinstance(error.code, int) else ExitCode.BUG
+        return (error.code if isinstance(error.code, int) else ExitCode.BUG), None
     if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
+        return 128 + signal.SIGINT, None
     if isinstance(error, BrokenPipeError | SystemExit):  # rich raises SystemExit for a broken pipe
         redirect_to_devnull(sys.stdout)
-        return ExitCode.DONE
-    known_error = as_scsuite_error(error, arguments)
-    bug = (
-        f"bug in scsuite {__version__}: {type(error).__name__}: {one_line(error, 500)}. "
-        "Run it again with --debug and report what it prints."
-    )
-    if claim_first_failure():  # otherwise another rank has reported the cause
-        print_error(f"error: {known_error or bug}")
-    return known_error.exit_code if known_error else ExitCode.BUG
+        return ExitCode.DONE, None
+    known_error = as_scsuite_error(error, arguments) or BugError(error)
+    return known_error.exit_code, known_error
 
 
 def print_error(text: str) -> None:

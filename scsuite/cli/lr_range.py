@@ -7,13 +7,12 @@ from pathlib import Path
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import log_files, log_next, log_run, relative_path
+from scsuite.cli.run_output import log_files, log_next, log_run, range_test_progress, relative_path
 from scsuite.cli.runs import (
     check_ranks_agree,
     create_run,
     load_data,
     output_for_rank,
-    range_test_progress,
     write_result,
 )
 from scsuite.core.config import LrRangeConfig, TrainConfig, flag_name

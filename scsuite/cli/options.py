@@ -15,6 +15,7 @@ import typer
 from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions
 from scsuite.cli.config_file import name_config_file
 from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
+from scsuite.cli.outcome import Outcome
 from scsuite.cli.streams import print_loading
 from scsuite.core.config import Config, DataConfig, NetworkConfig, flag_name, parse_number
 
@@ -37,12 +38,17 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             collect_trailing_files(config_class, context, values)
             extra_values = {name: values.pop(name) for name in extra_options}
             common = {name: values.pop(name) for name in COMMON_OPTIONS}
-            output = OutputOptions(common["runs_dir"], common["name"], common["json"], common["quiet"], explicit)
+            outcome = context.obj if isinstance(context.obj, Outcome) else Outcome(json=common["json"])
+            outcome.json |= common["json"]  # the file of --config can ask for it too
+            output = OutputOptions(
+                common["runs_dir"], common["name"], common["json"], common["quiet"], explicit, outcome
+            )
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
             # Without the defaults of the parser: the configuration has the same ones, and its recipe may have others.
             values = {name: value for name, value in values.items() if value_source(context, name) != "DEFAULT"}
             with name_config_file(context):
                 config = config_class(**absolute_paths(config_class, values))
+            outcome.seed = getattr(config, "seed", None)
             if isinstance(config, DataConfig | NetworkConfig):
                 print_loading(output)
             function(config, output, **extra_values)

@@ -56,7 +56,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
     if error is not None:
         parts = {name: str(getattr(error, name)) for name in ("what", "where", "expected", "found", "hint")}
         result = replace(result, status="failed", error=parts)
-    result = replace(result, seconds=time.perf_counter() - start_time)
+    result = replace(result, seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     if result.out is not None:
         write_predictions(Path(result.out), result, config.topk)
     print_report(terminal, result, report.notes())

@@ -7,17 +7,18 @@ import contextlib
 import os
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scsuite.cli.console import Terminal
+from scsuite.cli.console import Progress, Terminal
 from scsuite.core.config import DATA_SOURCES
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.files import check_name_length
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
+    from scsuite.core.runs.results import StepResult
     from scsuite.core.runs.rundir import RunDir
 
 INDENT = " " * 10  # the width of a line's label
@@ -96,3 +97,13 @@ def check_data_exists(data: str, *command: str) -> None:
             "data of the run", data, expected="a folder or an archive", found="none",
             hint=f"If it was moved: {shell_command('scsuite', *command, '--data', 'NEW')}.",
         )  # fmt: skip
+
+
+def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":
+    """Return an `on_step` for `range_test` that shows its progress."""
+
+    def on_step(step: "StepResult", repeat: int) -> None:
+        detail = f"LR {step.lr:.4g}  loss {step.loss:.3f}"
+        progress("Range test", repeat * num_steps + step.step + 1, num_steps * repeats, detail)
+
+    return on_step

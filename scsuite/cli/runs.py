@@ -5,13 +5,13 @@ In: a configuration and the terminal. Out: datasets, networks, run directories.
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scsuite import __version__
-from scsuite.cli.console import Progress, Terminal
+from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
 from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scsuite.core.config import NetworkConfig
     from scsuite.core.dataset import Dataset
     from scsuite.core.evaluation.evaluate import TrainedModel
-    from scsuite.core.runs.results import CommandResult, StepResult
+    from scsuite.core.runs.results import CommandResult
     from scsuite.core.runs.rundir import RunDir
 
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tar\.\w+|t[gbx]z2?)$", re.IGNORECASE)
@@ -91,7 +91,9 @@ def load_trained_model(config: "NetworkConfig", terminal: Terminal) -> "TrainedM
             f"{device.device} does not support the run's precision {precision}: using {device.precision}"
         )
     model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainedModel.from_checkpoint(model, metadata, path, device)
+    trained = TrainedModel.from_checkpoint(model, metadata, path, device)
+    terminal.outcome.seed, terminal.outcome.device = trained.seed, str(device.device)
+    return trained
 
 
 def create_run(
@@ -103,6 +105,7 @@ def create_run(
     _check_runs_dir_outside_data(output.runs_dir, getattr(config, "data", None))
     name = output.name or ARCHIVE_SUFFIX.sub("", name)
     run = RunDir.start(output.runs_dir, command, name, config, environment)
+    terminal.outcome.device = environment.get("device")
     terminal.attach_run(run)
     return run
 
@@ -116,18 +119,8 @@ def _check_runs_dir_outside_data(runs_dir: Path, data: str | None) -> None:
         )  # fmt: skip
 
 
-def range_test_progress(progress: Progress, num_steps: int, repeats: int) -> "Callable[[StepResult, int], None]":
-    """Return an `on_step` for `range_test` that shows its progress."""
-
-    def on_step(step: "StepResult", repeat: int) -> None:
-        detail = f"LR {step.lr:.4g}  loss {step.loss:.3f}"
-        progress("Range test", repeat * num_steps + step.step + 1, num_steps * repeats, detail)
-
-    return on_step
-
-
 def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:
     """Write result.json with the seconds since `start_time`, and print it with --json."""
-    result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time)
+    result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     run.write_result(result)
     terminal.print_json(result.to_dict())

@@ -13,9 +13,12 @@ from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import TensorboardOption, check_installed
-from scsuite.cli.train_run import Session, run_main, run_worker
-from scsuite.core.config import TrainConfig
-from scsuite.core.distributed import distributed_world, is_restart, torchrun_id
+from scsuite.cli.train_run import resume_main, run_main, run_worker
+from scsuite.cli.train_seeds import resume_seeds, run_seeds
+from scsuite.cli.train_session import Session
+from scsuite.cli.train_summary import set_exit_code
+from scsuite.core.config import TrainCommandConfig
+from scsuite.core.distributed import distributed_world, is_restart, require_single_process, torchrun_id
 
 if TYPE_CHECKING:
     from scsuite.core.runs.rundir import RunDir
@@ -25,19 +28,22 @@ ResumeOption = Annotated[
 ]
 
 
-@options(TrainConfig, resume=ResumeOption, tensorboard=TensorboardOption)
-def train(config: TrainConfig, output: OutputOptions, resume: str | None, tensorboard: bool | None) -> None:
+@options(TrainCommandConfig, resume=ResumeOption, tensorboard=TensorboardOption)
+def train(config: TrainCommandConfig, output: OutputOptions, resume: str | None, tensorboard: bool | None) -> None:
     """Train with the One Cycle Policy. One cycle over all epochs, no annihilation."""
     from scsuite.core.device import tune_process
-    from scsuite.core.runs.rundir import RunDir, find_unfinished_run
+    from scsuite.core.runs.find_runs import find_unfinished_run
+    from scsuite.core.runs.rundir import RunDir
 
     start_time = time.perf_counter()
     if tensorboard:
         check_installed()
+    if config.seeds is not None:
+        require_single_process("train --seeds")
     with distributed_world() as world:
         tune_process()
         output = output_for_rank(output, world)
-        session = Session(Terminal(output), output, world, start_time, bool(tensorboard))
+        session = Session(Terminal(output), output, world, start_time, config.target, bool(tensorboard))
         if resume is None and is_restart():
             resume = world.broadcast(lambda: str(find_unfinished_run(output.runs_dir, torchrun_id()) or "")) or None
         if resume is None:
@@ -47,7 +53,7 @@ def train(config: TrainConfig, output: OutputOptions, resume: str | None, tensor
             _resume(run, config, session)
 
 
-def _start_new(config: TrainConfig, session: Session) -> None:
+def _start_new(config: TrainCommandConfig, session: Session) -> None:
     from scsuite.core.augment import check_backend, validate_policy
     from scsuite.core.device import resolve_device
     from scsuite.core.lr_range.range_test import check_range_test, condition_warnings, range_test_config, read_lr_bounds
@@ -73,54 +79,60 @@ def _start_new(config: TrainConfig, session: Session) -> None:
     environment |= {} if world.size == 1 else {"torchrun_id": torchrun_id()}
     with StopSignal(world) as stop:
         if not world.is_main_process:
-            run_worker(config, data, session, stop, None)
+            run_worker(config.training(), data, session, stop, None)
             return
-        with create_run(session.output, "train", data.name, config, terminal, **environment) as run:
-            run_main(run, config, data, session, stop, None)
+        group_facts = {} if config.seeds is None else {"start_warnings": warnings}
+        with create_run(session.output, "train", data.name, config, terminal, **environment, **group_facts) as run:
+            if config.seeds is None:
+                run_main(run, config.training(), data, session, stop, None)
+            else:
+                run_seeds(run, config, data, session, stop, environment)
 
 
-def _resume(run: "RunDir", config: TrainConfig, session: Session) -> None:
-    """Continue a run in its own directory, under its own settings."""
+def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None:
+    """Continue a run, or a group of --seeds, in its own directory, under its own settings."""
     from scsuite.core.device import resolve_device
     from scsuite.core.runs.results import read_json, read_result
-    from scsuite.core.runs.rundir import latest_checkpoint, truncate_rows
+    from scsuite.core.runs.rundir import latest_checkpoint
     from scsuite.core.training.resume import (
         check_same_data,
         merge_resume_settings,
         read_resume_config,
+        read_seeds_and_target,
         relocate_result,
         restore_policy_file,
     )
 
     terminal, world, explicit = session.terminal, session.world, session.output.explicit_options
+    seeds, target = read_seeds_and_target(run, config, explicit)
     if run.result() is not None:
         result = relocate_result(read_result(run.path, "train"), run.path)
         merge_resume_settings(run.config(), config, explicit, run.path)
         terminal.print_line(f"{relative_path(run.path)} is already complete")
+        set_exit_code(terminal, result)
         terminal.print_json(result)
         return
+    if seeds is not None:
+        require_single_process("train --seeds")
+        merged = merge_resume_settings(run.config(), config, explicit, run.path)
+        resume_seeds(run, TrainCommandConfig(**merged.to_dict(), seeds=seeds, target=target), session)
+        return
     checkpoint, problems = latest_checkpoint(run.path)
-    config = read_resume_config(run, checkpoint, config, explicit)
+    settings = read_resume_config(run, checkpoint, config, explicit)
     if "data" not in explicit:
-        check_data_exists(config.data, "train", "--resume", relative_path(run.path))
-    resolve_device(config.device, config.precision, world)  # an unavailable device is refused before data is read
-    data = load_data(config, terminal, world)
-    check_ranks_agree(world, config, data, state=None if checkpoint is None else checkpoint.path.name)
+        check_data_exists(settings.data, "train", "--resume", relative_path(run.path))
+    resolve_device(settings.device, settings.precision, world)  # unavailable: refused before data is read
+    data = load_data(settings, terminal, world)
+    check_ranks_agree(world, settings, data, state=None if checkpoint is None else checkpoint.path.name)
     if checkpoint is not None:
         check_same_data(checkpoint.path, checkpoint.metadata.get("data"), data.fingerprint)
         if "augment" not in explicit:
             with world.main_process_first():
-                config = restore_policy_file(run.path, checkpoint, config, write=world.is_main_process)
+                settings = restore_policy_file(run.path, checkpoint, settings, write=world.is_main_process)
     elif recorded := read_json(run.path / "environment.json").get("data"):
         check_same_data(run.path, recorded, data.fingerprint)
     with StopSignal(world) as stop:
         if not world.is_main_process:
-            run_worker(config, data, session, stop, checkpoint)
+            run_worker(settings, data, session, stop, checkpoint)
             return
-        for problem in problems:
-            terminal.log_warning(f"skipped a damaged checkpoint: {problem}")
-        if checkpoint is None:
-            terminal.attach_run(run)
-            terminal.log_warning("no checkpoint yet: starting again from step 0")
-            truncate_rows(run.path, 0, 0)
-        run_main(run, config, data, session, stop, checkpoint)
+        resume_main(run, settings, data, replace(session, target=target), stop, checkpoint, problems)

@@ -13,6 +13,8 @@ from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import open_events
 from scsuite.cli.train_page import write_page
+from scsuite.cli.train_session import Session
+from scsuite.cli.train_summary import log_target
 
 if TYPE_CHECKING:
     from scsuite.core.runs.results import EpochResult, StepResult
@@ -52,17 +54,15 @@ def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
         terminal.log_line(f"resumed   at step {trainer.state.step:,} of {cycle.num_steps:,}")
 
 
-def show_training(
-    terminal: Terminal, run: "RunDir", trainer: "Trainer", stop: StopSignal, *, tensorboard: bool
-) -> None:
+def show_training(run: "RunDir", trainer: "Trainer", session: Session, stop: StopSignal) -> None:
     """Train to the end under the live table; exit with the signal's code if one came."""
     from rich.console import Group
 
     from scsuite.core.training.loop import fit
     from scsuite.report import tables
 
-    first_epoch = len(trainer.epochs)
-    with terminal.live_table() as show, open_events(run, trainer, terminal, tensorboard) as events:
+    terminal, first_epoch = session.terminal, len(trainer.epochs)
+    with terminal.live_table() as show, open_events(run, trainer, terminal, session.tensorboard) as events:
 
         def on_step(step: "StepResult") -> None:
             events.on_step(step)
@@ -75,7 +75,7 @@ def show_training(
                     step, trainer.state.totals, num_steps=trainer.cycle.num_steps,
                     steps_per_epoch=trainer.cycle.steps_per_epoch, time_left=format_eta(trainer),
                 )  # fmt: skip
-                show(Group(tables.epochs(rows, trainer.eval_split), "", position))
+                show(Group(tables.epochs(rows, trainer.eval_split), session.position, position))
 
         def on_epoch(result: "EpochResult") -> None:
             events.on_epoch(result)
@@ -85,20 +85,25 @@ def show_training(
     if terminal.is_live and len(trainer.epochs) > first_epoch:
         terminal.print_table(tables.epochs(trainer.epochs[first_epoch:], trainer.eval_split))
     if not trainer.finished:
-        log_stop(terminal, run, f"at step {trainer.state.step:,} of {trainer.cycle.num_steps:,}; resume")
+        position = f"at step {trainer.state.step:,} of {trainer.cycle.num_steps:,}"
+        log_stop(terminal, session.group or run, f"{position}; resume")
         stop.exit()
 
 
-def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_time: float) -> None:
+def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
     """Write weights, figures and result of a finished training, and print them."""
     from scsuite.core.evaluation.metrics import baseline_warning, is_uneven
     from scsuite.core.training.loop import finish_run
+    from scsuite.core.training.seeds import target_facts
     from scsuite.report import figures
     from scsuite.report.formatting import footer, percent
 
-    result, best = finish_run(run, trainer, start_time), trainer.state.best
+    terminal, best = session.terminal, trainer.state.best
+    result = finish_run(run, trainer, session.start_time)
     assert best is not None
-    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=result.final.test_accuracy)
+    accuracy = result.final.test_accuracy
+    result = replace(result, **target_facts(accuracy, [trainer.epochs], session.target_accuracy))
+    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=accuracy)
     figures.save_figure(trainer.plot(), run.figure_path("training"), text)
     paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
     terminal.log_line(
@@ -110,6 +115,7 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
         terminal.log_line(f"          balanced accuracy {balanced}: the mean over classes, which are uneven")
     selected = "held-out images" if best.selected_on == "val" else "the test set: do not report"
     terminal.log_line(f"best      {percent(best.accuracy)} at epoch {best.epoch} (selected on {selected})")
+    log_target(terminal, result, accuracy)
     labels_N = (trainer.setup.val or trainer.data.test).labels_N
     if warning := baseline_warning(best.accuracy, labels_N, trainer.data.class_names):
         terminal.log_warning(f"{trainer.eval_split} accuracy {warning}")
@@ -117,7 +123,7 @@ def write_outputs(terminal: Terminal, run: "RunDir", trainer: "Trainer", start_t
     page = write_page(terminal, run, result)
     log_files(terminal, run, FILES, paths)
     result = replace(result, page=page, warnings=tuple(terminal.warnings))
-    write_result(run, terminal, result, start_time)
+    write_result(run, terminal, result, session.start_time)
     log_next(terminal, "evaluate", "--ckpt", relative_path(run.path))
 
 

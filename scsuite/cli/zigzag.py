@@ -91,7 +91,7 @@ def _curve_from_options(config: ZigzagConfig) -> Curve:
 
 def _curve_from_run(spec: str) -> Curve:
     """Return the planned cycle of a training run, and the learning rates of the steps in its steps.csv."""
-    from scsuite.core.runs.results import read_run_schedule
+    from scsuite.core.runs.run_schedule import read_run_schedule
 
     cycle, lrs_done = read_run_schedule(Path(spec))
     if not lrs_done:

@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     OUTPUT = 4
     DIVERGED = 5
     IN_USE = 6
+    TARGET_MISSED = 7
 
 
 class ScsuiteError(Exception):

@@ -21,9 +21,12 @@ ZIGZAG: tuple[str, ...] = ("zigzag",)
 
 
 def check_refusal(answer: CliResult, code: int, *words: str) -> None:
-    """One line on stderr, nothing on stdout, the exit code, and all these words in the line."""
+    """One line on stderr, on stdout nothing but the object of --json, the exit code, and these words in the line."""
     assert ERROR_LINE.fullmatch(answer.err), answer.err
-    assert (answer.code, answer.out) == (code, "")
+    assert answer.code == code
+    if answer.out:
+        result = json.loads(answer.out)
+        assert (result["status"], result["exit_code"], result["run_dir"]) == ("failed", code, None)
     missing = [word for word in words if word not in answer.err]
     assert not missing, answer.err
 
@@ -35,7 +38,9 @@ def assert_refused(tmp_path: Path) -> AssertRefused:
     def run(arguments: tuple[object, ...], code: int, *words: str) -> None:
         runs = tmp_path / "runs"
         for more in ((), ("--json",)):
-            check_refusal(run_cli(*arguments, "--runs-dir", runs, *more), code, *words)
+            answer = run_cli(*arguments, "--runs-dir", runs, *more)
+            assert bool(answer.out) == bool(more)  # one object with --json, and nothing without it
+            check_refusal(answer, code, *words)
             assert not runs.exists()
 
     return run
@@ -621,7 +626,8 @@ def test_a_diverged_training_has_its_own_exit_code(tmp_path: Path) -> None:
     check_refusal(answer, 5, "diverged", "--lr-max")
     run = next(tmp_path.iterdir())
     assert not (run / "model.safetensors").exists()
-    assert not (run / "result.json").exists()
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["exit_code"], result["error"]["what"]) == ("failed", 5, "training diverged")
 
 
 def test_a_new_process_refuses_with_the_same_line() -> None:

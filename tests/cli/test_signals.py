@@ -1,5 +1,6 @@
 """A stop in the middle by a signal, and the resume: the same numbers as without the stop."""
 
+import json
 import os
 import signal
 import subprocess
@@ -61,7 +62,10 @@ def test_a_stopped_and_resumed_run_equals_the_uninterrupted_run(
     run = next(tmp_path.iterdir())
     assert stopped.code == code
     assert f"scsuite train --resume {run}" in stopped.out
-    assert not (run / "result.json").exists()
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["signal"], result["exit_code"]) == ("stopped", name, code)
+    assert (result["epochs_done"], result["steps_done"]) == ((step + 1) // 7 - (step in (13, 20)), step + 1)
+    assert result["checkpoint"] == str(run / "checkpoints" / f"step-{step + 1:06d}.safetensors")
     signal_at_step.clear()
 
     resumed = run_cli("train", "--resume", run, "--json")
@@ -117,7 +121,7 @@ def test_a_signal_to_the_process_group_stops_the_program_in_order(
     run = next(tmp_path.iterdir())
     assert (process.returncode, err) == (code, "")
     assert f"scsuite train --resume {run}" in out
-    assert not (run / "result.json").exists()
+    assert json.loads((run / "result.json").read_text())["status"] == "stopped"
 
     assert run_cli("train", "--resume", run, "--workers", 0, "--json").run_dir == run
     assert find_differences(run, uninterrupted_albumentations_run.run_dir) == []

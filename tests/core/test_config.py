@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from scsuite.core.config import (
+    RECIPES,
     ComputeConfig,
     Config,
     DataConfig,
@@ -180,7 +181,7 @@ def test_the_docstring_of_a_public_configuration_lists_every_field(config_class:
 PLAIN = {  # SGD with Nesterov momentum as published, and none of what the default recipe adds
     "optimizer": "sgd", "batch_size": 512, "weight_decay": 5e-4, "bn_weight_decay": True, "cycle_momentum": False,
     "label_smoothing": 0.0, "ghost_batch_size": 0, "whitening_init": False, "identity_init": False,
-    "gradient_centralization": False,
+    "gradient_centralization": False, "flip": "random", "dropout": 0.0, "l1": 0.0,
 }  # fmt: skip
 
 
@@ -191,6 +192,12 @@ def test_a_recipe_sets_every_setting_that_is_not_given(config_class: type[Recipe
     assert {name: getattr(config, name) for name in PLAIN} == PLAIN
     assert config.recipe == recipe
     assert config.changes_of_recipe() == {}
+
+
+@pytest.mark.parametrize("recipe", ["assignment", "cifar10-fast"])
+def test_a_recipe_names_every_setting_so_that_no_new_default_enters_it(recipe: str) -> None:
+    in_group = {item.name for item in fields(TrainConfig) if item.metadata["group"] == "Recipe"}
+    assert in_group - set(RECIPES[recipe]) == {"recipe", "width", "augment", "augment_backend"}
 
 
 def test_a_recipe_of_a_training_has_its_learning_rates_and_no_average() -> None:

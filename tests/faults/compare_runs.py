@@ -30,12 +30,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def find_differences(run: Path, reference: Path) -> list[str]:
     """What differs between a finished run and the reference."""
-    if not (run / "result.json").exists():
-        return ["it has no result.json"]
+    if not is_complete(run):
+        return ["it has no result of a complete run"]
     try:
         return [*_checkpoint_differences(run, reference), *_row_differences(run, reference), *find_partial_files(run)]
     except InputError as error:
         return [str(error)]
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run has a result; one that was stopped or failed has a result.json with that status."""
+    path = run / "result.json"
+    return path.exists() and json.loads(path.read_text())["status"] == "ok"
 
 
 def find_partial_files(folder: Path) -> list[str]:

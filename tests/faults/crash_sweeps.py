@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults import injection as inject
 from tests.faults.case import ScoreRow, check_outcome
-from tests.faults.compare_runs import final_sha256, find_differences, find_partial_files, read_rows
+from tests.faults.compare_runs import final_sha256, find_differences, find_partial_files, is_complete, read_rows
 from tests.faults.power_loss import power_losses
 from tests.faults.runtime_faults import make_reference_run, resume
 from tests.faults.sandbox import Sandbox, new_sandbox, run, start
@@ -142,7 +142,7 @@ def kill_soak(quick: bool) -> ScoreRow:
 
 
 def _is_finished(sandbox: Sandbox) -> bool:
-    return bool(sandbox.run_dirs) and (sandbox.run_dirs[0] / "result.json").exists()
+    return bool(sandbox.run_dirs) and is_complete(sandbox.run_dirs[0])
 
 
 def _next_arguments(sandbox: Sandbox) -> list[object]:

@@ -397,7 +397,8 @@ def _same_kind(rng: Random, seeds: list[Input]) -> Input:
 
 def _run_loader(good: Path) -> Loader:
     from scsuite.core.config import TrainConfig
-    from scsuite.core.runs.results import read_epochs, read_result, read_run_schedule, read_steps
+    from scsuite.core.runs.results import read_epochs, read_result, read_steps
+    from scsuite.core.runs.run_schedule import read_run_schedule
     from scsuite.core.runs.rundir import RunDir, latest_checkpoint, resolve_checkpoint, truncate_rows
     from scsuite.core.training.resume import merge_resume_settings
 

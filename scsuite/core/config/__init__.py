@@ -35,6 +35,7 @@ from scsuite.core.config.training import (
     MAX_PLOTTED_STEPS,
     MIN_RANGE_TEST_STEPS,
     LrRangeConfig,
+    TrainCommandConfig,
     TrainConfig,
     resolve_peak_epoch,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
     "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
     "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "NetworkConfig",
-    "PredictConfig", "RecipeConfig", "ReportConfig", "TrainConfig", "ZigzagConfig", "base_type", "flag_name",
+    "PredictConfig", "RecipeConfig", "ReportConfig", "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type",
+    "flag_name",
     "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

@@ -22,12 +22,13 @@ FITS = ("crop", "pad", "stretch")
 DEVICES = "[auto|cpu|cuda|cuda:N|mps]"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAX_WIDTH = 16
+MAX_SEED = 2**63  # seeds are below it
 
 # The published recipe of cifar10-fast on this network: plain SGD with momentum, and nothing that came later.
 _PLAIN: Mapping[str, Any] = {
     "batch_size": 512, "optimizer": "sgd", "weight_decay": 5e-4, "l1": 0.0, "label_smoothing": 0.0, "dropout": 0.0,
     "flip": "random", "gradient_centralization": False, "whitening_init": False, "identity_init": False,
-    "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0,
+    "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0, "class_weights": "none",
 }  # fmt: skip
 # By recipe, the settings that differ from the defaults of the fields. A learning rate is above 0: 1e-6 stands for the
 # 0 of the published 0 > 0.4 > 0.
@@ -70,7 +71,7 @@ class DataConfig(Config):
 class ComputeConfig(DataConfig):
     """Where and how a network computes."""
 
-    seed: int = option(0, COMPUTE, "Seed of all random numbers.", ge=0, lt=2**63)
+    seed: int = option(0, COMPUTE, "Seed of all random numbers.", ge=0, lt=MAX_SEED)
     device: str = option("auto", COMPUTE, "Device to compute on.", metavar=DEVICES)
     workers: int | None = option(
         None, COMPUTE, "DataLoader workers (albumentations backend only). (default: by machine)", ge=0, le=256
@@ -141,14 +142,15 @@ C = TypeVar("C", bound=RecipeConfig)
 
 def apply_recipe(config_class: type[C]) -> type[C]:
     """Let `recipe` set the fields that are not given by keyword: a given value wins, one equal to the default too."""
-    init, names = config_class.__init__, {item.name for item in fields(config_class)}
+    init: Any = config_class.__init__
+    names = {item.name for item in fields(config_class)}
 
     @functools.wraps(init)
     def init_with_recipe(self: C, **values: Any) -> None:
         settings = {name: value for name, value in _recipe_settings(values).items() if name in names}
         init(self, **{**settings, **values})
 
-    config_class.__init__ = init_with_recipe  # type: ignore[method-assign]
+    config_class.__init__ = init_with_recipe  # type: ignore[assignment,method-assign]
     return config_class
 
 

@@ -5,8 +5,8 @@ In: values by keyword. Out: frozen configurations, checked.
 
 from dataclasses import dataclass
 
-from scsuite.core.config.fields import COMPUTE, LEARNING_RATE, RECIPE, document_fields, option
-from scsuite.core.config.recipe import RecipeConfig, apply_recipe
+from scsuite.core.config.fields import COMPUTE, LEARNING_RATE, OUTPUT, RECIPE, document_fields, option
+from scsuite.core.config.recipe import MAX_SEED, RecipeConfig, apply_recipe
 from scsuite.core.errors import UsageError
 
 PEAK_FRACTION = 5 / 24  # of the epochs: the assignment's peak at the end of epoch 5 of 24
@@ -118,6 +118,42 @@ class TrainConfig(RecipeConfig):
     def resolved_ema_epochs(self) -> float:
         """The time constant of the weights' average in epochs: `ema_epochs`, or 1/24 of the epochs."""
         return self.epochs * EMA_FRACTION if self.ema_epochs is None else self.ema_epochs
+
+
+@apply_recipe
+@dataclass(frozen=True, kw_only=True)
+class TrainCommandConfig(TrainConfig):
+    """The options of `scsuite train`: the settings of a training, its repeats, and the accuracy it has to reach."""
+
+    seeds: int | None = option(
+        None, COMPUTE, "Train N times, with seeds --seed, --seed + 1, ..., and report mean and spread.", ge=1, le=1000
+    )
+    target: float | None = option(
+        None, OUTPUT, "Exit with code 7 if the test accuracy (with --seeds the mean) is below this percentage.", ge=0,
+        le=100, metavar="PERCENT",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is not None and 0 < self.target <= 1:
+            raise UsageError(
+                "option", "--target", expected="a percentage above 1", found=self.target,
+                hint=f"The target is in percent: write {100 * self.target:g} for {100 * self.target:g} %.",
+            )  # fmt: skip
+        if self.seeds is not None and self.seed + self.seeds > MAX_SEED:
+            raise UsageError(
+                "option", "--seed and --seeds", expected="a last seed below 2**63", found=self.seed + self.seeds - 1,
+                hint="Lower one of them.",
+            )  # fmt: skip
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """The target as a fraction."""
+        return None if self.target is None else round(self.target / 100, 12)
+
+    def training(self, seed: int | None = None) -> TrainConfig:
+        """Return the settings of one training, with this seed or with the first one."""
+        return TrainConfig.from_dict({**self.to_dict(), "seed": self.seed if seed is None else seed})
 
 
 def resolve_peak_epoch(peak_epoch: float | None, epochs: int) -> float:

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scsuite import __version__
-from scsuite.core.config import MAX_PLOTTED_STEPS, is_finite_number
 from scsuite.core.errors import InputError, one_line
-from scsuite.core.files import check_run_exists, read_regular_file
-from scsuite.core.schedule import OneCycle
+from scsuite.core.files import read_regular_file
 
 MAX_CSV_BYTES = 2**30  # ten million steps
 Record = TypeVar("Record")
@@ -102,7 +100,7 @@ class TrainHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandResult:
-    """What every command reports. Paths are absolute."""
+    """What every command reports. Paths are absolute; `seed` is that of the training, if there is one."""
 
     command: str
     version: str = __version__
@@ -111,6 +109,8 @@ class CommandResult:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    seed: int | None = None
+    device: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: lists for tuples, dictionaries for dataclasses."""
@@ -163,11 +163,14 @@ class FinalMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(CommandResult):
-    """A complete training. `best` names its epoch, its accuracy and the split that it was selected on."""
+    """A complete training. `best` names its epoch, its accuracy and the split that it was selected on.
+
+    `reached` compares the test accuracy of the last epoch with `target`; `reached_at` has the first epoch that was at
+    least the target, and the seconds of training up to its end.
+    """
 
     command: str = "train"
     epochs: int
-    seed: int
     lr_min: float
     lr_max: float
     images_per_second: float | None
@@ -175,6 +178,9 @@ class TrainResult(CommandResult):
     best: dict[str, Any]
     checkpoint: str
     page: str | None = None
+    target: float | None = None
+    reached: bool | None = None
+    reached_at: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,28 +255,10 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     actual = result.get("command", "no command") if isinstance(result, dict) else "no command"
     if actual != command:
         raise InputError("run", path, expected=f"the result of {command}", found=f"that of {actual}", hint=hint)
+    if (status := result.get("status", "ok")) != "ok":
+        hint = f"Continue it: scsuite train --resume {path.parent}" if command == "train" else "Start it again."
+        raise InputError("run", path, expected="a complete run", found=f"status {status!r:.40}", hint=hint)
     return dict(result)
-
-
-def read_run_schedule(run: Path) -> tuple[OneCycle, list[float]]:
-    """Return the planned cycle of a training run, and the learning rate of each step done.
-
-    Raises InputError for a directory that is not a training run.
-    """
-    check_run_exists(run)
-    try:
-        lrs_done = [row.lr for row in read_steps(run)]
-        cycle = OneCycle(**read_json(run / "environment.json")["one_cycle"])
-        if cycle.num_steps > MAX_PLOTTED_STEPS:
-            raise ValueError(f"{cycle.num_steps:,} steps")
-        if invalid := [lr for lr in lrs_done if not is_finite_number(lr) or lr <= 0]:
-            raise ValueError(f"a learning rate of {invalid[0]}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "run", run, expected="the schedule and the learning rates of a training run", found=one_line(error),
-            hint="Give a directory that scsuite train made.",
-        ) from None  # fmt: skip
-    return cycle, lrs_done
 
 
 def read_steps(run: Path) -> list[StepRow]:

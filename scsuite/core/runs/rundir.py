@@ -30,6 +30,7 @@ from scsuite.core.files import (
     write_error,
 )
 from scsuite.core.runs.environment import collect_environment, process_name
+from scsuite.core.runs.find_runs import seed_runs
 from scsuite.core.runs.results import (
     EPOCH_COLUMNS,
     STEP_COLUMNS,
@@ -142,7 +143,8 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """Return the result of a complete run, else None."""
-        return read_json(self.path / "result.json") or None
+        result = read_json(self.path / "result.json")
+        return result if result and result.get("status", "ok") == "ok" else None
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -241,6 +243,11 @@ def truncate_rows(run: Path, num_steps: int, num_epochs: int) -> list[str]:
     return problems
 
 
+def remove_result(run: Path) -> None:
+    """Remove the result of a run that was stopped or failed, because it goes on."""
+    (run / "result.json").unlink(missing_ok=True)
+
+
 def list_checkpoints(run: Path) -> list[Path]:
     """Return a run's checkpoints, newest first: by the step in the name, not by time."""
     paths = [p for p in (run / "checkpoints").glob("step-*.safetensors") if p.stem.removeprefix("step-").isdecimal()]
@@ -290,17 +297,6 @@ def latest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
     return None, problems
 
 
-def find_unfinished_run(runs_dir: Path, torchrun_id: str) -> Path | None:
-    """Return the newest training that this torchrun started and that has not ended, or None."""
-    for path in sorted(runs_dir.glob("*Z-train-*"), reverse=True):
-        if (
-            read_json(path / "environment.json").get("torchrun_id") == torchrun_id
-            and not (path / "result.json").exists()
-        ):
-            return path
-    return None
-
-
 def resolve_checkpoint(spec: str | Path) -> Path:
     """Return the file that --ckpt RUN|FILE means: a run's model.safetensors, or its newest checkpoint until it ends.
 
@@ -313,6 +309,8 @@ def resolve_checkpoint(spec: str | Path) -> Path:
         return path / "model.safetensors"
     if checkpoints := list_checkpoints(path):
         return checkpoints[0]
+    for member in seed_runs(path).values():  # the first seed's: none is selected
+        return resolve_checkpoint(member)
     raise InputError(
         "checkpoint", path, expected="a training run with model.safetensors or checkpoints/", found="neither",
         hint="Give a directory that scsuite train made.",

@@ -209,6 +209,7 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
         seconds=time.perf_counter() - start_time,
         epochs=trainer.config.epochs,
         seed=trainer.config.seed,
+        device=str(trainer.setup.device.device),
         lr_min=trainer.config.lr_min,
         lr_max=trainer.config.lr_max,
         images_per_second=trainer.state.median_images_per_second,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, TrainConfig, flag_name
+from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, TrainCommandConfig, TrainConfig, flag_name
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.files import write_atomic
 from scsuite.core.model.checkpoint import (
@@ -211,6 +211,22 @@ def _check_config_file(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Any]
     return {**in_checkpoint, **{name: in_file[name] for name in _PLACES if name in in_file}}
 
 
+def read_seeds_and_target(
+    run: RunDir, requested: TrainCommandConfig, explicit: Set[str]
+) -> tuple[int | None, float | None]:
+    """Return --seeds and --target of a run to resume. Raises UsageError for an explicit one that differs."""
+    names, in_file = ("seeds", "target"), run.config()
+    saved = TrainCommandConfig.from_saved({name: in_file.get(name) for name in names}, run.path / "config.yaml")
+    for name in names:
+        old, new = getattr(saved, name), getattr(requested, name)
+        if name in explicit and old != new:
+            raise UsageError(
+                "option", f"--{name}", expected=f"{old or 'none'}, as in {run.path}", found=new,
+                hint="Leave the option out, or start a new run.",
+            )  # fmt: skip
+    return saved.seeds, saved.target
+
+
 def merge_resume_settings(
     saved: Mapping[str, Any], requested: TrainConfig, explicit: Set[str], run: Path
 ) -> TrainConfig:
@@ -254,6 +270,8 @@ def relocate_result(result: dict[str, Any], run: Path) -> dict[str, Any]:
             return result
 
     def move(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: move(item) for name, item in value.items()}
         if isinstance(value, list):
             return [move(item) for item in value]
         is_inside = isinstance(value, str) and (value == recorded or value.startswith(f"{recorded}{os.sep}"))

@@ -22,16 +22,17 @@ from scsuite.core.runs.results import (
     ZigzagResult,
     read_epochs,
     read_result,
-    read_run_schedule,
     read_steps,
 )
+from scsuite.core.runs.run_schedule import read_run_schedule
 from scsuite.core.runs.rundir import RunDir
+from scsuite.core.runs.unfinished import UnfinishedResult
 from scsuite.core.schedule import OneCycle
 
 CYCLE = OneCycle.from_epochs(lr_min=0.01, lr_max=0.1, epochs=3, steps_per_epoch=5, momentum_max=0.95, momentum_min=0.85)
 STEP = StepResult(7, 1 / 3, 0.9, 2.0000000000000004, 3, 10, 0.5)
 EPOCH = EpochResult(1, 5, 1e-05, 0.9, 2.0, 0.3, None, None, 1 / 7, 5.0, 1.9, 0.4)
-COMMON = ["command", "version", "status", "run_dir", "seconds", "warnings", "figures"]
+COMMON = ["command", "version", "status", "run_dir", "seconds", "warnings", "figures", "seed", "device"]
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     )  # fmt: skip
     values = result.to_dict()
     assert list(values) == [
-        *COMMON, "epochs", "seed", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint",
-        "page",
+        *COMMON, "epochs", "lr_min", "lr_max", "images_per_second", "final", "best", "checkpoint", "page", "target",
+        "reached", "reached_at",
     ]  # fmt: skip
     assert list(values["final"]) == [
         "test_accuracy", "test_loss", "train_loss", "train_accuracy", "test_accuracy_no_ema", "test_loss_no_ema",
@@ -65,6 +66,15 @@ def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     assert values["figures"] == ["a.png"]
     assert json.loads(json.dumps(values)) == values
     assert (values["command"], values["status"], values["warnings"]) == ("train", "ok", [])
+
+
+def test_the_result_of_a_stopped_run_is_not_one_of_a_complete_run(run: RunDir) -> None:
+    stopped = UnfinishedResult(command="train", status="stopped", exit_code=143, signal="SIGTERM", steps_done=3)
+    run.write_result(stopped)
+    assert list(stopped.to_dict()) == [*COMMON, "exit_code", "signal", "steps_done"]  # nothing that is unknown
+    assert run.result() is None
+    with pytest.raises(InputError, match=f"found status 'stopped'. Continue it: scsuite train --resume {run.path}"):
+        read_result(run.path, "train")
 
 
 def test_steps_are_read_back_as_the_same_numbers(run: RunDir) -> None:

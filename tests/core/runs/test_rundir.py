@@ -17,11 +17,11 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.model.checkpoint import network_metadata, save_checkpoint
 from scsuite.core.model.network import build_model
+from scsuite.core.runs.find_runs import find_unfinished_run
 from scsuite.core.runs.results import CommandResult, EpochResult, StepResult, read_epochs, read_steps
 from scsuite.core.runs.rundir import (
     RunDir,
     check_disk_space,
-    find_unfinished_run,
     latest_checkpoint,
     list_checkpoints,
     prune_checkpoints,

@@ -1,0 +1,41 @@
+"""What all stages of a `scsuite train` share.
+
+In: the command's terminal, options and ranks. Out: one object to pass on.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scsuite.cli.console import Terminal
+from scsuite.cli.options import OutputOptions
+from scsuite.core.config import TrainCommandConfig, TrainConfig
+from scsuite.core.distributed import World
+
+if TYPE_CHECKING:
+    from scsuite.core.runs.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all stages of this process's training share.
+
+    `target` is in percent. A training of `--seeds` has the directory of its `group`, and its `position`: seed 2 of 3.
+    """
+
+    terminal: Terminal
+    output: OutputOptions
+    world: World
+    start_time: float
+    target: float | None = None
+    tensorboard: bool = False
+    group: "RunDir | None" = None
+    position: str = ""
+
+    def recorded(self, config: TrainConfig) -> TrainCommandConfig:
+        """Return what config.yaml holds: the settings of a training, and its target."""
+        return TrainCommandConfig.from_dict({**config.to_dict(), "target": self.target})
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """The target as a fraction."""
+        return TrainCommandConfig(target=self.target).target_accuracy
