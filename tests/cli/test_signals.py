@@ -91,7 +91,7 @@ def test_a_signal_in_the_range_test_ends_the_run_with_its_code(tmp_path: Path, m
 
     def launch_and_raise(*args: object, **kwargs: object) -> object:
         signal.raise_signal(signal.SIGTERM)
-        return launch_step(*args, **kwargs)  # type: ignore[arg-type]
+        return launch_step(*args, **kwargs)
 
     monkeypatch.setattr(range_test, "launch_step", launch_and_raise)
     stopped = run_cli(*RESUME_AUTO_LR_ARGS, "--runs-dir", tmp_path)

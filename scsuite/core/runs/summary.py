@@ -101,7 +101,8 @@ def read_neighbours(path: Path) -> list[RunSummary]:
             with contextlib.suppress(InputError, OSError):
                 if (neighbour / "result.json").is_file():
                     runs.append(read_run(neighbour))
-    return newest_first(run for run in runs if run.command in COMPANION_KEYS)
+    # A run that stopped or failed has a result too, without its figures and numbers.
+    return newest_first(run for run in runs if run.command in COMPANION_KEYS and run.result.get("status") == "ok")
 
 
 def newest_first(runs: Iterable[RunSummary]) -> list[RunSummary]:
