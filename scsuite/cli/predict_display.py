@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
-from scsuite.cli.run_output import relative_path
+from scsuite.cli.run_output import log_text, relative_path
 
 if TYPE_CHECKING:
     from scsuite.core.runs.results import PredictResult
@@ -57,6 +57,6 @@ def print_report(terminal: Terminal, result: "PredictResult", notes: list[str]) 
         f"images    {len(result.predictions):,} in {result.seconds:,.1f} s{': ' * bool(classes)}{classes}"
     )
     for note in notes:
-        terminal.log_line(f"          {note}")
+        log_text(terminal, note)
     if result.out:
         terminal.log_line(f"out       {relative_path(result.out)}")

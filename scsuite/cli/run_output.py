@@ -41,7 +41,18 @@ def log_classes(terminal: Terminal, data: "Dataset") -> None:
     from scsuite.report.formatting import class_counts
 
     counts = (split.class_counts(len(data.class_names)) for split in (data.train, data.test))
-    terminal.log_line(f"{'classes':<10}{class_counts(data.class_names, *counts)}")
+    log_text(terminal, class_counts(data.class_names, *counts), "classes")
+
+
+def log_text(terminal: Terminal, text: str, label: str = "") -> None:
+    """Print a text after a label; on a terminal with line breaks between words only, in a pipe on one line."""
+    _log_wrapped(terminal, label, text, max(terminal.console.width - len(INDENT), 1) if terminal.is_live else len(text))
+
+
+def _log_wrapped(terminal: Terminal, label: str, text: str, width: int) -> None:
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        terminal.log_line(f"{'' if number else label:<10}{line}")
 
 
 def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: Iterable[Path]) -> None:
@@ -50,9 +61,7 @@ def log_files(terminal: Terminal, run: "RunDir", files: Iterable[str], figures: 
     file_names = [name for name in files if (run.path / name).exists()]
     figure_names = [path.relative_to(run.path).as_posix() for path in figures]
     for label, names in {"files": file_names, "figures": figure_names}.items():
-        lines = textwrap.wrap(", ".join(names), width, break_long_words=False, break_on_hyphens=False)
-        for number, line in enumerate(lines):
-            terminal.log_line(f"{'' if number else label:<10}{line}")
+        _log_wrapped(terminal, label, ", ".join(names), width)
 
 
 def shell_command(*words: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scsuite import __version__
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions
+from scsuite.cli.run_output import log_text
 from scsuite.core.config import DATA_SOURCES, RESULT_NEUTRAL_OPTIONS, Config, DataConfig, RecipeConfig
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import UsageError
@@ -61,7 +62,7 @@ def load_data(
         images = f"{len(data.test):,} labelled images of {num_classes} class{'' if num_classes == 1 else 'es'}"
     terminal.log_line(f"data      {data.name}: {images}")
     for note in data.notes:
-        terminal.log_line(f"          {note}")
+        log_text(terminal, note)
     if isinstance(config, RecipeConfig) and config.augment is None and config.flip != "none":
         from scsuite.core.augment import flip_warning
 
