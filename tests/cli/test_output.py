@@ -45,7 +45,7 @@ def test_the_run_directory_is_printed_once_and_below_it_names_of_files(
 
 
 def test_a_training_names_its_weights_and_rows(train_run: CliResult) -> None:
-    assert labelled_text(train_run.err, "files") == "model.safetensors, metrics.csv, steps.csv"
+    assert labelled_text(train_run.err, "files") == "model.safetensors, metrics.csv, steps.csv, report.html"
 
 
 def test_no_line_breaks_within_a_name_at_80_columns(evaluate_run: CliResult) -> None:
