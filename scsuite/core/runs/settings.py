@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from scsuite.core.config import RECIPES, RESULT_NEUTRAL_OPTIONS, TrainConfig, flag_name
+from scsuite.core.config import RECIPES, RESULT_NEUTRAL_OPTIONS, TrainCommandConfig, flag_name
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Setting:
 def train_settings(config: Mapping[str, Any]) -> list[Setting]:
     """Return every option of a training, those that are not at their default first."""
     recipe = config.get("recipe", "default")
-    reference = TrainConfig(recipe=recipe) if isinstance(recipe, str) and recipe in RECIPES else TrainConfig()
+    reference = TrainCommandConfig(recipe=recipe if isinstance(recipe, str) and recipe in RECIPES else "default")
     settings = []
-    for item in fields(TrainConfig):
-        default = TrainConfig().recipe if item.name == "recipe" else getattr(reference, item.name)
+    for item in fields(TrainCommandConfig):
+        default = "default" if item.name == "recipe" else getattr(reference, item.name)
         value = config.get(item.name, default)
         value = tuple(value) if isinstance(value, list) else value
         text, group = str(item.metadata["help"]), str(item.metadata["group"])
