@@ -285,7 +285,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
         ("epochs: {a: 1}\n", 2, ("--epochs", "a mapping")),
         ("epochs: 0\n", 2, ("--epochs (epochs in c.yaml)", ">= 1", "found 0")),
         ("lr_max: .inf\n", 2, ("--lr-max (lr_max in c.yaml)", "found .inf")),
-        ("alternate_flips: 'yes'\n", 2, ("--alternate-flips", "true or false", "Write alternate_flips: true")),
+        ("identity_init: 'yes'\n", 2, ("--identity-init", "true or false", "Write identity_init: true")),
         ("json: 1\n", 2, ("--json", "true or false")),
         ("batchsize: 3\n", 2, ("batchsize", "Did you mean batch_size?")),
         ("train: {epochs: 3}\n", 2, ("found train", "without a section")),

@@ -85,15 +85,15 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, signal_at_step:
 
 
 def test_a_signal_in_the_range_test_ends_the_run_with_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scsuite.core.lr_range import range_test
+    from scsuite.core.lr_range import run_sweep
 
-    launch_step = range_test.launch_step  # type: ignore[attr-defined]
+    launch_step = run_sweep.launch_step  # type: ignore[attr-defined]
 
     def launch_and_raise(*args: object, **kwargs: object) -> object:
         signal.raise_signal(signal.SIGTERM)
         return launch_step(*args, **kwargs)
 
-    monkeypatch.setattr(range_test, "launch_step", launch_and_raise)
+    monkeypatch.setattr(run_sweep, "launch_step", launch_and_raise)
     stopped = run_cli(*RESUME_AUTO_LR_ARGS, "--runs-dir", tmp_path)
     assert stopped.code == 143
     assert "Traceback" not in stopped.err

@@ -141,7 +141,7 @@ def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_run_resumes(tm
     assert process.returncode != 0
     assert f"scsuite train --resume {run}" in out, (out, err)
     assert "error: " not in err
-    assert not (run / "result.json").exists()
+    assert json.loads((run / "result.json").read_text())["status"] == "stopped"
 
     process = start_torchrun("scsuite", "train", "--resume", run, "--json")
     out, err = process.communicate(timeout=240)
