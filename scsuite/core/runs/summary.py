@@ -102,7 +102,7 @@ def read_neighbours(path: Path) -> list[RunSummary]:
                 if (neighbour / "result.json").is_file():
                     runs.append(read_run(neighbour))
     # A run that stopped or failed has a result too, without its figures and numbers.
-    return newest_first(run for run in runs if run.command in COMPANION_KEYS and run.result.get("status") == "ok")
+    return newest_first(run for run in runs if run.command in COMPANION_KEYS and run.result.get("status", "ok") == "ok")
 
 
 def newest_first(runs: Iterable[RunSummary]) -> list[RunSummary]:
