@@ -1,8 +1,10 @@
 """Maps share the scale of their image, and a map without evidence says so."""
 
 import dataclasses
+import gc
 import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,13 @@ from scsuite.report import figures
 from scsuite.report.figures import save_figure, style
 from scsuite.report.figures.gradcam import blend_heatmap
 from tests.report.figures.examples import NAN, make_cam_data, random_images, texts, tiles
+
+
+@pytest.fixture(autouse=True)
+def free_figures() -> Iterator[None]:
+    """A figure refers to itself and holds hundreds of megabytes, which Python would free much later."""
+    yield
+    gc.collect()
 
 
 def _draw(maps: dict[str, Any], images: Any = None, *, difference: bool = True) -> tuple[Figure, list[Any]]:
