@@ -91,7 +91,7 @@ def test_a_signal_in_the_range_test_ends_the_run_with_its_code(tmp_path: Path, m
 
     def launch_and_raise(*args: object, **kwargs: object) -> object:
         signal.raise_signal(signal.SIGTERM)
-        return launch_step(*args, **kwargs)
+        return launch_step(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run_sweep, "launch_step", launch_and_raise)
     stopped = run_cli(*RESUME_AUTO_LR_ARGS, "--runs-dir", tmp_path)
