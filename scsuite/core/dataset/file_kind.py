@@ -25,6 +25,7 @@ _SIGNATURES = (
     (0, b"%!PS", f"an EPS or PostScript file: {_TO_JPEG}"),
     (0, b"\xc5\xd0\xd3\xc6", f"an EPS file: {_TO_JPEG}"),
     (0, b"\0\0\1\0", f"an ICO icon: {_TO_JPEG}"),
+    (0, b"\0\0\2\0\1\0", f"a CUR cursor: {_TO_JPEG}"),
     (0, b"8BPS", f"a PSD of Photoshop: {_TO_JPEG}"),
     (0, b"gimp xcf", f"an XCF of GIMP: {_TO_JPEG}"),
     (0, b"\0\0\0\x0cjP  ", f"a JPEG 2000: {_TO_JPEG}"),
@@ -33,6 +34,18 @@ _SIGNATURES = (
     (0, b"\xff\x0a", f"a JPEG XL: {_TO_JPEG}"),
     (0, b"v/1\1", f"an OpenEXR image: {_TO_JPEG}"),
     (0, b"#?RADIANCE", f"a Radiance HDR image: {_TO_JPEG}"),
+    (0, b"P7\n", f"a PAM: {_TO_JPEG}"),
+    (0, b"PF\n", f"a PFM of colors: {_TO_JPEG}"),
+    (0, b"qoif", f"a QOI: {_TO_JPEG}"),
+    (0, b"BPG\xfb", f"a BPG: {_TO_JPEG}"),
+    (0, b"FLIF", f"a FLIF: {_TO_JPEG}"),
+    (0, b"\1\xda\0", f"an SGI image: {_TO_JPEG}"),
+    (0, b"\1\xda\1", f"an SGI image: {_TO_JPEG}"),
+    (0, b"icns", f"an ICNS icon: {_TO_JPEG}"),
+    (0, b"\xd7\xcd\xc6\x9a", f"a WMF drawing: {_TO_JPEG}"),
+    (40, b" EMF", f"an EMF drawing: {_TO_JPEG}"),
+    (0, b"IIRO", f"a raw photo: {_TO_JPEG}"),
+    (0, b"IIU\0", f"a raw photo: {_TO_JPEG}"),
     (0, b"FUJIFILM", f"a raw photo: {_TO_JPEG}"),
     (0, b"SIMPLE  =", f"a FITS image: {_TO_JPEG}"),
     (0, b"DDS ", f"a DDS texture: {_TO_JPEG}"),
@@ -66,6 +79,7 @@ _SIGNATURES = (
     (4, b"ftypavi", f"an AVIF: {_TO_JPEG}"),
     (4, b"ftyphei", f"a HEIC: {_TO_JPEG}"),
     (4, b"ftyphev", f"a HEIC: {_TO_JPEG}"),
+    (16, b"mif1avif", f"an AVIF: {_TO_JPEG}"),
     (4, b"ftypmif1", f"a HEIC: {_TO_JPEG}"),
     (4, b"ftypmsf1", f"a HEIC: {_TO_JPEG}"),
     (4, b"ftypcrx", f"a raw photo (CR3): {_TO_JPEG}"),
@@ -80,6 +94,7 @@ _SIGNATURES = (
     (344, b"n+1\0", "a NIfTI volume: save its slices as PNG"),
     (344, b"ni1\0", "a NIfTI volume: save its slices as PNG"),
 )
+_TGA_TYPES = (b"\0\2", b"\0\3", b"\0\n", b"\0\v", b"\1\1", b"\1\t")  # color map or none, and kind of pixels
 _ZIP_MEMBERS = (
     (b"data.pkl", "a PyTorch file (.pth)"),
     (b".npy", "a NumPy archive (.npz): save its images as PNG"),
@@ -114,7 +129,11 @@ def describe_bytes(data: bytes) -> str:
 
 
 def _describe_container(head: bytes) -> str | None:
-    """Return what a zip archive or a TFRecord file is, or None for another file."""
+    """Return what a TGA, PCX, TFRecord file or zip archive is, or None for another file."""
+    if len(head) > 18 and head[1:3] in _TGA_TYPES and head[16] in (8, 15, 16, 24, 32) and not any(head[3:5]):
+        return f"a TGA: {_TO_JPEG}"
+    if head[:1] == b"\n" and head[1:2] in b"\0\2\3\4\5" and head[2:3] in b"\0\1":
+        return f"a PCX: {_TO_JPEG}"
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         return next((text for name, text in _ZIP_MEMBERS if name in head), "a zip archive: unpack it")
     # A TFRecord has a length, its checksum, and a message that starts with field 1.

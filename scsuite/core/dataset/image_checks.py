@@ -5,13 +5,16 @@ In: an image that Pillow opened, and the bytes of its file. Out: nothing, or a C
 
 import ctypes
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from PIL import Image, _imaging
 
 _MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
 _MAX_PLAIN_BYTES = 2**24  # of a PNM with its numbers as text, which Pillow reads one by one
+_BITS, _SAMPLE_FORMAT, _PLANAR_CONFIGURATION = 258, 339, 284  # TIFF tags
 _TIFF_BLOCKS = ((273, 279), (324, 325))  # the tags of offsets and byte counts, of strips and of tiles
 
 
@@ -29,10 +32,20 @@ def check_header(image: Image.Image, data: bytes) -> None:
         _check_png_chunks(data)
     if image.format == "TIFF":
         _silence_libtiff()
+        _check_tiff_samples(getattr(image, "tag_v2", {}))
         if not _has_all_blocks(image, len(data)):
             raise CorruptImageError("a corrupt one (truncated)")
     if image.format == "GIF" and not _has_gif_end(data):
         raise CorruptImageError("a corrupt one (truncated)")
+
+
+def _check_tiff_samples(tags: Mapping[int, Any]) -> None:
+    """Refuse two kinds of samples that Pillow reads as other values."""
+    bits, formats, planar = (tags.get(tag, (1,)) for tag in (_BITS, _SAMPLE_FORMAT, _PLANAR_CONFIGURATION))
+    if planar == 2 and len(bits) > 1 and max(bits) > 8:
+        raise CorruptImageError("a TIFF with planes of more than 8 bits: save it with 8 bits per channel")
+    if 2 in formats and max(bits) == 8:
+        raise CorruptImageError("a TIFF of signed 8-bit values: save them as 0 to 255")
 
 
 @cache

@@ -22,6 +22,8 @@ FLOAT_RANGES = (1, 255, 65535)
 FULL_SIZE_PIXELS = 4096 * 4096  # an image of more is reduced while it is converted, so that it takes less memory
 _REDUCED_SIDE = 512  # pixels: the shorter side of a reduced image is at least as long
 _BAND_PIXELS = 2**20  # are converted at a time
+_DARK_LEVEL = 64  # of 255: a largest value below it means that the values have at most 14 bits
+_PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
 _DEEP_GRAY_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -35,6 +37,7 @@ class _GrayScale:
 
     white: int
     note: str | None
+    is_inverted: bool = False  # 0 is white
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -43,7 +46,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     Raises UnsupportedColorError for gray that is negative, infinite or larger than 65535.
     """
     scale = _gray_scale(image) if image.mode in (*_DEEP_GRAY_MODES, "F") else None
-    note = None if scale is None else scale.note
+    note = _dark_note(image) if scale is None else scale.note
     factor = _reduction(image)
     if _is_ready(image):
         return image, note
@@ -71,6 +74,27 @@ def _is_ready(image: Image.Image) -> bool:
     return image.mode == "RGB" and "transparency" not in image.info and _reduction(image) == 1
 
 
+def mark_depth(image: Image.Image) -> None:
+    """Add to `image.info` what loading loses: whether colors have 16 bits, and the largest value of a PNM's header."""
+    args = image.tile[0].args if image.tile else ()
+    rawmode, *others = args if isinstance(args, tuple) and args else (args,)
+    image.info["is_deep_color"] = ";16" in str(rawmode) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
+    if image.format == "PPM":
+        maxval = others[0] if others else 65535
+        image.info["maxval"] = maxval
+        image.info["is_deep_color"] = image.mode == "RGB" and maxval == 65535
+
+
+def _dark_note(image: Image.Image) -> str | None:
+    """Return a note for 16-bit colors that use few of their bits: Pillow reads the upper 8 bits."""
+    if not image.info.get("is_deep_color"):
+        return None
+    bands = image.split()[: -1 if image.has_transparency_data else None]
+    if max(cast(tuple[int, int], band.getextrema())[1] for band in bands) >= _DARK_LEVEL:
+        return None
+    return "16-bit color with small values was read as dark: save it with 8 bits per channel"
+
+
 def load_scaled_pnm(image: Image.Image, data: bytes) -> Image.Image | None:
     """Return a binary PGM or PPM whose largest value is neither 255 nor 65535; None for any other image.
 
@@ -89,12 +113,20 @@ def load_scaled_pnm(image: Image.Image, data: bytes) -> Image.Image | None:
     for start in range(0, count, _BAND_PIXELS):
         part = slice(start, start + _BAND_PIXELS)
         scaled_N[part] = levels[np.minimum(samples_N[part], maxval)]
-    return Image.fromarray(scaled_N.reshape((image.height, image.width, *([3] if bands == 3 else []))))
+    scaled = Image.fromarray(scaled_N.reshape((image.height, image.width, *([3] if bands == 3 else []))))
+    scaled.info = image.info
+    return scaled
 
 
 def _convert(image: Image.Image, scale: _GrayScale | None) -> Image.Image:
     if scale is not None:
-        return Image.fromarray(_scale_gray(np.asarray(image), scale.white)).convert("RGB")
+        gray_HW = np.asarray(image)
+        levels_HW = _scale_gray(gray_HW, scale.white)
+        if scale.is_inverted:
+            levels_HW = 255 - levels_HW
+        if (transparent := image.info.get("transparency")) is not None:
+            levels_HW[gray_HW == transparent] = BACKGROUND[0]
+        return Image.fromarray(levels_HW).convert("RGB")
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     if image.has_transparency_data:
@@ -120,27 +152,28 @@ def _scale_gray(gray_HW: NDArray[Any], white: int) -> NDArray[np.uint8]:
 
 def _gray_scale(image: Image.Image) -> _GrayScale:
     """Return the scale of an image by its largest value."""
-    low, high = cast(tuple[float, float], image.getextrema())
-    if image.mode == "F":
-        low, high = _finite_extrema(image)
+    low, high = _extrema(image)
     if low < 0 or not high <= FLOAT_RANGES[-1]:
         raise UnsupportedColorError(f"gray values from {low:g} to {high:g}: scale them to 8 or 16 bits")
+    is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts only 8 bits
     if image.mode == "F":
         white = next(white for white in FLOAT_RANGES if high <= white)
-        return _GrayScale(white, f"floating-point gray, read as 0 to {white} by the largest value")
-    if image.format == "PPM":  # Pillow has scaled it by the largest value that the header allows
+        return _GrayScale(white, f"floating-point gray, read as 0 to {white} by the largest value", is_inverted)
+    if image.info.get("maxval", 65535) != 65535:  # Pillow has scaled it by the largest value that the header allows
         return _GrayScale(65535, None)
     bits = _stored_bits(image) or next(bits for bits in DEPTHS if high < 2**bits)
-    return _GrayScale(2**bits - 1, f"16-bit gray, read as {bits}-bit by the largest value")
+    return _GrayScale(2**bits - 1, f"16-bit gray, read as {bits}-bit by the largest value", is_inverted)
 
 
-def _finite_extrema(image: Image.Image) -> tuple[float, float]:
-    """Return the extrema of floating-point gray; Pillow's own ignore NaN."""
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    """Return the extrema of gray; Pillow's own ignore NaN, and it has none of big-endian values."""
+    if image.mode in ("I;16", "I"):
+        return cast(tuple[float, float], image.getextrema())
     gray_HW = np.asarray(image)
     return float(gray_HW.min()), float(gray_HW.max())
 
 
 def _stored_bits(image: Image.Image) -> int | None:
     """Return the bits of a TIFF of 9 to 15 bits; None for other images."""
-    (bits, *_) = getattr(image, "tag_v2", {}).get(258, (16,))
+    (bits, *_) = getattr(image, "tag_v2", {}).get(_BITS, (16,))
     return bits if 8 < bits < 16 else None

@@ -25,7 +25,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
 from scsuite.core.dataset.file_kind import describe_bytes
 from scsuite.core.dataset.image_checks import CorruptImageError, check_complete, check_header
-from scsuite.core.dataset.image_color import UnsupportedColorError, load_scaled_pnm, rgb_bytes, to_rgb
+from scsuite.core.dataset.image_color import UnsupportedColorError, load_scaled_pnm, mark_depth, rgb_bytes, to_rgb
 from scsuite.core.dataset.image_memory import decoding_bytes
 from scsuite.core.dataset.split import SIZE
 from scsuite.core.errors import InputError, one_line
@@ -34,8 +34,8 @@ from scsuite.core.files import read_regular_file
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset(
     {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-        ".pbm", ".pnm",
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".pnm",
     }
 )  # fmt: skip
 MAX_DECODING_BYTES = 256 * 2**20  # of one image, and of all that are decoded at a time
@@ -138,6 +138,7 @@ def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:
             needs = f"needs {-(-num_bytes >> 20):,} MB to decode, over {MAX_DECODING_BYTES >> 20} MB"
             hint = f"save it as a {'baseline ' * (image.format in ('JPEG', 'MPO'))}JPEG, or make it smaller"
             raise CorruptImageError(f"one of {width} x {height} pixels that {needs}: {hint}")
+        mark_depth(image)
         with _memory.reserve(num_bytes):
             image = load_scaled_pnm(image, data) or image
             image.load()

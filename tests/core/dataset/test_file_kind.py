@@ -56,6 +56,13 @@ KINDS = {
     "nothing": (b"", "an empty file"),
     "random": (bytes(range(128, 256)), "no image, or a truncated header"),
     "jpeg": (encode(Image.new("RGB", (8, 8)), "JPEG")[:20], "a JPEG with a damaged or truncated header"),
+    "avif of a collection": (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "an AVIF"),
+    "tga": (encode(Image.new("RGB", (8, 8)), "TGA"), "a TGA: convert it to JPEG or PNG"),
+    "tga with a palette": (encode(Image.new("P", (8, 8)), "TGA"), "a TGA"),
+    "pcx": (encode(Image.new("RGB", (8, 8)), "PCX"), "a PCX"),
+    "sgi": (encode(Image.new("RGB", (8, 8)), "SGI"), "an SGI image"),
+    "pam": (b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\xff", "a PAM"),
+    "qoi": (b"qoif\0\0\0\x08\0\0\0\x08\3\0", "a QOI"),
     "icon": (b"\0\0\1\0\1\0", "an ICO icon"),
 }
 

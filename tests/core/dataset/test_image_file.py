@@ -66,7 +66,7 @@ def test_a_sixteen_bit_ramp_keeps_its_steps() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
 def test_gray_of_every_depth_keeps_its_levels(bits: int, file_format: str) -> None:
     white = 2**bits - 1
     ramp_HW = np.linspace(0, white, 1024).astype(np.uint16).reshape(32, 32)
@@ -86,12 +86,71 @@ def test_floating_point_gray_has_the_range_that_its_largest_value_needs(white: i
 
 
 def test_a_pgm_is_scaled_by_the_white_of_its_header_however_dark_it_is() -> None:
-    for white in (100, 255, 1000, 4095, 65535):
+    for white in (100, 255, 1000, 4095):  # 65535 is what programs write for any 16-bit image
         dark = np.arange(1024, dtype=np.uint16).reshape(32, 32) % (white // 4)
         data = b"P5\n# a comment\n32 32\n%d\n" % white + dark.astype(np.uint8 if white < 256 else ">u2").tobytes()
         decoded = decode_image(data)
         assert np.abs(decoded.image_HWC[..., 1] - dark * (255 / white)).max() <= 0.51  # Pillow rounds twice
         assert decoded.note is None
+        plain = b"P2\n32 32\n%d\n" % white + b" ".join(b"%d" % value for value in dark.ravel())
+        assert np.abs(decode_image(plain).image_HWC[..., 1] - dark * (255 / white)).max() <= 0.51
+
+
+def tiff_bytes(
+    samples: NDArray[np.generic], order: str, *, photometric: int, planar: int = 1, signed: int = 1
+) -> bytes:
+    """An uncompressed TIFF of gray HW, color HWC or planes CHW; each tag is written as TIFF 6.0 says."""
+    planes = samples.reshape(1, -1) if planar == 1 else samples.reshape(len(samples), -1)
+    channels = 1 if samples.ndim == 2 else samples.shape[2 if planar == 1 else 0]
+    height, width = samples.shape[-2:] if planar == 2 or samples.ndim == 2 else samples.shape[:2]
+    values = {
+        256: [width], 257: [height], 258: [8 * samples.itemsize] * channels, 259: [1], 262: [photometric], 273: [],
+        277: [channels], 278: [height], 279: [planes[0].nbytes] * len(planes), 284: [planar], 339: [signed] * channels,
+    }  # fmt: skip
+    start = 8 + 2 + 12 * len(values) + 4
+    values[273] = [start + 100 + index * planes[0].nbytes for index in range(len(planes))]
+    entries, extra = b"", b""
+    for tag, items in values.items():
+        data = struct.pack(f"{order}{len(items)}I", *items)
+        where = data if len(data) == 4 else struct.pack(f"{order}I", start + len(extra))
+        entries += struct.pack(f"{order}HHI", tag, 4, len(items)) + where
+        extra += b"" if len(data) == 4 else data
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(values))
+    pixels = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    return head + entries + bytes(4) + extra.ljust(100, b"\0") + pixels
+
+
+RAMP_HW = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+
+
+@pytest.mark.parametrize(("order", "photometric"), [("<", 1), (">", 1), ("<", 0)])
+def test_deep_gray_tiffs_of_both_byte_orders_and_with_white_as_zero_are_read(order: str, photometric: int) -> None:
+    decoded = decode_image(tiff_bytes(RAMP_HW * 4, order, photometric=photometric))
+    expected_HW = RAMP_HW * (255 * 4 / 4095)
+    expected_HW = expected_HW if photometric else 255 - expected_HW
+    assert np.abs(decoded.image_HWC[..., 0] - expected_HW).max() <= 0.51
+    assert decoded.note == "16-bit gray, read as 12-bit by the largest value"
+
+
+def test_tiffs_whose_samples_pillow_reads_as_other_values_are_refused() -> None:
+    planes_CHW = np.moveaxis(GRADIENT_HWC, 2, 0)
+    assert np.array_equal(decode_image(tiff_bytes(planes_CHW, "<", photometric=2, planar=2)).image_HWC, GRADIENT_HWC)
+    with pytest.raises(CorruptImageError, match="planes of more than 8 bits: save it with 8 bits"):
+        decode_image(tiff_bytes(planes_CHW.astype(np.uint16) * 257, "<", photometric=2, planar=2))
+    with pytest.raises(CorruptImageError, match="signed 8-bit values"):
+        decode_image(tiff_bytes(GRADIENT_HWC[..., 0], "<", photometric=1, signed=2))
+
+
+def test_sixteen_bit_color_with_few_bits_has_a_note() -> None:
+    for factor, is_dark in ((257, False), (16, True)):
+        color_HWC = GRADIENT_HWC.astype(np.uint16) * factor
+        ppm = b"P6 32 32 65535\n" + color_HWC.astype(">u2").tobytes()
+        for data in (ppm, tiff_bytes(color_HWC, "<", photometric=2)):
+            assert ("read as dark" in str(decode_image(data).note)) == is_dark
+
+
+def test_the_transparent_level_of_sixteen_bit_gray_is_white() -> None:
+    assert first_pixel(encode(Image.fromarray(RAMP_HW + 100), transparency=100)) == [255, 255, 255]
 
 
 @pytest.mark.parametrize(
