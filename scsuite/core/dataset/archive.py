@@ -11,14 +11,15 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from scsuite.core.dataset import archive_limits, archive_zip
 from scsuite.core.dataset.archive_limits import HINT_REPACK, HINT_SMALLER, Link, Member, archive_error
 from scsuite.core.dataset.archive_tar import read_tar_members
-from scsuite.core.errors import one_line
+from scsuite.core.dataset.file_kind import UNKNOWN, describe_bytes
+from scsuite.core.errors import InputError, one_line
 
 _ARCHIVE_ERRORS: tuple[type[Exception], ...] = (
     LookupError,
@@ -59,6 +60,7 @@ class ArchiveWalk:
 
     positions: dict[str, int]  # of each file; of a name that is repeated the last one counts, as for tar
     links: dict[str, str]  # of a link, the file that it leads to
+    hard_links: frozenset[str]  # those of them that an extraction makes to files
     folders: frozenset[str]
     other_links: tuple[str, ...]  # links to folders, to nothing or in a circle; they are not followed
     legacy_names: tuple[str, ...]  # of a zip, in an encoding that nothing names
@@ -68,6 +70,7 @@ def walk_archive(file: BinaryIO, where: str, is_image: Callable[[str], bool]) ->
     """Find all members. Raises InputError as `read_members` does, and for an image that is a link out of it."""
     positions: dict[str, int] = {}
     links: dict[str, Link] = {}
+    hard_links: set[str] = set()
     folders: set[str] = set()
     num_non_images = 0
     for position, (name, content) in enumerate(read_members(file, where, lambda _: False)):
@@ -84,12 +87,13 @@ def walk_archive(file: BinaryIO, where: str, is_image: Callable[[str], bool]) ->
             if content.target is None and is_image(name):
                 raise archive_error(f"{where}: {name}", "a link out of the archive")
             links[name] = content
+            (hard_links.add if content.is_hard else hard_links.discard)(name)
         else:
             positions[name] = position
     resolved = {name: target for name in links if (target := _target(name, links, positions)) is not None}
     others = tuple(sorted(set(links) - set(resolved)))
     legacy = tuple(archive_zip.legacy_names(file)) if _is_zip(file) else ()
-    return ArchiveWalk(positions, resolved, frozenset(folders), others, legacy)
+    return ArchiveWalk(positions, resolved, frozenset(hard_links), frozenset(folders), others, legacy)
 
 
 def _target(name: str, links: dict[str, Link], positions: dict[str, int]) -> str | None:
@@ -128,8 +132,8 @@ def read_members(file: BinaryIO, where: str, needs_data: Callable[[str], bool]) 
         if magic.startswith(start):
             raise archive_error(where, f"a {name} file", "Pack the images as .zip or .tar.gz.")
     read = archive_zip.read_zip_members if _is_zip(file) else read_tar_members
-    num_characters = 0
-    with _wrap_archive_errors(where):
+    num_characters = count = 0
+    with _name_other_kinds(file, where, lambda: count), _wrap_archive_errors(where):
         for count, (name, data) in enumerate(read(file, where, needs_data), start=1):
             num_characters += len(name)
             if count > archive_limits.MAX_MEMBERS:
@@ -160,6 +164,28 @@ def _is_zip(file: BinaryIO) -> bool:
         is_zip = end >= 0 and end + 22 + int.from_bytes(tail[end + 20 : end + 22], "little") == len(tail)
     file.seek(0)
     return is_zip
+
+
+def _is_tar_header(block: bytes) -> bool:
+    """Return whether this is a tar's first block; those of old tars have only a checksum."""
+    with suppress(tarfile.HeaderError):
+        return bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
+    return block[257:262] == b"ustar"
+
+
+@contextmanager
+def _name_other_kinds(file: BinaryIO, where: str, num_members: Callable[[], int]) -> Iterator[None]:
+    """Name a file that is no archive for what it is: a web page, a Git LFS pointer, a photo."""
+    try:
+        yield
+    except InputError:
+        file.seek(0)
+        head = file.read(4096)
+        kind = describe_bytes(head).partition(" with a damaged")[0]
+        is_archive = head.startswith((*_ZIP_STARTS, *_COMPRESSED_STARTS)) or _is_tar_header(head[: tarfile.BLOCKSIZE])
+        if num_members() or is_archive or not head or kind == UNKNOWN:
+            raise
+        raise archive_error(where, kind, "Give a folder, .zip, .tar, .tar.gz or .tar.xz.") from None
 
 
 @contextmanager

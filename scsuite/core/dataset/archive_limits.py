@@ -16,6 +16,7 @@ class Link:
     """What a link in an archive leads to: another name in it, or None for a place outside of it."""
 
     target: str | None
+    is_hard: bool = False  # a second name of the same file
 
 
 # Name, which ends in "/" for a folder, and contents where they are needed, or where a link leads.

@@ -117,7 +117,8 @@ def _resolve(info: tarfile.TarInfo, where: str, name: str) -> Link:
     """Return where a link leads: a hard link's target is a member's name, a symbolic link's a path from its folder."""
     if info.issym():
         return resolve_link(name, info.linkname)
-    return Link(check_name(info.linkname.replace("\\", "/"), f"{where}: {name}", is_folder=False))
+    target = check_name(info.linkname.replace("\\", "/"), f"{where}: {name}", is_folder=False)
+    return Link(target, is_hard=True)
 
 
 def _check_type(info: tarfile.TarInfo, where: str, name: str) -> None:

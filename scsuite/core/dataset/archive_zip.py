@@ -40,8 +40,9 @@ def read_zip_members(file: BinaryIO, where: str, needs_data: Callable[[str], boo
     num_bytes = num_compressed = 0
     with zipfile.ZipFile(file) as archive:
         _check_no_overlap(archive.infolist(), where)
+        is_utf8 = _is_utf8(archive.infolist())
         for info in archive.infolist():
-            name, is_folder = _name(info, where)
+            name, is_folder = _name(info, is_utf8, where)
             _check_member(info, where, name)
             if is_link := stat.S_ISLNK(_mode(info)):
                 check_link_size(info.file_size, where, name)
@@ -63,12 +64,24 @@ def legacy_names(file: BinaryIO) -> list[str]:
     """Return the names that are read as cp437: they are neither UTF-8 nor in the encoding that they are marked with."""
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
-        return [info.orig_filename for info in archive.infolist() if _decode_name(info)[1]]
+        is_utf8 = _is_utf8(archive.infolist())
+        return [info.orig_filename for info in archive.infolist() if _decode_name(info, is_utf8)[1]]
 
 
-def _name(info: zipfile.ZipInfo, where: str) -> tuple[str, bool]:
+def _is_utf8(infos: list[zipfile.ZipInfo]) -> bool:
+    """Return whether all names without the mark of UTF-8 are UTF-8: a few of another encoding can look like it."""
+    try:
+        for info in infos:
+            if not info.flag_bits & _UTF8:
+                info.orig_filename.encode("cp437").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _name(info: zipfile.ZipInfo, is_utf8: bool, where: str) -> tuple[str, bool]:
     """Return a member's name, and whether it is a folder."""
-    name, is_legacy = _decode_name(info)
+    name, is_legacy = _decode_name(info, is_utf8)
     # Windows programs write backslashes. Among names of an unknown encoding they can be half of a character.
     if not (is_legacy and "/" in name):
         name = name.replace("\\", "/")
@@ -76,7 +89,7 @@ def _name(info: zipfile.ZipInfo, where: str) -> tuple[str, bool]:
     return check_name(name, where, is_folder), is_folder
 
 
-def _decode_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
+def _decode_name(info: zipfile.ZipInfo, is_utf8: bool) -> tuple[str, bool]:
     """Return a member's name, and whether its encoding is unknown.
 
     zipfile decodes a name without the mark of UTF-8 as cp437, as the format says. Most programs write UTF-8 all the
@@ -86,11 +99,9 @@ def _decode_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
     if info.flag_bits & _UTF8 or name.isascii():
         return name, False
     raw = name.encode("cp437")
-    try:
-        return raw.decode(), False
-    except UnicodeDecodeError:
-        unicode_name = _unicode_path(info.extra, raw)
-        return (name, True) if unicode_name is None else (unicode_name, False)
+    if (unicode_name := raw.decode() if is_utf8 else _unicode_path(info.extra, raw)) is None:
+        return name, True
+    return unicode_name, False
 
 
 def _unicode_path(extra: bytes, raw_name: bytes) -> str | None:

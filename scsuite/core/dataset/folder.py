@@ -199,7 +199,9 @@ def _list_archive(file: BinaryIO, where: str) -> Listing:
         folders=frozenset(name for name in walk.folders if not is_hidden(name)),
         broken_links=tuple(name for name in walk.other_links if not is_hidden(name)),
         originals=_originals(
-            (name, walk.links.get(name, name), name in walk.links) for name in files if is_image(name)
+            (name, walk.links.get(name, name), name in walk.links and name not in walk.hard_links)
+            for name in files
+            if is_image(name)
         ),
         read_files=lambda names: archive.read_files(file, where, walk, names),
         notes=tuple(notes),

@@ -16,7 +16,7 @@ from scsuite.core.errors import InputError
 
 _WORDS = {
     "train": ("train", "training", "trn", "trainval"),
-    "test": ("test", "testing", "tst"),
+    "test": ("test", "tests", "testing", "tst"),
     "eval": ("eval", "evaluation", "holdout", "heldout"),
     "val": ("val", "valid", "validation", "validate", "dev", "devel"),
 }
@@ -45,14 +45,17 @@ class SplitFolders:
     is_transposed: bool = False
 
 
-def split_of(folder: str) -> str | None:
-    """Return the split that a folder's name says: train, test, eval or val; None for other names, or if it says two."""
+def split_of(folder: str, any_words: bool = False) -> str | None:
+    """Return the split that a folder's name says: train, test, eval or val; None for other names, or if it says two.
+
+    `any_words` allows other words after it, as in train_v1.
+    """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", folder).lower()
     tokens = re.findall(r"[^\W\d_]+", re.sub("(?:held|hold)[^a-z]out", "heldout", words))
     matches = [_TOKEN.fullmatch(token) for token in tokens]
     splits = {_SPLIT_OF_WORD[match[1]] for match in matches if match}
     last = max((position for position, match in enumerate(matches) if match), default=-1)
-    is_split = len(splits) == 1 and set(tokens[last + 1 :]) <= set(_NEUTRAL.split())
+    is_split = len(splits) == 1 and (any_words or set(tokens[last + 1 :]) <= set(_NEUTRAL.split()))
     return splits.pop() if is_split else None
 
 
@@ -100,14 +103,14 @@ def _class_folders(below: list[NameParts], folder: str) -> set[str]:
 
 def _accepted(tops: set[str], below: list[NameParts], where: str) -> dict[str, NameParts]:
     """Return the folder of each split among `tops`, which have subfolders with images."""
+    share = _share_classes(tops, below)
     by_split: dict[str, list[str]] = {}
     for name in sorted(tops):
-        if split := split_of(name):
+        if split := split_of(name, any_words=share):  # these are no classes, so train_station is a split too
             by_split.setdefault(split, []).append(name)
     # Beside other folders with images in them, val/ with a subfolder is a class too, unless it is train/ with classes.
     if any(len(path) == 2 and split_of(path[0]) is None for path in below):
         by_split = by_split if any(len(_class_folders(below, name)) > 1 for name in by_split.get("train", [])) else {}
-    share = _share_classes(tops, below)
     is_exact = any(name.lower() in _SPLIT_OF_WORD for names in by_split.values() for name in names)
     # A single bullet_train beside other folders can be a class.
     if not (is_exact or share or len(by_split) > 1 or len(tops) == 1):

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scsuite.core.dataset import archive, archive_limits
 from scsuite.core.dataset.archive_limits import Link
 from scsuite.core.errors import InputError
 from scsuite.core.files import MAX_FILE_BYTES
-from tests.core.dataset.helpers import write_tar, write_zip
+from tests.core.dataset.helpers import encode, write_tar, write_zip
 
 TREE = {"train/cat/a.png": b"one", "train/dog/b.png": b"x" * 1000, "README.txt": b"text"}
 
@@ -214,6 +215,10 @@ def test_names_of_a_zip_without_the_mark_of_utf_8_are_decoded_or_reported(tmp_pa
     walk, files = walk_and_read(zip_with_raw_name(tmp_path / "sjis.zip", raw))
     assert list(files) == [raw.decode("cp437")]
     assert walk.legacy_names == (raw.decode("cp437"),)
+    names = ["猫/1.png".encode("gbk"), "狗/2.png".encode("gbk")]  # the first is also an é in UTF-8
+    path = write_zip(tmp_path / "gbk.zip", {"XX/1.png": b"1", "YY/2.png": b"2"})
+    path.write_bytes(path.read_bytes().replace(b"XX", names[0][:2]).replace(b"YY", names[1][:2]))
+    assert walk_and_read(path)[0].legacy_names == tuple(name.decode("cp437") for name in names)
     body = b"\1" + struct.pack("<L", zlib.crc32(raw)) + "表/1.png".encode()
     extra = struct.pack("<HH", 0x7075, len(body)) + body
     walk, files = walk_and_read(zip_with_raw_name(tmp_path / "unicode-path.zip", raw, extra))
@@ -310,8 +315,12 @@ def test_a_zip_directory_of_a_million_members_is_refused_before_parsing(tmp_path
     ("data", "words"),
     [
         (b"", "an empty file"),
-        (b"hello, this is a text file " * 40, "another kind of file"),
-        (b"<html>" + b"x" * 600, "another kind of file"),
+        (b"hello, this is a text file " * 40, "a text file"),
+        (b"hello", "a text file"),
+        (b"<html>" + b"x" * 600, "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer"),
+        (encode(Image.new("RGB", (8, 8))), r"found a PNG\. Give"),
+        (b"\xfe" * 600, "another kind of file"),
         (b"7z\xbc\xaf\x27\x1c" + b"x" * 600, "a 7-Zip file"),
         (b"Rar!\x1a\x07\0" + b"x" * 600, "a RAR file"),
         (b"\x1f\x8b" + b"x" * 600, "damaged"),

@@ -223,6 +223,15 @@ def names_and_colors(path: Path, skipped: SkippedFiles | None = None) -> dict[st
     return {name: Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0)) for name, data in files}  # type: ignore[misc]
 
 
+def test_hard_links_count_as_files_in_a_tar_as_in_its_folder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data", class_tree({"cat": 3, "dog": 3}))
+    (folder / "cat" / "again.png").hardlink_to(folder / "cat" / "000.png")
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        tar.add(folder, "data")
+    datasets = [load_dataset(str(path), cache_dir=str(tmp_path / "c")) for path in (folder, tmp_path / "data.tar")]
+    assert [len(data.train) + len(data.test) for data in datasets] == [7, 7]
+
+
 def test_image_files_of_a_folder_an_archive_and_a_file_need_no_classes(tmp_path: Path) -> None:
     tree = class_tree({"a": 2, "a/deep": 1}) | {"top.JPG": image_bytes((9, 9, 9), file_format="JPEG")}
     extra = {"note.txt": b"x", ".hidden/1.png": b"x", "__MACOSX/a/._000.png": b"x"}

@@ -80,6 +80,9 @@ SPLIT_NAMES = [
     ("a/b/training_set/training_set", "a/b/test_set/test_set"),
     ("first/train", "second/test"),
     ("train_and_test/train", "train_and_test/test"),
+    ("train", "tests"),
+    ("train_v1", "test_v1"),  # beside the same class folders, any other words may follow
+    ("train_another", "validation_another"),
     ("images", "test"),  # what is not called test has the training images
 ]
 
