@@ -104,8 +104,9 @@ def _predict(
 def _unreadable_error(result: "PredictResult") -> InputError:
     first, num_others = result.unreadable[0], len(result.unreadable) - 1
     others = f", and {num_others:,} other file{'s' * (num_others > 1)} that cannot be read" if num_others else ""
-    done = f"The other {len(result.predictions):,} images were predicted." if result.predictions else ""
+    num_done = len(result.predictions)
+    done = f"The other {num_done:,} images were predicted." if num_done > 1 else "The other image was predicted."
     return InputError(
         "image", first["file"], expected="a complete image", found=f"{first['reason']}{others}",
-        hint=f"{done} Replace or remove what cannot be read.".strip(),
+        hint=f"{done if num_done else ''} Replace or remove what cannot be read.".strip(),
     )  # fmt: skip

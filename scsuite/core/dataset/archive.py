@@ -50,6 +50,8 @@ _UNSUPPORTED = {
 }
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _COMPRESSED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zX")
+_HEAD_BYTES = 4096  # of a file, to say what it is
+_HINT_KINDS = "Give a folder, .zip, .tar, .tar.gz or .tar.xz."
 _ZIP_END = b"PK\x05\x06"
 _ZIP_TAIL = 2**16 + 22  # bytes: the record at the end of a zip with the longest comment
 
@@ -166,6 +168,14 @@ def _is_zip(file: BinaryIO) -> bool:
     return is_zip
 
 
+def check_is_no_document(file: BinaryIO, where: str) -> None:
+    """Name a zip without images that is another kind of file: a PyTorch file, a NumPy archive, a Word document."""
+    file.seek(0)
+    kind = describe_bytes(file.read(_HEAD_BYTES))
+    if _is_zip(file) and kind != UNKNOWN and not kind.endswith("archive: unpack it"):
+        raise archive_error(where, kind, _HINT_KINDS)
+
+
 def _is_tar_header(block: bytes) -> bool:
     """Return whether this is a tar's first block; those of old tars have only a checksum."""
     with suppress(tarfile.HeaderError):
@@ -180,12 +190,12 @@ def _name_other_kinds(file: BinaryIO, where: str, num_members: Callable[[], int]
         yield
     except InputError:
         file.seek(0)
-        head = file.read(4096)
+        head = file.read(_HEAD_BYTES)
         kind = describe_bytes(head).partition(" with a damaged")[0]
         is_archive = head.startswith((*_ZIP_STARTS, *_COMPRESSED_STARTS)) or _is_tar_header(head[: tarfile.BLOCKSIZE])
         if num_members() or is_archive or not head or kind == UNKNOWN:
             raise
-        raise archive_error(where, kind, "Give a folder, .zip, .tar, .tar.gz or .tar.xz.") from None
+        raise archive_error(where, kind, _HINT_KINDS) from None
 
 
 @contextmanager

@@ -186,6 +186,8 @@ def read_archive(
 def _list_archive(file: BinaryIO, where: str) -> Listing:
     walk = archive.walk_archive(file, where, is_image)
     files = sorted(name for name in (*walk.positions, *walk.links) if not is_hidden(name))
+    if not any(map(is_image, files)):
+        archive.check_is_no_document(file, where)
     notes = []
     if names := walk.legacy_names:
         notes.append(

@@ -196,7 +196,12 @@ def _read_files(paths: Sequence[str | Path], report: InputReport) -> Iterator[tu
         try:
             yield from iter_image_files(path, report)
         except InputError as error:
-            report.unreadable.append((str(error.where), str(error.found)))
+            found = str(error.found)
+            if error.what == "data":  # a folder or an archive without images
+                found = "no images" + found.removeprefix("none")
+            elif error.what == "archive":
+                found = found.replace("one that", "an archive that", 1)
+            report.unreadable.append((str(error.where), found))
 
 
 def _predict_batch(

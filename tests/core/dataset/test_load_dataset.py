@@ -43,7 +43,7 @@ def test_a_device_is_refused() -> None:
 
 def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words " * 200)
-    with pytest.raises(InputError, match="another kind of file"):
+    with pytest.raises(InputError, match="a text file"):
         load_dataset(str(tmp_path / "a.txt"))
 
 
