@@ -84,6 +84,10 @@ def load_dataset(
     # The configuration checks the limits, so they are the same in Python as on the command line.
     DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)
     folder, report = cache.cache_folder(cache_dir), progress or (lambda _activity, _done, _total: None)
+    if trained is not None and fit != trained.fit:
+        # Its fingerprint is that of the pixels of the training's fit.
+        same_fit = load_dataset(spec, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, progress=progress)
+        trained = trained._replace(is_here=len(same_fit.train) > 0)
     if spec == "cifar10":
         name, (raw, fingerprint) = spec, _load_cifar10(folder, data_dir, report)
     elif spec == "shapes":
@@ -199,7 +203,7 @@ def _make_evaluation_data(name: str, raw: RawDataset, fingerprint: str, trained:
         with contextlib.suppress(InputError):  # a class of a single image, which no training has
             own_fingerprint = fingerprint if own is raw else cache.fingerprint(own)
             data = _make_dataset(name, own, own_fingerprint, trained.test_split, spec)
-            if data.fingerprint == trained.fingerprint:
+            if trained.is_here or data.fingerprint == trained.fingerprint:
                 return data.relabelled(trained.class_names, spec)
     images = merge_splits(raw)
     data = Dataset(name, raw.class_names, images.select([]), images, fingerprint, raw.notes)

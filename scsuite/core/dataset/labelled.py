@@ -24,6 +24,7 @@ class TrainingData(NamedTuple):
     fingerprint: str
     test_split: float
     fit: str
+    is_here: bool = False  # the data at hand has its content, decoded with another fit
 
     @classmethod
     def from_checkpoint(cls, metadata: Mapping[str, Any]) -> "TrainingData":

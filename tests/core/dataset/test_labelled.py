@@ -1,14 +1,16 @@
 """Data that a trained network is evaluated on. Run: pytest tests/core/dataset/test_labelled.py."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scsuite.core.dataset import Dataset, load_dataset
 from scsuite.core.errors import InputError
-from tests.core.dataset.helpers import Tree, class_tree, write_folder, write_zip
+from tests.core.dataset.helpers import Tree, class_tree, encode, write_folder, write_zip
 
 CLASSES = ("owl", "cat", "dog")  # of the network, in another order than a folder's
 
@@ -115,6 +117,20 @@ def test_the_trainings_data_under_another_name_keeps_its_split(tree: Tree, tmp_p
             np.testing.assert_array_equal(own.images_NHWC, expected.images_NHWC)
             np.testing.assert_array_equal(own.labels_N, expected.labels_N)
         assert load_dataset(str(moved), test_split=0.3).fingerprint == trained.fingerprint
+
+
+@pytest.mark.parametrize("tree", [FLAT, SPLIT], ids=["CLASS", "train/CLASS"])
+def test_the_trainings_data_with_another_fit_keeps_its_split(tree: Tree, tmp_path: Path) -> None:
+    wide = {name: encode(Image.open(io.BytesIO(data)).crop((0, 0, 64, 32))) for name, data in tree.items()}
+    path = write_folder(tmp_path / "pets", wide)
+    trained = load_dataset(str(path))
+    padded = load(path, checkpoint(trained.fingerprint, trained.class_names), fit="pad")
+    assert padded.fingerprint != trained.fingerprint
+    assert (padded.train.files, padded.test.files) == (trained.train.files, trained.test.files)
+    other = write_folder(tmp_path / "other", dict(list(wide.items())[1:]))
+    assert (
+        len(load(other, checkpoint(trained.fingerprint, trained.class_names), fit="pad").train) == 0
+    )  # used completely
 
 
 def test_names_that_hold_out_other_images_give_another_fingerprint(tmp_path: Path) -> None:
