@@ -52,7 +52,7 @@ def _load_other_data(
     num_images = len(data.test)
     data = data.with_limits(None, limit_test)
     which = "all are used" if len(data.test) == num_images else f"{len(data.test):,} are used (--limit-test)"
-    terminal.log_line(f"          this is other data than the training's, so {which}")
+    terminal.log_line(f"          the content differs from the training's data, so {which}")
     return data
 
 

@@ -12,7 +12,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.exit_codes import print_error
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.predict_display import print_report, write_predictions
-from scsuite.cli.run_output import check_output_path
+from scsuite.cli.run_output import check_output_path, relative_path
 from scsuite.cli.runs import load_trained_model
 from scsuite.core.config import PredictConfig
 from scsuite.core.errors import InputError, OutputError, UsageError
@@ -59,6 +59,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
     result = replace(result, seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     if result.out is not None:
         write_predictions(Path(result.out), result, config.topk)
+    report.non_images = list(map(relative_path, report.non_images))
     print_report(terminal, result, report.notes())
     terminal.print_json(result.to_dict())
     if error is not None:

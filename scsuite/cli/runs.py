@@ -48,6 +48,7 @@ def load_data(
     are for the evaluation of its network, and have no limits yet.
     """
     from scsuite.core.dataset import load_dataset
+    from scsuite.core.dataset.split import count_text
 
     with world.main_process_first(), terminal.progress_bar() as progress:
         data = load_dataset(
@@ -59,7 +60,8 @@ def load_data(
     images = f"{len(data.train):,} training and {len(data.test):,} test images, {len(data.class_names)} classes"
     if not len(data.train):  # other data than the network's
         num_classes = len(set(data.test.labels_N.tolist()))
-        images = f"{len(data.test):,} labelled images of {num_classes} class{'' if num_classes == 1 else 'es'}"
+        images = f"{count_text(len(data.test), 'labelled image', 'labelled images')} of "
+        images += count_text(num_classes, "class", "classes")
     terminal.log_line(f"data      {data.name}: {images}")
     for note in data.notes:
         log_text(terminal, note)

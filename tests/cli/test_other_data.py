@@ -62,7 +62,7 @@ def test_a_class_without_images_has_no_recall_and_no_part_in_the_means(finished_
     answer = evaluate(finished_run, folder)
     result = answer.result
     assert (result["num_images"], result["evaluated"], result["data"]) == (4, "all", "new")
-    assert "this is other data than the training's, so all are used" in answer.err
+    assert "the content differs from the training's data, so all are used" in answer.err
     rows = {row["name"]: row for row in result["per_class"]}
     assert rows["dog"] == {
         "name": "dog", "precision": None, "recall": None, "recall_ci95": None, "f1": None, "support": 0,

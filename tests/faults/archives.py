@@ -440,7 +440,7 @@ def _damage() -> Iterator[FaultCase]:
         )
     inner = {"an archive in an archive": _zip(), "a tar in a zip": tar()}
     for name, data in inner.items():
-        yield file_case("D39", name, "a.zip", _only("inner.tar", data), ("none, and 1 other files (inner.tar",))
+        yield file_case("D39", name, "a.zip", _only("inner.tar", data), ("none, and 1 other file (inner.tar",))
     again = {"": "train/a/0.png", " under another spelling": "./train//a/./0.png"}
     for name, member_name in again.items():
         data = tar(member(member_name, picture(99)))

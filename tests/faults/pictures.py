@@ -139,7 +139,7 @@ def _formats() -> Iterator[FaultCase]:
     yield _becomes("C27", "the first page of a TIFF", HERE + ".tif", pages, (0, 0, 0))
     others = {".eps": eps, ".svg": svg, ".pdf": pdf}
     for suffix, data in others.items():
-        words = ("1 files that are no images by their names were skipped", f"9{suffix}")
+        words = ("1 file that is not an image by its name was skipped", f"9{suffix}")
         yield _folder("C27", f"a {suffix} is passed over and named", {HERE + suffix: data}, words, 0)
         yield _folder("C27", f"a {suffix} called .png", {HERE + ".png": data}, (f" {suffix[1:4].upper()}",))
     moving = encoded(
@@ -275,7 +275,7 @@ def _special() -> Iterator[FaultCase]:
 
     yield with_("a link to a file that is no picture", _link("/etc/passwd"), ("9.png", "a complete image"))
     yield with_("a link to a device", _link("/dev/zero"), ("9.png",))
-    skipped = ("6 training", "1 links that lead to no file, or in a circle, were skipped")
+    skipped = ("6 training", "1 link that leads to no file, or in a circle, was skipped")
     yield with_("a link to itself", _link("9.png"), skipped, 0)
     yield with_("a link to nothing", _link("none.png"), skipped, 0)
     yield with_("a link to the folder around it", _link(".."), skipped, 0)

@@ -59,9 +59,8 @@ def load_dataset(
         test_split: The fraction of each class that is split off as test images if the source has none.
         fit: How an image of a folder or archive becomes 32 x 32. crop: its center square (default without a
             checkpoint); pad: the whole image with gray borders; stretch: the whole image, each side scaled by itself.
-        checkpoint: The metadata of a checkpoint, to evaluate its network: the images get its labels, by the names of
-            its classes. Data with the content of the training's data is split as in the training. Of other data, every
-            image in a class folder is a test image, also those in train/ or of a single class.
+        checkpoint: The metadata of a checkpoint, to evaluate its network: the images get its labels, by class names.
+            The training's data is split as in the training. Of other data, every labelled image is a test image.
         progress: A function that is called with an activity, the number done, and the total number or None: bytes
             while downloading, otherwise images or files.
 
@@ -80,12 +79,10 @@ def load_dataset(
         >>> new_photos = load_dataset("new_photos", checkpoint=load_checkpoint("runs/RUN")[1]).test
     """
     trained = None if checkpoint is None else TrainingData.from_checkpoint(checkpoint)
-    fit = fit or ("crop" if trained is None else trained.fit)
-    # The configuration checks the limits, so they are the same in Python as on the command line.
-    DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)
+    fit = fit or (trained.fit if trained else "crop")
+    DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)  # checks
     folder, report = cache.cache_folder(cache_dir), progress or (lambda _activity, _done, _total: None)
-    if trained is not None and fit != trained.fit:
-        # Its fingerprint is that of the pixels of the training's fit.
+    if trained is not None and fit != trained.fit:  # the fingerprint is that of the training's fit
         same_fit = load_dataset(spec, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, progress=progress)
         trained = trained._replace(is_here=len(same_fit.train) > 0)
     if spec == "cifar10":
@@ -93,17 +90,18 @@ def load_dataset(
     elif spec == "shapes":
         name, (raw, fingerprint) = spec, _load_shapes(folder, report)
     else:
-        path = Path(os.path.expanduser(spec))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
-        _check_exists(path, spec)
+        path = _existing_path(spec)
         name = path.resolve().name
         raw, fingerprint = (_load_folder if path.is_dir() else _load_archive)(folder, path, fit, report, trained)
     return _make_dataset(name, raw, fingerprint, trained or test_split, spec).with_limits(limit_train, limit_test)
 
 
-def _check_exists(path: Path, spec: str) -> None:
+def _existing_path(spec: str) -> Path:
+    path = Path(os.path.expanduser(spec))  # noqa: PTH111 - Path.expanduser fails for an unknown ~name
     if not path_exists(path):
         hint = did_you_mean(spec.lower().replace("-", ""), DATA_SOURCES, "Check the path.", cutoff=0.5)
         raise missing_path_error("data", path, f"{', '.join(DATA_SOURCES)}, a folder or an archive", hint)
+    return path
 
 
 def _load_cifar10(folder: Path | None, data_dir: str | None, report: Progress) -> tuple[RawDataset, str]:

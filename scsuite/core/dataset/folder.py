@@ -31,8 +31,8 @@ from scsuite.core.dataset.folder_layout import (
 )
 from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
-from scsuite.core.dataset.image_notes import ImageChanges
-from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, train_test_overlap_note
+from scsuite.core.dataset.image_notes import ImageChanges, skipped_files_text
+from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, count_text, train_test_overlap_note
 from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, read_regular_file
 
@@ -74,8 +74,10 @@ class Listing:
         """Raise InputError, which says what is there, if there are no images."""
         if self.images:
             return
-        others = [f"{len(self.non_images):,} other files"] if self.non_images else []
-        others += [f"{len(self.broken_links):,} links that lead to no file"] if self.broken_links else []
+        others = [count_text(len(self.non_images), "other file", "other files")] if self.non_images else []
+        if self.broken_links:
+            one, many = "link that leads to no file", "links that lead to no file"
+            others.append(count_text(len(self.broken_links), one, many))
         first = min(self.non_images or self.broken_links or ("",))
         description = self._describe(first) if self.non_images else ""
         example = f" ({first}{': ' if description else ''}{description}, ...)" if first else ""
@@ -85,8 +87,10 @@ class Listing:
         """Return notes about files that are no images, with what the first one of each suffix is, and about links."""
         notes = list(self.notes)
         if self.broken_links:
-            text = "links that lead to no file, or in a circle, were skipped"
-            notes.append(f"{len(self.broken_links):,} {text} (the first is {self.broken_links[0]})")
+            many = "links that lead to no file, or in a circle, were skipped"
+            one = "link that leads to no file, or in a circle, was skipped"
+            skipped = count_text(len(self.broken_links), one, many)
+            notes.append(f"{skipped} (the first is {self.broken_links[0]})")
         by_suffix: dict[str, list[str]] = {}
         for name in self.non_images:
             by_suffix.setdefault(PurePosixPath(name).suffix.lower() or "no suffix", []).append(name)
@@ -94,8 +98,8 @@ class Listing:
             largest = sorted(by_suffix.items(), key=lambda item: (-len(item[1]), item[0]))[:_MAX_SUFFIXES]
             kinds = [(f"{suffix} {len(names):,}", self._describe(names[0])) for suffix, names in largest]
             listed = "; ".join(f"{count}, {kind}" if kind else count for count, kind in kinds)
-            text = "files that are no images by their names were skipped"
-            notes.append(f"{len(self.non_images):,} {text} ({listed}; the first is {self.non_images[0]})")
+            text = skipped_files_text(len(self.non_images))
+            notes.append(f"{text} ({listed}; the first is {self.non_images[0]})")
         return notes
 
     def _describe(self, name: str) -> str:
@@ -190,10 +194,9 @@ def _list_archive(file: BinaryIO, where: str) -> Listing:
         archive.check_is_no_document(file, where)
     notes = []
     if names := walk.legacy_names:
-        notes.append(
-            f"the names of {len(names):,} files are in an unknown encoding and were read as cp437 (the first is"
-            f" {names[0]})"
-        )
+        many = "file names are in an unknown encoding and were read as cp437"
+        text = count_text(len(names), "file name is in an unknown encoding and was read as cp437", many)
+        notes.append(f"{text} (the first is {names[0]})")
     return Listing(
         where=where,
         images=tuple(name for name in files if is_image(name)),

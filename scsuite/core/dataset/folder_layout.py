@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scsuite.core.dataset.split import format_names
+from scsuite.core.dataset.split import count_text, format_names
 from scsuite.core.dataset.split_folders import TEST_SPLITS, SplitFolders, find_splits
 from scsuite.core.errors import InputError
 from scsuite.core.files import normalise_name
@@ -40,7 +40,8 @@ def parse_layout(names: list[str], folders: set[str], non_images: list[str], whe
     a class of test images without training images, and if the folders of the splits cannot be told apart.
     """
     if not names:
-        found = f"none, and {len(non_images):,} other files ({min(non_images)}, ...)" if non_images else "none"
+        others = count_text(len(non_images), "other file", "other files")
+        found = f"none, and {others} ({min(non_images)}, ...)" if non_images else "none"
         raise no_images_error(non_images, found, where)
     paths = {name: tuple(name.split("/")) for name in names}
     all_folders = _all_folders(folders, non_images)
@@ -164,7 +165,9 @@ def _unused_note(names: list[str], used: set[int], splits: SplitFolders, test: s
     if not (unused := [name for index, name in enumerate(names) if index not in used]):
         return []
     folders = [f"{'/'.join(splits.folders[split])}/" for split in ("train", test) if split in splits.folders]
-    return [f"{len(unused):,} images outside {' and '.join(folders)} were ignored (the first is {min(unused)})"]
+    where = " and ".join(folders)
+    text = count_text(len(unused), f"image outside {where} was ignored", f"images outside {where} were ignored")
+    return [f"{text} (the first is {min(unused)})"]
 
 
 def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping[str, str], where: str) -> Layout:
@@ -193,8 +196,9 @@ def drop_repeated_links(layout: Layout, names: Sequence[str], originals: Mapping
     train, test = each_once(layout.train), None if layout.test is None else each_once(layout.test)
     notes = list(layout.notes)
     if dropped:
-        text = "links to images of the same class were not counted again"
-        notes.append(f"{len(dropped):,} {text} (the first is {min(dropped)})")
+        one = "link to an image of the same class was not counted again"
+        text = count_text(len(dropped), one, "links to images of the same class were not counted again")
+        notes.append(f"{text} (the first is {min(dropped)})")
     return replace(layout, train=train, test=test, notes=tuple(notes))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from scsuite.core.dataset.image_file import DecodedImage
-from scsuite.core.dataset.split import SIZE
+from scsuite.core.dataset.split import SIZE, count_text
 
 _MAX_SILENT_CUT = 0.1  # mean fraction of the area that may be cut away without a note
 
@@ -46,5 +46,10 @@ def non_images_note(names: Sequence[str]) -> str:
     """Return a line about files that were skipped: how many, of which kinds, and the first."""
     suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
     counts = ", ".join(f"{suffix} {count:,}" for suffix, count in suffixes.most_common(5))
-    text = f"{len(names):,} files that are no images by their names were skipped"
-    return f"{text} ({counts}; the first is {names[0]})"
+    return f"{skipped_files_text(len(names))} ({counts}; the first is {names[0]})"
+
+
+def skipped_files_text(number: int) -> str:
+    """Say that so many files do not have the suffix of an image."""
+    many = "files that are not images by their names were skipped"
+    return count_text(number, "file that is not an image by its name was skipped", many)

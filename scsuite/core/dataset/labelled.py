@@ -12,7 +12,7 @@ import numpy as np
 
 from scsuite.core.config import DataConfig
 from scsuite.core.dataset.folder_layout import LabelledFiles, Layout, parse_layout
-from scsuite.core.dataset.split import RawDataset, Split, format_names
+from scsuite.core.dataset.split import RawDataset, Split, count_text, format_names
 from scsuite.core.errors import InputError, did_you_mean
 from scsuite.core.files import normalise_name
 
@@ -63,7 +63,8 @@ def match_classes(
     notes = []
     if unmatched:  # for example a folder of images without labels next to train/ and test/
         first = names[unmatched[0]]
-        notes.append(f"{len(unmatched):,} images outside class folders were ignored (the first is {first})")
+        one, many = "image outside class folders was ignored", "images outside class folders were ignored"
+        notes.append(f"{count_text(len(unmatched), one, many)} (the first is {first})")
     files = sorted(((index, labels[paths[index][level]]) for index in matched), key=lambda f: (f[1], names[f[0]]))
     return Layout(class_names, files, None, tuple(notes))
 
@@ -77,10 +78,12 @@ def _no_class_error(paths: list[tuple[str, ...]], class_names: tuple[str, ...], 
 def unknown_classes_error(unknown: set[str], class_names: tuple[str, ...], where: str) -> InputError:
     """Return the error for folders whose names are no classes of the network."""
     names = sorted(unknown)
+    is_case = {name.casefold() for name in names} <= {name.casefold() for name in class_names}
+    otherwise = "Spell them in the same letter case." if is_case else "Evaluate on data with these classes."
     return InputError(
         "classes", where, expected=f"only classes of the network ({format_names(class_names)})",
         found=format_names(names),
-        hint=did_you_mean(names[0], class_names, "Evaluate on data with these classes."),
+        hint=did_you_mean(names[0], class_names, otherwise),
     )  # fmt: skip
 
 

@@ -153,6 +153,11 @@ def format_names(names: Sequence[str], max_names: int = MAX_NAMES_IN_MESSAGE) ->
     return ", ".join(names[:max_names]) + (f" and {num_more} more" if num_more > 0 else "")
 
 
+def count_text(number: int, one: str, many: str) -> str:
+    """Return the number with the text for one thing, or for several."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 @dataclass(frozen=True)
 class RawDataset:
     """All images of a source, before limits. `test` is None if test images must still be split off `train`."""

@@ -104,9 +104,12 @@ def _class_folders(below: list[NameParts], folder: str) -> set[str]:
 def _accepted(tops: set[str], below: list[NameParts], where: str) -> dict[str, NameParts]:
     """Return the folder of each split among `tops`, which have subfolders with images."""
     share = _share_classes(tops, below)
+    strict = {split_of(name) for name in tops}
+    # Folders of the same classes are no classes. So beside train, test_another is a split, unless test is there too.
+    any_words = share and not ("train" in strict and strict & set(TEST_SPLITS))
     by_split: dict[str, list[str]] = {}
     for name in sorted(tops):
-        if split := split_of(name, any_words=share):  # these are no classes, so train_station is a split too
+        if split := split_of(name, any_words):
             by_split.setdefault(split, []).append(name)
     # Beside other folders with images in them, val/ with a subfolder is a class too, unless it is train/ with classes.
     if any(len(path) == 2 and split_of(path[0]) is None for path in below):

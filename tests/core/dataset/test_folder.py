@@ -68,7 +68,7 @@ def test_letter_case_hidden_files_and_other_files(tmp_path: Path) -> None:
         assert data.train.files[:2] == ("train/cat/000.png", "train/cat/001.png")
         assert len(data.train) == 6
         assert data.notes == (
-            f"3 files that are no images by their names were skipped ({kinds}; the first is README.txt)",
+            f"3 files that are not images by their names were skipped ({kinds}; the first is README.txt)",
         )
 
 
@@ -210,7 +210,7 @@ def test_a_link_counts_once_in_a_class_and_is_refused_in_two(tmp_path: Path) -> 
     data = load(root)
     assert [name for name in data.train.files if "cat" in name] == [f"train/cat/00{i}.png" for i in range(3)]
     assert data.notes == (
-        "1 links to images of the same class were not counted again (the first is train/cat/0.png)",
+        "1 link to an image of the same class was not counted again (the first is train/cat/0.png)",
         "1 of 3 test images are also among the training images",
     )
     (root / "train" / "cat" / "y.png").symlink_to("../dog/000.png")
@@ -257,7 +257,7 @@ HEIC = b"\0\0\0\x18ftypheic" + bytes(20)
     [
         ({}, "expected images, such as PNG or JPEG, found none. Give a folder"),
         ({"cat/1.heic": HEIC, "dog/2.heic": HEIC}, r"none, and 2 other files \(cat/1.heic: a HEIC: convert it to JPEG"),
-        ({"model.pth": b"PK\3\4" + b"archive/data.pkl"}, r"1 other files \(model.pth: a PyTorch file"),
+        ({"model.pth": b"PK\3\4" + b"archive/data.pkl"}, r"1 other file \(model.pth: a PyTorch file"),
         ({"cat/a.dat": image_bytes()}, r"\(cat/a.dat: a PNG, ...\)"),
         (
             {"1.png": image_bytes(), "2.png": image_bytes()},
@@ -285,7 +285,7 @@ def test_links_to_files_that_were_not_fetched_are_counted(tmp_path: Path) -> Non
     ("name", "data", "words"),
     [
         ("nothing.png", None, "nothing.png: expected a readable file, found No such file"),
-        ("empty/readme.txt", b"x", r"found none, and 1 other files \(readme.txt: a text file"),
+        ("empty/readme.txt", b"x", r"found none, and 1 other file \(readme.txt: a text file"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "found a 7-Zip file"),
     ],
 )

@@ -83,6 +83,7 @@ SPLIT_NAMES = [
     ("train", "tests"),
     ("train_v1", "test_v1"),  # beside the same class folders, any other words may follow
     ("train_another", "validation_another"),
+    ("train", "test_another"),
     ("images", "test"),  # what is not called test has the training images
 ]
 
@@ -123,6 +124,7 @@ def test_a_split_in_each_class_is_read_as_a_split() -> None:
         ((*in_splits("train", "val"), "test/1.png"), "val"),  # test images without labels
         ((*in_splits("train"), "test/1.png"), None),
         (in_splits("train", "extra"), None),
+        (in_splits("train", "val", "test_extra"), "val"),
     ],
 )
 def test_of_several_folders_one_gives_the_test_images(names: tuple[str, ...], test_folder: str | None) -> None:
@@ -133,8 +135,9 @@ def test_of_several_folders_one_gives_the_test_images(names: tuple[str, ...], te
     )
     num_used = len(layout.train) + len(layout.test or [])
     used = "train/" + (f" and {test_folder}/" if test_folder else "")
-    if num_used < len(names):
-        assert layout.notes[-1].startswith(f"{len(names) - num_used} images outside {used} were ignored")
+    if num_unused := len(names) - num_used:
+        what = f"image outside {used} was" if num_unused == 1 else f"images outside {used} were"
+        assert layout.notes[-1].startswith(f"{num_unused} {what} ignored")
 
 
 @pytest.mark.parametrize("tops", [("a", "b"), ("x/fold one", "x/fold two"), ("a", "b", "c")])

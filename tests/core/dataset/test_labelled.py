@@ -80,6 +80,7 @@ def test_unlabelled_images_in_folders_of_their_own_are_ignored_with_a_note(tmp_p
         ({"cat": 1, "bird": 2}, r"only classes of the network \(owl, cat, dog\), found bird"),
         ({"test/bird": 1, "test/fish": 1}, "found bird, fish"),
         ({"test/cats": 2}, "found cats. Did you mean cat"),
+        ({"CAT": 1, "Dog": 1}, "found CAT, Dog. Spell them in the same letter case"),
         ({"test": 2}, "found test"),
         ({"cat": 2, ".": 1}, r"new: \./000\.png|new: 000\.png: expected each image in a folder"),
     ],
