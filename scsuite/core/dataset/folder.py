@@ -120,9 +120,9 @@ class _DecodedFiles:
 # --- folders ---
 
 
-def list_folder(root: Path) -> Listing:
-    """Walk a folder. Raises InputError as `walk_folder` does."""
-    walk = walk_folder(root)
+def list_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> Listing:
+    """Walk a folder. Raises InputError, or adds to `unreadable`, as `walk_folder` does."""
+    walk = walk_folder(root, unreadable)
     digest = hashlib.sha256()
     for file in walk.files:
         # The inode too: exchanged folders may have files of equal names, sizes and times.
@@ -236,7 +236,7 @@ def iter_image_files(path: str | Path, skipped: SkippedFiles | None = None) -> F
     """
     path = Path(path)
     if path.is_dir():
-        names = _images_once(list_folder(path), path, skipped)
+        names = _images_once(list_folder(path, None if skipped is None else skipped.unreadable), path, skipped)
         yield from _read_each([f"{path}/{name}" for name in names], skipped)
         return
     if not (is_image(path.name) and path.is_file()):  # thousands of images need not be opened twice
@@ -252,8 +252,10 @@ def iter_image_files(path: str | Path, skipped: SkippedFiles | None = None) -> F
 def _images_once(listing: Listing, path: Path, skipped: SkippedFiles | None) -> list[str]:
     """Return the names of the images, without links to others of them."""
     if skipped is not None:
-        skipped.non_images += [f"{path}/{name}" for name in listing.non_images]
-        skipped.unreadable += [(f"{path}/{name}", "a link that leads to no file") for name in listing.broken_links]
+        others = [name for name in listing.broken_links if not is_image(name)]
+        skipped.non_images += [f"{path}/{name}" for name in (*listing.non_images, *others)]
+        broken = sorted(set(listing.broken_links) - set(others))
+        skipped.unreadable += [(f"{path}/{name}", "a link that leads to no file") for name in broken]
     listing.check_has_images()
     return [name for name in listing.images if listing.originals.get(name, name) == name]
 

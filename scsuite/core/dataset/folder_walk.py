@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +59,12 @@ class _Folder(NamedTuple):
     is_linked: bool
 
 
-def walk_folder(root: Path) -> FolderWalk:
-    """Find all files. Raises InputError for pipes and devices, and for an unreadable folder."""
+def walk_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> FolderWalk:
+    """Find all files.
+
+    Raises InputError for pipes and devices, and for an unreadable folder. With `unreadable`, those below `root` are
+    added to it instead, with the reason.
+    """
     files: list[FoundFile] = []
     folders: set[str] = set()
     broken: list[str] = []
@@ -67,14 +72,20 @@ def walk_folder(root: Path) -> FolderWalk:
     num_folder_links = 0
     while pending:
         parent = pending.pop()
-        for entry in _entries(root / parent.name):
+        entries: list[os.DirEntry[str]] = []
+        with _collect(unreadable if parent.name else None):
+            entries = _entries(root / parent.name)
+        for entry in entries:
             name = f"{parent.name}/{entry.name}" if parent.name else entry.name
-            is_link = entry.is_symlink()
-            if (status := _status(entry, is_link)) is None:
-                broken.append(name)
-            elif not stat.S_ISDIR(status.st_mode):
-                files.append(_found_file(name, entry, status, is_link or parent.is_linked))
-            elif not is_link:
+            is_link, status = entry.is_symlink(), None
+            with _collect(unreadable):
+                if (status := _status(entry, is_link)) is None:
+                    broken.append(name)
+                elif not stat.S_ISDIR(status.st_mode):
+                    files.append(_found_file(name, entry, status, is_link or parent.is_linked))
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                continue
+            if not is_link:
                 folders.add(name)
                 real_path = f"{parent.real_path}/{entry.name}"
                 pending.append(_Folder(name, real_path, parent.around, parent.is_linked))
@@ -92,15 +103,26 @@ def walk_folder(root: Path) -> FolderWalk:
     return FolderWalk(tuple(sorted(files)), frozenset(folders), tuple(sorted(broken)))
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what is in a folder, without hidden files."""
+@contextmanager
+def _collect(unreadable: list[tuple[str, str]] | None) -> Iterator[None]:
+    """Add what an InputError says to `unreadable`, if given."""
+    try:
+        yield
+    except InputError as error:
+        if unreadable is None:
+            raise
+        unreadable.append((str(error.where), str(error.found)))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, without hidden files."""
     try:
         with os.scandir(folder) as iterator:
             entries = list(iterator)
     except OSError as error:
         hint = "Check its permissions."
         raise InputError("folder", folder, expected="a readable one", found=error.strerror, hint=hint) from None
-    return (entry for entry in entries if not is_hidden(entry.name))
+    return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def _status(entry: os.DirEntry[str], is_link: bool) -> os.stat_result | None:

@@ -223,6 +223,30 @@ def names_and_colors(path: Path, skipped: SkippedFiles | None = None) -> dict[st
     return {name: Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0)) for name, data in files}  # type: ignore[misc]
 
 
+def test_a_pipe_and_an_unreadable_folder_are_listed_and_the_other_images_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path, {"a.png": image_bytes(), "closed/b.png": image_bytes(), "c/d.png": image_bytes()})
+    os.mkfifo(root / "pipe.png")
+    (root / "latest").symlink_to(root)  # no image, so it is no fault
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # chmod does not stop root
+    skipped = SkippedFiles()
+    assert [Path(name).name for name, _ in iter_image_files(root, skipped)] == ["a.png", "d.png"]
+    assert sorted(skipped.unreadable) == [
+        (str(root / "closed"), "Permission denied"), (str(root / "pipe.png"), "a pipe, socket or device")
+    ]  # fmt: skip
+    assert skipped.non_images == [str(root / "latest")]
+    with pytest.raises(InputError, match=r"Permission denied|a pipe"):
+        list(iter_image_files(root))
+
+
 def test_hard_links_count_as_files_in_a_tar_as_in_its_folder(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "data", class_tree({"cat": 3, "dog": 3}))
     (folder / "cat" / "again.png").hardlink_to(folder / "cat" / "000.png")
