@@ -80,7 +80,8 @@ class Listing:
             others.append(count_text(len(self.broken_links), one, many))
         first = min(self.non_images or self.broken_links or ("",))
         description = self._describe(first) if self.non_images else ""
-        example = f" ({first}{': ' if description else ''}{description}, ...)" if first else ""
+        more = ", ..." * (len(self.non_images or self.broken_links) > 1)
+        example = f" ({first}{': ' if description else ''}{description}{more})" if first else ""
         raise no_images_error(self.non_images, ", and ".join(["none", *others]) + example, self.where)
 
     def _skipped_notes(self) -> list[str]:

@@ -41,7 +41,8 @@ def parse_layout(names: list[str], folders: set[str], non_images: list[str], whe
     """
     if not names:
         others = count_text(len(non_images), "other file", "other files")
-        found = f"none, and {others} ({min(non_images)}, ...)" if non_images else "none"
+        more = ", ..." * (len(non_images) > 1)
+        found = f"none, and {others} ({min(non_images)}{more})" if non_images else "none"
         raise no_images_error(non_images, found, where)
     paths = {name: tuple(name.split("/")) for name in names}
     all_folders = _all_folders(folders, non_images)

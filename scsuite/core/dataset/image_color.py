@@ -76,7 +76,8 @@ def _is_ready(image: Image.Image) -> bool:
 
 def mark_depth(image: Image.Image) -> None:
     """Add to `image.info` what loading loses: whether colors have 16 bits, and the largest value of a PNM's header."""
-    args = image.tile[0].args if image.tile else ()
+    tile = getattr(image, "tile", [])
+    args = tile[0].args if tile else ()
     rawmode, *others = args if isinstance(args, tuple) and args else (args,)
     image.info["is_deep_color"] = ";16" in str(rawmode) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     if image.format == "PPM":

@@ -116,7 +116,7 @@ def tiff_bytes(
         entries += struct.pack(f"{order}HHI", tag, 4, len(items)) + where
         extra += b"" if len(data) == 4 else data
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(values))
-    pixels = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    pixels = samples.astype(f"{order}{samples.dtype.str[1:]}").tobytes()
     return head + entries + bytes(4) + extra.ljust(100, b"\0") + pixels
 
 
