@@ -113,8 +113,24 @@ def test_nothing_to_predict_is_one_line(train_run: CliResult, tmp_path: Path, ki
     assert answer.out == ""
     (line,) = answer.err.splitlines()
     assert line.startswith(f"error: image: {target}")
+    reasons = {"unreadable": "a text file", "damaged archive": "an archive that ends too early"}
+    assert f"found {reasons.get(kind, 'no images, and 1 other file')}" in line
     result = json.loads(predict(train_run, target, "--json").out)
     assert (result["predictions"], len(result["unreadable"])) == ([], 1)
+
+
+def test_one_other_image_is_said_in_the_singular_and_skipped_files_are_named_relatively(
+    train_run: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in ("a.apng", "b.mpo"):
+        save(tmp_path / "photos" / f"{name}.png").rename(tmp_path / "photos" / name)
+    Path("photos/b.mpo").write_bytes(b"")
+    Path("photos/c.txt").write_text("no image")
+    answer = predict(train_run, "photos")
+    assert "The other image was predicted." in answer.err
+    assert "(.txt 1; the first is photos/c.txt)" in answer.out
 
 
 def test_a_wrong_path_is_refused_before_anything_is_done(train_run: CliResult, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words " * 200)
     with pytest.raises(InputError, match="a text file"):
         load_dataset(str(tmp_path / "a.txt"))
+    with pytest.raises(InputError, match=r"found a PyTorch file \(\.pth\)"):
+        load_dataset(str(write_zip(tmp_path / "a.pth", {"a/data.pkl": b"", "a/version": b"3"})))
 
 
 @pytest.mark.parametrize("limits", [{"limit_train": 0}, {"limit_test": -1}, {"test_split": 0.0}, {"test_split": 1.0}])
