@@ -30,12 +30,13 @@ def read_config_file(context: typer.Context, path: str) -> dict[str, Any]:
             parameters[_normalised(name)] = parameter
     del parameters["config"]
     if unknown := [key for key in values if _normalised(key) not in parameters]:
-        hint = did_you_mean(_normalised(unknown[0]), parameters, otherwise="Fix or remove them.")
+        hint = did_you_mean(_normalised(unknown[0]), parameters, otherwise=_options_with_the_words(unknown[0], context))
         if isinstance(values[unknown[0]], dict):
             hint = "Write the options without a section, as in seed: 1."
         raise UsageError(
-            "configuration", path, expected=f"options of {context.info_name}", found=", ".join(unknown), hint=hint
-        )
+            "configuration", path, expected=f"options of {context.info_name}",
+            found=", ".join(key if key.strip() == key != "" else repr(key) for key in unknown), hint=hint,
+        )  # fmt: skip
     keys: dict[str, list[str]] = {}  # name of a parameter -> keys
     for key in values:
         keys.setdefault(str(parameters[_normalised(key)].name), []).append(key)
@@ -55,6 +56,16 @@ def read_config_file(context: typer.Context, path: str) -> dict[str, Any]:
 
 def _normalised(name: str) -> str:
     return name.strip("-_").replace("-", "_")
+
+
+def _options_with_the_words(key: str, context: typer.Context) -> str:
+    """Return a hint with the options that have the most words in common with an unknown key, as lr_max with max_lr."""
+    words = set(_normalised(key).lower().replace("learning_rate", "lr").split("_"))
+    names = [str(parameter.name) for parameter in context.command.params]
+    common = {name: len(words.intersection(name.split("_"))) for name in names}
+    most = max(common.values())
+    similar = [name for name in names if common[name] == most > 0]
+    return f"Did you mean {' or '.join(similar)}?" if similar else "Fix or remove them."
 
 
 @contextmanager
@@ -110,21 +121,36 @@ def _check(context: typer.Context, parameter: Any, key: str, value: Any, text: s
 
 def _check_list(where: str, key: str, value: Any, text: str | None) -> list[str]:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        for item in value:
+            _refuse_nul(where, item)
         return value
     hint = f"Write {key}: [{text}]." if isinstance(value, str) else f'Put each text in quotes: {key}: ["1.png"].'
     raise UsageError("option", where, expected="a list of texts", found=_found(value, text), hint=hint)
 
 
+def _refuse_nul(where: str, value: Any) -> None:
+    """Raise UsageError for a character that no path can have: an argument of the command line cannot have it either."""
+    if isinstance(value, str) and "\0" in value:
+        hint = "Remove that character."
+        raise UsageError("option", where, expected="a text without NUL", found=repr(value), hint=hint)
+
+
 def _check_text(where: str, key: str, value: Any, text: str | None, choices: Sequence[str]) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _refuse_nul(where, value)
     if isinstance(value, str) or (is_number and text is not None):
         return value if isinstance(value, str) else str(text)
     found = _found(value, text)
     if text is not None:
-        found += f", which YAML reads as {str(value).lower() if isinstance(value, bool) else 'a date'}"
+        if text.lower() != str(value).lower():
+            kind = "binary data" if isinstance(value, bytes) else "a date"
+            found += f", which YAML reads as {str(value).lower() if isinstance(value, bool) else kind}"
         hint = f'Write {key}: "{text}".'
+    elif isinstance(value, list) and value and all(isinstance(item, str | int) for item in value):
+        texts = ",".join(map(str, value))
+        hint = f"Write {key}: {texts}." if len(value) == 1 else f'Write {key}: "{texts}".'
     else:
-        hint = f"Write {key}: {value[0]}." if isinstance(value, list) and len(value) == 1 else "Give one text."
+        hint = "Give one text."
     if choices:
         hint = did_you_mean(text, choices, f"Write {key}: {choices[0]}, for example.")
     expected = f"one of {', '.join(choices)}" if choices else "a text"

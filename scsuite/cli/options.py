@@ -34,7 +34,8 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
         @functools.wraps(function)
         def command(context: typer.Context, **values: Any) -> None:
             explicit = frozenset(name for name in values if is_explicit(context, name))
-            check_non_empty(values)
+            with name_config_file(context):
+                check_non_empty(values)
             collect_trailing_files(config_class, context, values)
             extra_values = {name: values.pop(name) for name in extra_options}
             common = {name: values.pop(name) for name in COMMON_OPTIONS}
@@ -48,10 +49,10 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             values = {name: value for name, value in values.items() if value_source(context, name) != "DEFAULT"}
             with name_config_file(context):
                 config = config_class(**absolute_paths(config_class, values))
-            outcome.seed = getattr(config, "seed", None)
-            if isinstance(config, DataConfig | NetworkConfig):
-                print_loading(output)
-            function(config, output, **extra_values)
+                outcome.seed = getattr(config, "seed", None)
+                if isinstance(config, DataConfig | NetworkConfig):
+                    print_loading(output)
+                function(config, output, **extra_values)
 
         hints = get_type_hints(config_class)
         parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]

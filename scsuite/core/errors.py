@@ -15,7 +15,9 @@ def one_line(error: object, max_length: int = 120) -> str:
 
 def did_you_mean(value: object, choices: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
     """Return a hint that names the choice most similar to `value`, or `otherwise` if none is similar."""
-    similar = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=cutoff)
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(value).lower(), by_lower_case, n=1, cutoff=cutoff)
+    similar = [by_lower_case[name] for name in close]
     return f"Did you mean {similar[0]}?" if similar else otherwise
 
 

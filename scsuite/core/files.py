@@ -235,20 +235,21 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
-                raise yaml.YAMLError("aliases are not allowed")
+                raise yaml.YAMLError("an alias (aliases are not allowed)")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             if duplicates := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
-                raise yaml.YAMLError(f"given twice: {', '.join(sorted(duplicates))}")
+                raise yaml.YAMLError(f"a key given twice: {', '.join(sorted(duplicates))}")
             return super().construct_mapping(node, deep=deep)
 
     try:
-        with Path(path).open("rb") as file:
+        # A pipe is allowed, as in `--config <(command)`; opened without blocking, one that nobody writes to is empty.
+        with open(path, "rb", opener=_open_nonblocking) as file:  # noqa: PTH123
             text = file.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
-            raise yaml.YAMLError(f"larger than {MAX_YAML_BYTES} bytes")
+            raise yaml.YAMLError(f"a file larger than {MAX_YAML_BYTES} bytes")
         loader = StrictLoader(text)
         node = loader.get_single_node()
         values = None if node is None else loader.construct_document(node)
@@ -268,6 +269,12 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
         raise InputError(what, path, expected="a mapping (option: value)", found=found, hint=hint)
     assert isinstance(node, yaml.MappingNode)
     return values, {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(descriptor, True)  # only the opening does not wait for a writer
+    return descriptor
 
 
 def _yaml_problem(error: Exception) -> str:
