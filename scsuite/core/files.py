@@ -246,7 +246,7 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
 
     try:
         # A pipe is allowed, as in `--config <(command)`; opened without blocking, one that nobody writes to is empty.
-        with open(path, "rb", opener=_open_nonblocking) as file:  # noqa: PTH123
+        with open(path, "rb", opener=_open_nonblocking) as file:
             text = file.read(MAX_YAML_BYTES + 1)
         if len(text) > MAX_YAML_BYTES:
             raise yaml.YAMLError(f"a file larger than {MAX_YAML_BYTES} bytes")

@@ -23,7 +23,6 @@ from scsuite.core.errors import InputError, ScsuiteError
 from scsuite.core.schedule import num_steps_per_epoch
 from scsuite.core.seeding import CounterRng, keyed_seed
 from scsuite.core.training.workers import (
-    POLL_SECONDS,
     WorkerBatches,
     default_workers,
     init_worker_signals,
@@ -209,7 +208,6 @@ class TrainLoader:
             worker_init_fn=init_worker_signals,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # without it, each epoch would draw from torch's global generator
-            timeout=POLL_SECONDS if num_workers else 0,
         )
         self._loader = WorkerBatches(make_loader) if num_workers else make_loader()
 

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scsuite.core.errors import OutputError, one_line
 
 T = TypeVar("T")
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps the batches on their way from worker to parent
-POLL_SECONDS = 1.0  # torch's time limit for a batch, after which we look at the workers and wait on
+POLL_SECONDS = 1.0  # between two looks at the workers
 HANG_POLLS = 15  # polls in which the workers together use less than BUSY_SECONDS of processor time
 BUSY_SECONDS = 0.1  # a worker that only waits for work uses about 0.1 ms in 5 s
 HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it names a signal's sender; without it, torch handles SIGTERM
@@ -50,43 +50,70 @@ class WorkerBatches(Iterable[T]):
         self._make_loader = make_loader
         self._loader: Iterable[T] | None = None
         self._workers: set[BaseProcess] = set()
+        self._num_waits = 0  # odd while a batch is awaited
+        self._hangs = False
 
     def __iter__(self) -> Iterator[T]:
         """Yield the batches. Raises WorkerError."""
-        with self._kill_if_it_fails():
-            batches = self._start()
-        while True:
+        if self._loader is None:  # before the watching thread: the workers are forked here
             with self._kill_if_it_fails():
-                batch, is_last = self._wait_for_batch(batches)
-            if is_last:
-                return
-            yield batch
-            del batch  # not kept alive while the next one is awaited
+                self._loader, self._hangs = self._make_loader(), False
+                batches: Iterator[T] | None = self._start(self._loader)
+        else:
+            batches = None
+        with self._watch():
+            if batches is None:
+                with self._wait(), self._kill_if_it_fails():
+                    batches = self._start(self._loader)
+            while True:
+                with self._wait(), self._kill_if_it_fails():
+                    try:
+                        batch = _raise_if_failed(next(batches))
+                    except StopIteration:
+                        return
+                yield batch
+                del batch  # not kept alive while the next one is awaited
 
-    def _start(self) -> Iterator[T]:
-        if self._loader is None:
-            self._loader = self._make_loader()
+    def _start(self, loader: Iterable[T]) -> Iterator[T]:
         others = set(multiprocessing.active_children()) - self._workers
         with _block_sigterm():  # the workers start here and inherit the signal mask
-            batches = iter(self._loader)
+            batches = iter(loader)
         self._workers = set(multiprocessing.active_children()) - others
         return batches
 
-    def _wait_for_batch(self, batches: Iterator[T]) -> tuple[Any, bool]:
-        """Return the next batch, or None and True at the end. Raises WorkerError when no worker works any more."""
-        used, idle_polls = _processor_seconds(self._workers), 0
-        while idle_polls < HANG_POLLS:
-            try:
-                return _raise_if_failed(next(batches)), False
-            except StopIteration:
-                return None, True
-            except RuntimeError as error:
-                if "timed out" not in str(error):
-                    raise
-            now = _processor_seconds(self._workers)
-            idle_polls = idle_polls + 1 if now - used < BUSY_SECONDS else 0
-            used = now if idle_polls == 0 else used
-        raise worker_error(f"none, and no worker at work, for {HANG_POLLS * POLL_SECONDS:.0f} s")
+    @contextlib.contextmanager
+    def _wait(self) -> Iterator[None]:
+        self._num_waits += 1
+        try:
+            yield
+        finally:
+            self._num_waits += 1
+
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Watch the workers from a thread: the wait for a batch, or within it for a worker's answer, has no limit."""
+        is_done = threading.Event()
+        thread = threading.Thread(target=self._kill_if_they_hang, args=(is_done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_done.set()
+            thread.join()
+
+    def _kill_if_they_hang(self, is_done: threading.Event) -> None:
+        """Kill a worker if none works although a batch is awaited: torch then raises an error in the waiting thread."""
+        last_wait, used, idle_polls = 0, 0.0, 0
+        while not is_done.wait(POLL_SECONDS):
+            wait, workers = self._num_waits, list(self._workers)
+            now = _processor_seconds(workers)
+            if wait % 2 == 0 or wait != last_wait or now - used >= BUSY_SECONDS:
+                last_wait, used, idle_polls = wait, now, 0
+                continue
+            idle_polls += 1
+            if idle_polls >= HANG_POLLS and (alive := [worker for worker in workers if worker.is_alive()]):
+                self._hangs = True
+                alive[0].kill()  # one a poll: two signals of ended processes would raise two errors
 
     @contextlib.contextmanager
     def _kill_if_it_fails(self) -> Iterator[None]:
@@ -98,7 +125,8 @@ class WorkerBatches(Iterable[T]):
             self._loader, self._workers = None, set()  # the next epoch, in a notebook, starts new ones
             is_torch_error = isinstance(error, RuntimeError) and re.search("DataLoader|open files", str(error))
             if is_torch_error or isinstance(error, OSError | EOFError):  # no process, no semaphore, a broken pipe
-                raise worker_error(error) from None
+                found = f"none, and no worker at work, for {HANG_POLLS * POLL_SECONDS:.0f} s" if self._hangs else error
+                raise worker_error(found) from None
             raise
 
 

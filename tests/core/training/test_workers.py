@@ -4,6 +4,7 @@ the allocation of shared memory fails in the worker; the signals are real."""
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def make_loader(action: Callable[[], object] = int, num_workers: int = 2, num_im
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(workers, "HANG_POLLS", 10)
     monkeypatch.setattr(workers, "BUSY_SECONDS", 0.01)
 
@@ -113,6 +114,27 @@ def test_a_slow_worker_that_works_is_waited_for() -> None:
 
     loader = make_loader(work, num_workers=1, num_images=4)
     assert sum(len(batch.labels_N) for batch in loader.epoch(0)) == 4
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_worker_that_is_stopped_after_it_announced_a_batch_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch then waits without a limit for the worker to hand over the batch's memory.
+    def stop(*_arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr("multiprocessing.connection.deliver_challenge", stop)  # the worker's part
+    check_failure(make_loader(), "no worker at work")
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_workers_that_start_an_epoch_late_are_waited_for() -> None:
+    others = set(multiprocessing.active_children())
+    loader = make_loader(num_workers=1)
+    first = list(loader.epoch(0))
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid or 0, signal.SIGSTOP)  # as on a machine that is busy, or that was suspended
+    threading.Timer(0.5, os.kill, (worker.pid, signal.SIGCONT)).start()
+    assert len(list(loader.epoch(1))) == len(first)
 
 
 def test_an_epoch_after_a_failure_starts_new_workers(tmp_path: Path) -> None:
