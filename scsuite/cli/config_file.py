@@ -142,7 +142,7 @@ def _check_text(where: str, key: str, value: Any, text: str | None, choices: Seq
         return value if isinstance(value, str) else str(text)
     found = _found(value, text)
     if text is not None:
-        if text.lower() != str(value).lower():
+        if not isinstance(value, bool) or text.lower() != str(value).lower():
             kind = "binary data" if isinstance(value, bytes) else "a date"
             found += f", which YAML reads as {str(value).lower() if isinstance(value, bool) else kind}"
         hint = f'Write {key}: "{text}".'

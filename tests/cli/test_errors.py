@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -289,6 +291,15 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"
         ("json: 1\n", 2, ("--json", "true or false")),
         ("batchsize: 3\n", 2, ("batchsize", "Did you mean batch_size?")),
         ("train: {epochs: 3}\n", 2, ("found train", "without a section")),
+        ("max_lr: 0.1\n", 2, ("found max_lr. Did you mean lr_max?",)),
+        ("learning_rate: 0.1\n", 2, ("Did you mean lr_max or lr_min or lr_from?",)),
+        ("'': 0.1\n", 2, ("found ''.",)),
+        ("optimizer: SGD\n", 2, ("Did you mean sgd?",)),
+        ("class_weights: true\n", 2, ("found true. Write class_weights: none",)),
+        ("name: !!binary aGVsbG8=\n", 2, ("which YAML reads as binary data",)),
+        ("name: ''\n", 2, ("--name (name in c.yaml)", "an empty one")),
+        ("val_split: 100000\n", 2, ("--val-split (val_split in c.yaml)", "found 100000")),
+        ('runs_dir: "a\\0b"\n', 2, ("--runs-dir (runs_dir in c.yaml)", "NUL")),
         ("# epochs: 3\n", 3, ("an empty file",)),
         ("yes: 3\n", 3, ("a key that is not text",)),
         ("bs=64\n", 3, ("only 'bs=64'",)),
@@ -313,6 +324,27 @@ def test_a_text_where_a_list_belongs_is_refused(
     (tmp_path / "c.yaml").write_text("images: cat.jpg\n")
     words = ("--images (images in ", "expected a list of texts", "found cat.jpg", "Write images: [cat.jpg].")
     assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--config", tmp_path / "c.yaml"), 2, *words)
+
+
+def test_a_list_where_a_text_belongs_is_refused_with_the_text(
+    train_run: CliResult, assert_refused: AssertRefused, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("select: [3, 14]\n")
+    arguments = ("gradcam", "--ckpt", train_run.run_dir, "--config", tmp_path / "c.yaml")
+    assert_refused(arguments, 2, "found [3, 14]", 'Write select: "3,14".')
+
+
+def test_a_pipe_without_a_writer_is_an_empty_file(assert_refused: AssertRefused, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(("train", "--config", tmp_path / "pipe"), 3, "an empty file")
+    assert_refused(("train", "--augment", tmp_path / "pipe"), 3, "an empty file")
+
+
+def test_a_pipe_is_read_to_its_end() -> None:
+    read, write = os.pipe()
+    threading.Timer(0.2, lambda: (os.write(write, b"seed: x"), os.close(write))).start()  # as `<(sleep 1; ...)` does
+    check_refusal(run_cli("train", "--config", f"/dev/fd/{read}"), 2, "found 'x'")
+    os.close(read)
 
 
 @pytest.mark.parametrize(

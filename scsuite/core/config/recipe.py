@@ -6,7 +6,7 @@ In: values by keyword. Out: frozen configurations, checked.
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from scsuite.core.config.fields import COMPUTE, DATA, RECIPE, Config, option
 
@@ -124,6 +124,13 @@ class RecipeConfig(ComputeConfig):
         False, RECIPE, "Cycle momentum 0.95 > 0.85 > 0.95 against the learning rate, instead of constant 0.9."
     )
     val_split: int = option(0, DATA, "Hold out N training images for validation.", ge=0)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the configuration that `to_dict` gave, of runs from before --flip too."""
+        if values.get("alternate_flips") is False:  # its name then
+            values = {"flip": "random", **values}
+        return super().from_dict(values)
 
     @property
     def uses_alternating_flip(self) -> bool:

@@ -5,7 +5,7 @@ Shapes: N images, C = 3 channels, H = W = 32, K classes.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from scsuite.core.model.network import evaluation_mode
 
 PREDICT_BATCH_SIZE = 256  # images: few enough that the next ones are decoded while the network computes
 _MAX_UNREADABLE_LISTED = 10
+_RANGE_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,18 @@ class Classifier(nn.Module):
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return probabilities_NK of images of 3 x 32 x 32: uint8 in [0, 255], or floats in [0, 1].
 
-        Raises UsageError for another shape or type.
+        Raises UsageError for another shape, type or range.
         """
         probabilities_NK: Tensor = self.network(self.normalise(images_NCHW)).softmax(dim=1)
         return probabilities_NK
 
     def normalise(self, images_NCHW: Tensor) -> Tensor:
-        """Return images as the network takes them. Raises UsageError for another shape or type."""
+        """Return images as the network takes them. Raises UsageError for another shape, type or range."""
+        if not isinstance(images_NCHW, Tensor):
+            raise UsageError(
+                "images", "Classifier", expected="a tensor", found=type(images_NCHW).__name__,
+                hint="Use torch.from_numpy, or give files to .predict().",
+            )  # fmt: skip
         is_uint8 = images_NCHW.dtype == torch.uint8
         expected_shape = (self.mean_1C11.shape[1], SIZE, SIZE)
         if tuple(images_NCHW.shape[1:]) != expected_shape or not (is_uint8 or images_NCHW.is_floating_point()):
@@ -96,6 +102,8 @@ class Classifier(nn.Module):
                 found=f"{str(images_NCHW.dtype).removeprefix('torch.')} {tuple(images_NCHW.shape)}",
                 hint="Give files to .predict(), which resizes them.",
             )  # fmt: skip
+        if not is_uint8:
+            _check_range(images_NCHW)
         values_NCHW = images_NCHW.to(self.mean_1C11.dtype)
         return ((values_NCHW / 255 if is_uint8 else values_NCHW) - self.mean_1C11) / self.std_1C11
 
@@ -136,13 +144,27 @@ class Classifier(nn.Module):
         return predictions
 
 
+def _check_range(images_NCHW: Tensor) -> None:
+    """Raise UsageError for floats in [0, 255], or normalised ones; a bit outside [0, 1], as after a resize, is good."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not images_NCHW.numel():
+        return  # an exported network has no check of values
+    low, high = (float(value) for value in images_NCHW.detach().aminmax())
+    if low < -_RANGE_MARGIN or high > 1 + _RANGE_MARGIN:
+        raise UsageError(
+            "images", "Classifier", expected="floats in [0, 1]", found=f"values from {low:.3g} to {high:.3g}",
+            hint="Give uint8 images, or divide by 255; the network normalises them itself.",
+        )  # fmt: skip
+
+
 def check_paths(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """Return one path, or several, as a list.
 
     Raises UsageError for none at all, and InputError for one that does not exist, or that is neither file nor folder.
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
     expected, hint = "a file, folder or archive", "Give image files, folders or archives."
+    listed = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes) else [paths]
+    if wrong := [path for path in listed if not isinstance(path, str | os.PathLike)]:
+        raise UsageError("paths", "predict", expected="str or Path", found=type(wrong[0]).__name__, hint=hint)
     if not listed:
         raise UsageError("paths", "predict", expected="at least one", found="none", hint=hint)
     for path in listed:

@@ -67,6 +67,24 @@ def test_images_of_another_shape_or_type_are_refused(classifier: Classifier, ima
         classifier(images)
 
 
+@pytest.mark.parametrize("scale", [255.0, -1.0])
+def test_floats_far_outside_0_to_1_are_refused(classifier: Classifier, scale: float) -> None:
+    with pytest.raises(UsageError, match=r"expected floats in \[0, 1\], found values from"):
+        classifier(scale * torch.linspace(0, 1, 3 * 32 * 32).view(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 3, 32, 32), np.uint8), [[0.0]], None])
+def test_what_is_no_tensor_is_refused(classifier: Classifier, images: Any) -> None:
+    with pytest.raises(UsageError, match="expected a tensor, found"):
+        classifier(images)
+
+
+@pytest.mark.parametrize("paths", [None, 3, b"photo.png", [None], [3], np.zeros((1, 2)), torch.zeros(1, 3, 32, 32)])
+def test_what_is_no_path_is_refused(classifier: Classifier, paths: Any) -> None:
+    with pytest.raises(UsageError, match="expected str or Path, found"):
+        classifier.predict(paths)
+
+
 def test_torch_export_takes_the_module_with_any_batch_size(classifier: Classifier, images_NCHW: Tensor) -> None:
     dynamic_shapes = ({0: torch.export.Dim("batch")},)
     exported = torch.export.export(classifier, (images_NCHW,), dynamic_shapes=dynamic_shapes).module()

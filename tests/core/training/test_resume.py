@@ -86,6 +86,23 @@ def test_optimizer_state_that_adamw_cannot_have_is_refused(
         load_state(trainer, read_checkpoint(tmp_path / "state.safetensors"))
 
 
+@pytest.mark.parametrize(("alternate_flips", "flip"), [(True, "alternate"), (False, "random")])
+def test_a_run_from_before_the_option_flip_resumes_with_its_flips(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, alternate_flips: bool, flip: str
+) -> None:
+    config, path = replace(tiny_config, flip=flip), tmp_path / "state.safetensors"
+    train_until(Trainer(tiny_data, config), 7).save(path)
+    checkpoint = read_checkpoint(path)
+    saved = dict(checkpoint.metadata["config"]) | {"alternate_flips": alternate_flips}
+    del saved["flip"], saved["recipe"], saved["fit"], saved["class_weights"]
+    old = replace(checkpoint, metadata={**checkpoint.metadata, "config": saved})
+    loaded = TrainConfig.from_saved(saved, path)
+    assert loaded.flip == flip
+    trainer = Trainer(tiny_data, loaded)
+    load_state(trainer, old)
+    assert trainer.state.step == 7
+
+
 def test_weights_without_a_state_are_refused(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
     trainer = Trainer(tiny_data, tiny_config)
     trainer.save(tmp_path / "weights.safetensors", weights_only=True)
