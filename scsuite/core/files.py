@@ -116,6 +116,8 @@ def missing_path_error(what: str, path: str | Path, expected: str, otherwise: st
             found += f" in {Path.cwd()}"
         with os.scandir(folder) as entries:
             names = [entry.name for entry in itertools.islice(entries, MAX_NAMES_COMPARED)]
+        if os.path.lexists(path):
+            return InputError(what, path, expected=expected, found="a link to nothing", hint=otherwise)
         if similar := difflib.get_close_matches(Path(path).name, names, n=1):
             hint = f"Did you mean {folder / similar[0]}?"
     except FileNotFoundError:

@@ -201,6 +201,13 @@ def test_a_file_that_cannot_be_opened_is_refused(path: str, tmp_path: Path, monk
         read_yaml(path, "configuration")
 
 
+def test_a_link_to_nothing_is_named_as_one(tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tmp_path / "gone.yaml")
+    with pytest.raises(InputError, match=r"found a link to nothing\. Check the path"):
+        read_yaml(str(link), "configuration")
+
+
 def test_a_python_tag_runs_nothing(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for call in ("os.system", "subprocess.check_output", "builtins.eval"):

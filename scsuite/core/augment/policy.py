@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import random
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -197,7 +198,8 @@ def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: I
         raise _policy_error(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
     name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
     if not isinstance(name, str) or name not in TRANSFORMS | GROUP_TRANSFORMS or (name == "Normalize" and depth > 1):
-        hint = did_you_mean(name, TRANSFORMS | GROUP_TRANSFORMS, "Fix the file.")
+        hint = "Write {__class_fullname__: HorizontalFlip, p: 0.5}, for example."
+        hint = hint if name is None else did_you_mean(name, TRANSFORMS | GROUP_TRANSFORMS, "Fix the file.")
         found = repr(name if name else node)[:60]
         raise _policy_error(path, where, "an allowed transform in __class_fullname__", found, hint)
     transform_class = getattr(_import_albumentations(), name, None)
@@ -220,7 +222,8 @@ def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: I
             warnings.filterwarnings("ignore", message=IGNORED_WARNINGS)
             transform = transform_class(**arguments)
     except Exception as error:
-        raise _policy_error(path, where, f"valid arguments of {name}", one_line(error, 200)) from None
+        found = re.sub(r"^\d+ validation errors? for InitSchema | For further information.*", "", one_line(error, 1000))
+        raise _policy_error(path, where, f"valid arguments of {name}", found[:200]) from None
     defaults = _to_plain(transform.to_dict()["transform"]) if inherited else {}
     for key, value in inherited.items():
         if key not in defaults or defaults[key] != _to_plain(value):

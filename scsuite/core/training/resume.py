@@ -130,10 +130,24 @@ def check_same_data(path: Path, saved: Any, fingerprint: str) -> None:
 
 def _check_equal(path: Path, name: str, saved: Any, current: Any) -> None:
     if current != saved:
+        own_policy = "Give the run's own policy with --augment, or start a new run."
+        hint = own_policy if name == "policy" else "Start a new run."
+        name, saved, current = _first_difference(name, saved, current)
         raise InputError(
             "cannot resume", path, expected=f"the same {name}: {reprlib.repr(saved)}", found=reprlib.repr(current),
-            hint="Start a new run.",
+            hint=hint,
         )  # fmt: skip
+
+
+def _first_difference(name: str, saved: Any, current: Any) -> tuple[str, Any, Any]:
+    """Return the name and the two values of the first part that differs."""
+    parts: list[tuple[str, Any, Any]] = []
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        parts = [(f"{name}.{key}", saved.get(key), current.get(key)) for key in {**saved, **current}]
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        parts = [(f"{name}[{i}]", old, new) for i, (old, new) in enumerate(zip(saved, current, strict=True))]
+    different = next((part for part in parts if part[1] != part[2]), None)
+    return (name, saved, current) if different is None else _first_difference(*different)
 
 
 def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
@@ -187,7 +201,7 @@ def restore_policy_file(run: Path, checkpoint: Checkpoint, config: TrainConfig, 
     """
     import yaml
 
-    if config.augment is None or os.path.lexists(config.augment):
+    if config.augment is None or os.path.exists(config.augment):  # noqa: PTH110 - False for what cannot be a path
         return config
     if write:
         text = yaml.safe_dump({"transform": checkpoint.metadata.get("policy")}, sort_keys=False)

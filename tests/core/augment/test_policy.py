@@ -398,6 +398,23 @@ def test_a_bad_policy_is_an_input_error_in_one_line_that_names_the_place(
     assert not (tmp_path / CANARY).exists()
 
 
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        ("HorizontalFlip", "Write {__class_fullname__: HorizontalFlip, p: 0.5}, for example."),
+        (None, "Write {__class_fullname__: HorizontalFlip, p: 0.5}, for example."),
+        (node("HorizontalFlip", p=3), "HorizontalFlip, found p Input should be less than or equal to 1"),
+    ],
+)
+def test_a_bad_transform_is_refused_with_what_is_right(transform: object, words: str, tmp_path: Path) -> None:
+    policy = compose("NoOp")
+    policy["transform"]["transforms"].append(transform)
+    with pytest.raises(InputError) as caught:
+        load_policy(write_policy(tmp_path, policy), MEAN, STD)
+    assert words in str(caught.value)
+    assert "http" not in str(caught.value)
+
+
 def test_the_deepest_and_the_longest_allowed_policies_are_read(tmp_path: Path) -> None:
     assert load_policy(write_policy(tmp_path, compose(nested(7))), MEAN, STD) is not None
     assert (

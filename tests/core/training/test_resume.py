@@ -1,5 +1,6 @@
 """Resuming from a file or a run directory. Run: pytest tests/core/training/test_resume.py."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_a_checkpoint_under_other_settings_is_refused(
         other.resume(tmp_path / "state.safetensors")
     assert equal_tensors(other.state_tensors(), before)
     assert other.state.step == 0
+
+
+def test_another_policy_is_refused_with_what_differs(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.safetensors"
+    train_until(Trainer(tiny_data, tiny_config), 1).save(path)
+    checkpoint = read_checkpoint(path)
+    policy = copy.deepcopy(checkpoint.metadata["policy"])
+    policy["transforms"][0]["p"] = 0.125
+    with pytest.raises(InputError, match=r"the same policy\.transforms\[0\]\.p: 0\.125, found .*with --augment"):
+        load_state(
+            Trainer(tiny_data, tiny_config), replace(checkpoint, metadata={**checkpoint.metadata, "policy": policy})
+        )
 
 
 def test_settings_that_change_no_number_may_differ(
