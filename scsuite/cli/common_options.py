@@ -42,7 +42,7 @@ def _parse_runs_dir(value: Any) -> Path:
         return Path(require_non_empty("--runs-dir", value)).expanduser()
     except RuntimeError as error:
         raise UsageError(
-            "option", "--runs-dir", expected="a home directory for ~", found=f"{value}: {error}",
+            "option", "--runs-dir", expected="a home directory for ~", found=f"{value}: {str(error).rstrip('.')}",
             hint="Give an absolute path.",
         ) from None  # fmt: skip
 

@@ -33,7 +33,8 @@ def load_evaluation_data(
     else:
         data = _load_other_data(run_config, config.limit_test, trained.metadata, terminal)
     labels = set(data.test.labels_N.tolist())
-    if absent := [name for label, name in enumerate(trained.class_names) if label not in labels]:
+    absent = [name for label, name in enumerate(trained.class_names) if label not in labels]
+    if absent and not any("no test images of" in note for note in data.notes):  # which has been printed
         from scsuite.core.dataset.split import format_names
 
         terminal.log_line(f"          no test images of {len(absent)} of the network's classes: {format_names(absent)}")

@@ -4,6 +4,7 @@ In: the exception that ended a command. Out: an `ExitCode`; the line `error: WHA
 """
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -96,5 +97,7 @@ def _usage_error(error: BaseException, arguments: Sequence[str]) -> UsageError:
         hint = f"Did you mean {' or '.join(sorted(similar))}?"
     elif context is not None and text.startswith("No such command") and len(quoted := text.split("'")) > 1:
         hint = did_you_mean(quoted[1], getattr(context.command, "commands", ()), otherwise=hint)
+    elif file := next((word for word in arguments if word.startswith("-") and os.path.lexists(word)), None):
+        hint = f"If {file} is a file, write ./{file}."
     text = one_line(re.split(r" Did you mean| \(Possible options", text)[0], 300).rstrip(".")
     return UsageError("command line", where, expected="options as in --help", found=text, hint=hint)

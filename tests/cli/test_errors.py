@@ -246,6 +246,15 @@ def test_an_image_that_does_not_exist_is_reported_as_such(
     assert_refused(("gradcam", "--ckpt", train_run.run_dir, "--images", "cat.png"), 3, *words)
 
 
+def test_a_file_that_looks_like_an_option_gets_the_form_that_works(
+    train_run: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-cat.png").touch()
+    answer = run_cli("predict", "--ckpt", train_run.run_dir, "-cat.png")
+    check_refusal(answer, 2, "If -cat.png is a file, write ./-cat.png.")
+
+
 # --- configuration and policy files ---
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nbs: *b\n"

@@ -56,6 +56,14 @@ def evaluate(run: Path, data: Path, *more: object) -> CliResult:
     return run_cli("evaluate", "--ckpt", run, "--data", data, "--runs-dir", data.parent / "out", "--json", *more)
 
 
+def test_a_class_without_test_images_is_reported_once(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", class_tree({"train/a": 4, "train/b": 4, "test/a": 1}))
+    settings = [str(part) for name, value in SETTINGS.items() for part in ("--" + name.replace("_", "-"), value)]
+    run = run_cli("train", "--data", data, *settings, "--runs-dir", tmp_path / "runs", "--json").run_dir
+    answer = run_cli("evaluate", "--ckpt", run, "--runs-dir", tmp_path / "runs")
+    assert answer.out.count("no test images of") == 1
+
+
 def test_a_class_without_images_has_no_recall_and_no_part_in_the_means(finished_run: Path, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "new", class_tree({"cat": 3, "owl": 1}))
     (folder / "dog").mkdir()

@@ -95,6 +95,11 @@ def test_unreadable_files_are_listed_and_the_rest_is_predicted(train_run: CliRes
     assert "1 file that is not an image by its name was skipped (.txt 1; the first is" in answer.err
 
 
+def test_one_image_that_is_predicted_is_counted_in_words(train_run: CliResult, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(save(tmp_path / "a.png").read_bytes()[:60])
+    assert ". The other image was predicted. Replace" in predict(train_run, tmp_path).err
+
+
 @pytest.mark.parametrize("kind", ["unreadable", "folder without images", "empty archive", "damaged archive"])
 def test_nothing_to_predict_is_one_line(train_run: CliResult, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "input"
