@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -351,7 +352,13 @@ def test_a_pipe_without_a_writer_is_an_empty_file(assert_refused: AssertRefused,
 
 def test_a_pipe_is_read_to_its_end() -> None:
     read, write = os.pipe()
-    threading.Timer(0.2, lambda: (os.write(write, b"seed: x"), os.close(write))).start()  # as `<(sleep 1; ...)` does
+
+    def write_late() -> None:  # as `<(sleep 1; ...)` does
+        time.sleep(0.2)
+        os.write(write, b"seed: x")
+        os.close(write)
+
+    threading.Thread(target=write_late).start()
     check_refusal(run_cli("train", "--config", f"/dev/fd/{read}"), 2, "found 'x'")
     os.close(read)
 

@@ -146,7 +146,7 @@ class Classifier(nn.Module):
 
 def _check_range(images_NCHW: Tensor) -> None:
     """Raise UsageError for floats in [0, 255], or normalised ones; a bit outside [0, 1], as after a resize, is good."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not images_NCHW.numel():
+    if torch.compiler.is_compiling() or not images_NCHW.numel():
         return  # an exported network has no check of values
     low, high = (float(value) for value in images_NCHW.detach().aminmax())
     if low < -_RANGE_MARGIN or high > 1 + _RANGE_MARGIN:
