@@ -6,11 +6,13 @@ the minimum.
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 RUNNING_STATISTICS = ("running_mean", "running_var")  # of batch norm
+Place = tuple[Mapping[str, Tensor], str]  # the dictionary of a module, and the name in it
 
 
 class EMA:
@@ -26,16 +28,50 @@ class EMA:
     def __init__(self, model: nn.Module, time_constant_steps: float) -> None:
         self.time_constant_steps = time_constant_steps
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._places = _Places(self.model)
+        self._source, self._source_places = model, _Places(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Include the weights after `step`, counted from 0, without synchronizing with the device."""
-        averages: list[Tensor] = list(self.model.parameters())
-        weights: list[Tensor] = list(model.parameters())
-        for (name, buffer), model_buffer in zip(self.model.named_buffers(), model.buffers(), strict=True):
-            if name.endswith(RUNNING_STATISTICS):
-                averages.append(buffer)
-                weights.append(model_buffer)
-            else:
-                buffer.copy_(model_buffer)
-        torch._foreach_lerp_(averages, weights, 1 / min(self.time_constant_steps, step + 1))
+        if model is not self._source:
+            self._source, self._source_places = model, _Places(model)
+        weight = 1 / min(self.time_constant_steps, step + 1)
+        torch._foreach_lerp_(self._places.averaged(), self._source_places.averaged(), weight)
+        if copies := self._places.copied():
+            torch._foreach_copy_(copies, self._source_places.copied())
+
+
+class _Places:
+    """Where a network keeps its tensors; found once, since a walk over all modules takes longer than the update.
+
+    Places, not tensors: the forward pass of a user's own network may replace a buffer by a new tensor.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._averaged: list[Place] = []
+        self._copied: list[Place] = []
+        seen: set[int] = set()  # a tensor that several modules share is averaged once
+        modules = list(model.modules())
+        for module in modules:
+            self._averaged += _new_places(module._parameters, seen)
+        for module in modules:
+            for place in _new_places(module._buffers, seen):
+                (self._averaged if place[1].endswith(RUNNING_STATISTICS) else self._copied).append(place)
+
+    def averaged(self) -> list[Tensor]:
+        """Return the weights and running statistics."""
+        return [tensors[name] for tensors, name in self._averaged]
+
+    def copied(self) -> list[Tensor]:
+        """Return the other buffers."""
+        return [tensors[name] for tensors, name in self._copied]
+
+
+def _new_places(tensors: Mapping[str, Tensor | None], seen: set[int]) -> list[Place]:
+    places: list[Place] = []
+    for name, tensor in tensors.items():
+        if tensor is not None and id(tensor) not in seen:
+            seen.add(id(tensor))
+            places.append((tensors, name))  # type: ignore[arg-type]  # this one is not None
+    return places

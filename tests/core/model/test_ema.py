@@ -15,6 +15,7 @@ from scsuite.core.model.checkpoint import load_checkpoint_file, save_checkpoint
 from scsuite.core.model.ema import EMA
 from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.training.trainer import Trainer
+from tests.core.recorded_calls import RecordedCalls
 
 NUM_STEPS = 12
 
@@ -76,6 +77,54 @@ def test_running_statistics_are_averaged_as_the_weights_are_and_batch_counts_are
             assert torch.allclose(tensor, expected[name], atol=1e-5), name
         elif "num_batches_tracked" in name:
             assert tensor == NUM_STEPS
+
+
+class OwnNetwork(torch.nn.Module):
+    """A network that shares a weight, has no bias in one place, and replaces a buffer in its forward pass."""
+
+    count: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.count = self.count + 1
+        output: torch.Tensor = self.second(self.first(values))
+        return output
+
+
+def test_the_average_of_a_users_network_follows_new_buffers_and_loaded_weights() -> None:
+    model, loaded = OwnNetwork(), OwnNetwork()
+    ema = EMA(model, 2.0)
+    first = model.first.weight.detach().clone()
+    model(torch.ones(1, 3))
+    ema.update(model, 0)
+    model(torch.ones(1, 3))
+    model.load_state_dict(loaded.state_dict() | {"count": model.count})
+    ema.update(model, 1)
+    expected = (first + loaded.first.weight.detach()) / 2  # a shared weight is averaged once a step, not twice
+    assert torch.allclose(ema.model.get_parameter("first.weight"), expected, atol=1e-7)
+    assert ema.model.get_buffer("count") == 2
+    ema.model.load_state_dict(loaded.state_dict())
+    ema.update(model, 2)
+    assert torch.allclose(ema.model.get_parameter("first.weight"), loaded.first.weight.detach(), atol=1e-7)
+
+
+def test_an_update_visits_no_module_and_makes_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(3, 0.05, seed=0)
+    ema = EMA(model, 4.0)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a walk over the modules")
+
+    for name in ("named_modules", "named_parameters", "named_buffers", "state_dict"):
+        monkeypatch.setattr(torch.nn.Module, name, fail)
+    with RecordedCalls() as calls:
+        ema.update(model, 0)
+    assert [name for name, _ in calls.calls] == ["_foreach_lerp_", "_foreach_copy_"]
 
 
 def make_config(ema_epochs: float | None) -> TrainConfig:
