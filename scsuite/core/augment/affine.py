@@ -5,7 +5,7 @@ In: a PixelMap and a 3 x 3 matrix per image. Out: the transformed images in that
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ IDENTITY_TOLERANCE = 1e-8 + 1e-5 * np.eye(3)
 class Affine:
     """Scale, rotate and shear about the center, then translate. Ranges are those of albumentations, for x and y."""
 
+    draws_integers: ClassVar[bool] = False
     p: float
     scale: Mapping[str, tuple[float, float]]
     translate: Mapping[str, tuple[float, float]]  # pixels, or fractions of the side

@@ -18,23 +18,29 @@ with albumentations 2.0.8.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scsuite.core.augment.draws import arange, library, make_rng
 from scsuite.core.augment.pixel_map import CONSTANT, OUTSIDE_INDEX, Color, PixelMap, border_index, to_device
 from scsuite.core.seeding import CounterRng
 
-TransformParams = Mapping[str, NDArray[Any]]  # arrays with one row per image, named as in albumentations
+# One row per image, named as in albumentations: arrays, or tensors if they were drawn on the device.
+TransformParams = Mapping[str, Any]
 Shape = tuple[int, int]  # height, width
 GRAY_WEIGHTS = (9798, 19235, 3735)  # OpenCV's 0.299, 0.587, 0.114, in units of 2^-15
 
 
 class BatchTransform(Protocol):
     """One transform of the policy: samples random parameters, then applies them."""
+
+    @property
+    def draws_integers(self) -> bool:
+        """Whether it draws no real numbers, so that it can draw on a device."""
 
     def sample(self, rng: CounterRng, shape: Shape) -> TransformParams:
         """Sample parameters for images of this shape, from the distributions that albumentations uses."""
@@ -51,9 +57,17 @@ class BatchedPolicy:
     ) -> None:
         self.transforms, self._mean_3, self._scale_3 = transforms, mean_3, scale_3
 
-    def __call__(self, images_NHWC: Tensor, indices_N: NDArray[np.int64], *, seed: int, epoch: int) -> Tensor:
-        """Augment and normalise images for one epoch. Each result depends on its image, index, seed and epoch only."""
-        rng, pixel_map = CounterRng(seed, epoch, indices_N), PixelMap(images_NHWC)
+    @property
+    def draws_integers(self) -> bool:
+        """Whether the policy can draw on a device."""
+        return all(transform.draws_integers for transform in self.transforms)
+
+    def __call__(self, images_NHWC: Tensor, indices_N: NDArray[np.int64] | Tensor, *, seed: int, epoch: int) -> Tensor:
+        """Augment and normalise images for one epoch. Each result depends on its image, index, seed and epoch only.
+
+        With `indices_N` on the device, the random numbers are drawn there; they are the same.
+        """
+        rng, pixel_map = make_rng(seed, epoch, indices_N), PixelMap(images_NHWC)
         for transform in self.transforms:
             transform.apply(pixel_map, transform.sample(rng, pixel_map.shape[1:]))
         return self._normalise(pixel_map.render())
@@ -75,6 +89,7 @@ class BatchedPolicy:
 class Pad:
     """Add pixels around the images; with `is_random`, each image gets a random part of them on either side."""
 
+    draws_integers: ClassVar[bool] = True
     padding: tuple[int, int, int, int]  # top, bottom, left, right
     border_mode: int
     color: Color
@@ -85,7 +100,8 @@ class Pad:
         top, bottom, left, right = self.padding
         tops_N, lefts_N = rng.integers(0, top + bottom), rng.integers(0, left + right)
         if not self.is_random:
-            tops_N, lefts_N = np.full_like(tops_N, top), np.full_like(lefts_N, left)
+            full_like = library(tops_N).full_like
+            tops_N, lefts_N = full_like(tops_N, top), full_like(lefts_N, left)
         bottoms_N, rights_N = top + bottom - tops_N, left + right - lefts_N
         return {"pad_top": tops_N, "pad_bottom": bottoms_N, "pad_left": lefts_N, "pad_right": rights_N}
 
@@ -99,16 +115,19 @@ class Pad:
             self.color if self.border_mode == CONSTANT else None,
         )
 
-    def _indices(self, offsets_N: NDArray[np.int64], size: int, new_size: int) -> NDArray[np.int64]:
-        positions = np.arange(new_size) - offsets_N[:, None]
-        indices: NDArray[np.int64] = border_index(positions, size, self.border_mode)
-        return np.where(indices == positions, indices, OUTSIDE_INDEX) if self.border_mode == CONSTANT else indices
+    def _indices(self, offsets_N: Any, size: int, new_size: int) -> Any:
+        positions = arange(new_size, offsets_N) - offsets_N[:, None]
+        indices = border_index(positions, size, self.border_mode)
+        if self.border_mode != CONSTANT:
+            return indices
+        return library(indices).where(indices == positions, indices, OUTSIDE_INDEX)
 
 
 @dataclass(frozen=True)
 class Crop:
     """Cut a rectangle out of the images, from the center or from a random position."""
 
+    draws_integers: ClassVar[bool] = True
     size: Shape
     is_random: bool
 
@@ -118,20 +137,22 @@ class Crop:
         max_y, max_x = shape[0] - height, shape[1] - width
         y_N, x_N = rng.integers(0, max_y), rng.integers(0, max_x)
         if not self.is_random:
-            y_N, x_N = np.full_like(y_N, max_y // 2), np.full_like(x_N, max_x // 2)
-        return {"crop_coords": np.stack([x_N, y_N, x_N + width, y_N + height], axis=1)}
+            full_like = library(y_N).full_like
+            y_N, x_N = full_like(y_N, max_y // 2), full_like(x_N, max_x // 2)
+        return {"crop_coords": library(y_N).stack([x_N, y_N, x_N + width, y_N + height], axis=1)}
 
     def apply(self, pixel_map: PixelMap, params: TransformParams) -> None:
         """Crop the images."""
         x_N, y_N = params["crop_coords"][:, 0], params["crop_coords"][:, 1]
         height, width = self.size
-        pixel_map.remap(y_N[:, None] + np.arange(height), x_N[:, None] + np.arange(width))
+        pixel_map.remap(y_N[:, None] + arange(height, y_N), x_N[:, None] + arange(width, x_N))
 
 
 @dataclass(frozen=True)
 class Flip:
     """Mirror images with probability p: left to right, or upside down."""
 
+    draws_integers: ClassVar[bool] = True
     p: float
     is_vertical: bool
 
@@ -141,8 +162,9 @@ class Flip:
 
     def apply(self, pixel_map: PixelMap, params: TransformParams) -> None:
         """Flip the sampled images."""
-        positions = np.arange(pixel_map.shape[1 if self.is_vertical else 2])
-        indices = np.where(params["is_applied"][:, None], positions[::-1], positions)
+        size, is_applied_N1 = pixel_map.shape[1 if self.is_vertical else 2], params["is_applied"][:, None]
+        positions = arange(size, is_applied_N1)
+        indices = library(is_applied_N1).where(is_applied_N1, size - 1 - positions, positions)
         pixel_map.remap(indices) if self.is_vertical else pixel_map.remap(None, indices)
 
 
@@ -156,21 +178,27 @@ class CoarseDropout:
     widths: tuple[float, float]
     color: Color
 
+    @property
+    def draws_integers(self) -> bool:
+        """Whether the sizes are pixels."""
+        return self.heights[1] >= 1
+
     def sample(self, rng: CounterRng, shape: Shape) -> TransformParams:
         """Sample holes (x_min, y_min, x_max, y_max) inside the image; unused rows of an image are empty holes."""
         max_holes = self.num_holes[1]
-        num_holes_N = np.where(rng.bernoulli(self.p), rng.integers(*self.num_holes), 0)
+        is_applied_N, num_holes_N = rng.bernoulli(self.p), rng.integers(*self.num_holes)
         edges = []
         for size, value_range in zip(shape, (self.heights, self.widths), strict=True):
-            if self.heights[1] >= 1:
+            if self.draws_integers:
                 lengths_NK = rng.integers(int(value_range[0]), int(min(value_range[1], size) + 1) - 1, max_holes)
             else:
                 lengths_NK = (size * rng.uniform(*value_range, max_holes)).astype(np.int64)
             starts_NK = rng.integers(0, size - lengths_NK, max_holes)
             edges.append((starts_NK, starts_NK + lengths_NK))
         (y_min, y_max), (x_min, x_max) = edges
-        holes_NK4 = np.stack([x_min, y_min, x_max, y_max], axis=2)
-        return {"holes": holes_NK4 * (np.arange(max_holes) < num_holes_N[:, None])[:, :, None]}
+        holes_NK4 = library(x_min).stack([x_min, y_min, x_max, y_max], axis=2)
+        is_hole_NK = (arange(max_holes, num_holes_N) < num_holes_N[:, None]) & is_applied_N[:, None]
+        return {"holes": holes_NK4 * is_hole_NK[:, :, None]}
 
     def apply(self, pixel_map: PixelMap, params: TransformParams) -> None:
         """Fill the holes."""
@@ -184,6 +212,7 @@ class CoarseDropout:
 class ToGray:
     """Replace the three channels by one gray value, with probability p."""
 
+    draws_integers: ClassVar[bool] = True
     p: float
     method: str
 
@@ -218,6 +247,7 @@ GRAY_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
 class RandomBrightnessContrast:
     """Multiply every value by alpha and add beta, a fraction of 255 (`by_max`) or of the image's mean value."""
 
+    draws_integers: ClassVar[bool] = False
     p: float
     brightness: tuple[float, float]
     contrast: tuple[float, float]

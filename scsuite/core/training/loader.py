@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from scsuite.core.augment import BatchedPolicy, augment_image
+from scsuite.core.augment.draws import make_rng
 from scsuite.core.augment.pixel_map import to_device
 from scsuite.core.dataset import SIZE, Split
 from scsuite.core.errors import InputError, ScsuiteError
 from scsuite.core.schedule import num_steps_per_epoch
-from scsuite.core.seeding import CounterRng, keyed_seed
+from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.workers import (
     WorkerBatches,
     default_workers,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 FULL_BATCH = slice(None)  # the shard of a single process
 CPU = torch.device("cpu")
 IMAGES_PER_AUGMENTATION = 4096  # on an accelerator: enough work to be worth the launch of the kernels
+AUGMENTATION_BYTES = 32 * 1024  # of an image while it is augmented: the float32 result and all that is made on the way
+MAX_MEMORY_FRACTION = 1 / 8  # of a CUDA device's free memory, for augmenting a complete epoch at once
 
 
 class Batch(NamedTuple):
@@ -44,12 +47,24 @@ class Batch(NamedTuple):
     labels_N: Tensor
 
 
-def flipped_in_epoch(epoch: int, indices_N: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+def flipped_in_epoch(epoch: int, indices_N: NDArray[np.int64] | Tensor, seed: int) -> Any:
     """Return which images an epoch flips: each image in every other epoch, half of the images in the first epoch.
 
-    Source: alternating flip, https://arxiv.org/abs/2404.00498.
+    With `indices_N` on a device, the result is computed there. Source: alternating flip,
+    https://arxiv.org/abs/2404.00498.
     """
-    return CounterRng(keyed_seed(seed, "first flip"), 0, indices_N).bernoulli(0.5) ^ (epoch % 2 == 1)
+    return make_rng(keyed_seed(seed, "first flip"), 0, indices_N).bernoulli(0.5) ^ (epoch % 2 == 1)
+
+
+def images_per_augmentation(device: torch.device, num_images: int, batch_size: int) -> int:
+    """Return how many images are augmented at once: a batch on a CPU, a complete epoch if a CUDA device has memory."""
+    if device.type == "cpu":
+        return batch_size
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if num_images * AUGMENTATION_BYTES <= MAX_MEMORY_FRACTION * free_bytes:
+            return num_images
+    return IMAGES_PER_AUGMENTATION
 
 
 class _ImageDataset(TorchDataset[Batch | ScsuiteError]):
@@ -134,8 +149,10 @@ class _DeviceBatches:
         self.policy, self.batches, self.alternate_flips = policy, batches, alternate_flips
         self.images_NHWC = torch.from_numpy(split.images_NHWC).to(device)
         self.labels_N = torch.from_numpy(split.labels_N).to(device)
-        is_cpu = device.type == "cpu"
-        self.batches_per_augmentation = 1 if is_cpu else math.ceil(IMAGES_PER_AUGMENTATION / batches.batch_size)
+        num_images = images_per_augmentation(device, len(split), batches.batch_size)
+        self.batches_per_augmentation = math.ceil(num_images / batches.batch_size)
+        # On a CPU, numpy draws the same numbers.
+        self.draws_on_device = device.type != "cpu" and policy.draws_integers
 
     def __iter__(self) -> Iterator[Batch]:
         groups = self._augmented_groups()
@@ -158,11 +175,12 @@ class _DeviceBatches:
     def fetch(self, epoch: int, indices_N: NDArray[np.int64]) -> Batch:
         """Augment these images for one epoch."""
         device_indices_N = to_device(indices_N, self.images_NHWC.device)
+        drawn_by = device_indices_N if self.draws_on_device else indices_N
         images_NHWC = self.images_NHWC.index_select(0, device_indices_N)
         if self.alternate_flips:
-            is_flipped_N = to_device(flipped_in_epoch(epoch, indices_N, self.batches.seed), images_NHWC.device)
+            is_flipped_N = to_device(flipped_in_epoch(epoch, drawn_by, self.batches.seed), images_NHWC.device)
             images_NHWC = torch.where(is_flipped_N[:, None, None, None], images_NHWC.flip(2), images_NHWC)
-        images_NCHW = self.policy(images_NHWC, indices_N, seed=self.batches.seed, epoch=epoch)
+        images_NCHW = self.policy(images_NHWC, drawn_by, seed=self.batches.seed, epoch=epoch)
         return Batch(images_NCHW, self.labels_N.index_select(0, device_indices_N))
 
 

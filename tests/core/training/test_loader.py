@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scsuite.core.augment import augment_image, choose_backend, compile_policy, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
-from scsuite.core.training.loader import Batch, TrainLoader
+from scsuite.core.training.loader import Batch, TrainLoader, _DeviceBatches, images_per_augmentation
 from scsuite.core.training.workers import default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
@@ -364,3 +364,27 @@ def test_default_workers_leave_a_core_to_the_network(monkeypatch: pytest.MonkeyP
     for cores, workers in [(1, 0), (2, 1), (5, 2), (64, 8)]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, cores=cores: set(range(cores)), raising=False)
         assert default_workers() == workers
+
+
+@pytest.mark.parametrize("batches_per_augmentation", [1, 2, 100])
+def test_an_epoch_augmented_at_once_by_draws_on_the_device_has_the_bits_of_the_cpus(
+    batches_per_augmentation: int,
+) -> None:
+    by_numpy = make_loader(backend="batched", alternate_flips=True)
+    on_device = make_loader(backend="batched", alternate_flips=True)
+    assert isinstance(on_device._source, _DeviceBatches)
+    assert not on_device._source.draws_on_device
+    on_device._source.draws_on_device = True  # as on an accelerator
+    on_device._source.batches_per_augmentation = batches_per_augmentation
+    for epoch in range(2):
+        assert as_bytes(on_device.epoch(epoch)) == as_bytes(by_numpy.epoch(epoch))
+
+
+@pytest.mark.parametrize(("free_bytes", "expected"), [(2**34, 50_000), (2**33, 4096)])
+def test_a_complete_epoch_is_augmented_at_once_only_where_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, free_bytes: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free_bytes, 2**37))
+    assert images_per_augmentation(torch.device("cuda"), 50_000, 512) == expected  # 50,000 x 32 KiB x 8 = 12.2 GiB
+    assert images_per_augmentation(torch.device("mps"), 50_000, 512) == 4096
+    assert images_per_augmentation(torch.device("cpu"), 50_000, 512) == 512
