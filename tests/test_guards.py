@@ -118,8 +118,8 @@ FILES = {
         "train_summary", "comparison",
     ),
     "training": (
-        "workers", "loader", "optimizer", "own_network", "setup", "step", "state", "trainer", "checkpoint_schedule",
-        "loop", "resume", "seeds",
+        "workers", "loader", "optimizer", "own_network", "setup", "step", "step_graph", "state", "trainer",
+        "checkpoint_schedule", "loop", "resume", "seeds",
     ),
     "lr_range": ("sweep", "rules", "run_sweep", "range_test"),
     "cam": ("maps", "faithfulness", "select", "inputs"),

@@ -65,6 +65,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     warnings = list(validate_policy(config.augment))
     check_backend(config.augment_backend, config.augment)
     device = resolve_device(config.device, config.precision, world)
+    device.check_cuda_graph(config.cuda_graph)
     data = load_data(config, terminal, world)
     log_classes(terminal, data)
     check_range_test(data, range_test_config(config, len(data.train)), world)
@@ -121,7 +122,8 @@ def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None
     settings = read_resume_config(run, checkpoint, config, explicit)
     if "data" not in explicit:
         check_data_exists(settings.data, "train", "--resume", relative_path(run.path))
-    resolve_device(settings.device, settings.precision, world)  # unavailable: refused before data is read
+    # Refused before data is read.
+    resolve_device(settings.device, settings.precision, world).check_cuda_graph(settings.cuda_graph)
     data = load_data(settings, terminal, world)
     check_ranks_agree(world, settings, data, state=None if checkpoint is None else checkpoint.path.name)
     if checkpoint is not None:

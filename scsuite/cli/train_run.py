@@ -14,6 +14,7 @@ from scsuite.cli.train_session import Session
 from scsuite.core.config import TrainConfig
 
 if TYPE_CHECKING:
+    from scsuite.cli.console import Terminal
     from scsuite.core.dataset import Dataset
     from scsuite.core.model.checkpoint import Checkpoint
     from scsuite.core.runs.rundir import RunDir
@@ -58,6 +59,7 @@ def run_main(
             run.write_config(session.recorded(trainer.config))  # the next resume finds them
     run.update_environment(**run_environment(trainer))
     print_plan(terminal, trainer)
+    _report_graph(terminal, trainer)
     try:
         show_training(run, trainer, session, stop)
     finally:
@@ -98,6 +100,16 @@ def run_worker(
     trainer.fit(should_stop=stop.is_set)
     if not trainer.finished:
         stop.exit()
+
+
+def _report_graph(terminal: "Terminal", trainer: "Trainer") -> None:
+    """Say in one line why the steps are not launched as a CUDA graph, now or when recording one fails."""
+    from scsuite.core.training.step_graph import eager_reason
+
+    if trainer.graphed_step is not None:
+        trainer.graphed_step.on_failure = terminal.log_warning
+    elif trainer.config.cuda_graph:
+        terminal.log_warning(f"--cuda-graph has no effect: {eager_reason(trainer.setup)}")
 
 
 def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:

@@ -45,6 +45,13 @@ class Device:
         """Return how many steps are launched before their results are read, which an accelerator would wait for."""
         return 1 if self.device.type == "cpu" else STEPS_IN_FLIGHT
 
+    def check_cuda_graph(self, is_requested: bool) -> None:
+        """Raise UsageError for `--cuda-graph` on another device than CUDA."""
+        if is_requested and not self.is_cuda:
+            raise UsageError(
+                "option", "--cuda-graph", expected="a CUDA device", found=self.device, hint="Leave the option out."
+            )
+
     def autocast(self) -> AbstractContextManager[None]:
         """Return torch's mixed precision context; it does nothing in fp32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)

@@ -1,6 +1,6 @@
 """A batch of images on its way through a policy: pixel moves are collected as index maps and applied in one gather.
 
-In: uint8 images_NHWC on any device; index maps and holes, as arrays or on that device. Out: uint8 images_NHWC on that device.
+In: uint8 images_NHWC on any device; index maps and holes, as arrays or there. Out: uint8 images_NHWC on that device.
 Shapes: N images, H rows, W columns, C channels, K holes of an image, P pixels of all images.
 """
 

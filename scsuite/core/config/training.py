@@ -92,6 +92,9 @@ class TrainConfig(RecipeConfig):
     deterministic: bool = option(
         False, COMPUTE, "Bit-identical runs on CUDA too, but slower.", names=("--deterministic",)
     )
+    cuda_graph: bool = option(
+        False, COMPUTE, "Launch each step as one CUDA graph; not yet tried on a GPU.", names=("--cuda-graph",)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -84,7 +84,7 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
                 on_step(result)
             return True
         step = trainer.state.step + len(in_flight)
-        output = launch_step(trainer.setup, batch, step, trainer.cycle.lr_at(step), trainer.cycle.momentum_at(step))
+        output = _launch(trainer, batch, step)
         if trainer.ema is not None:
             trainer.ema.update(trainer.raw_model, step)
         in_flight.append((output, loader.batch_size_at(step)))
@@ -98,6 +98,14 @@ def _train_epoch(trainer: Trainer, on_step: OnStep, should_stop: ShouldStop | No
             return True
         start_time = time.perf_counter()
     return False
+
+
+def _launch(trainer: Trainer, batch: Batch, step: int) -> StepOutput:
+    """Launch a step call by call, or as a CUDA graph."""
+    lr = trainer.cycle.lr_at(step)
+    if trainer.graphed_step is not None:
+        return trainer.graphed_step.launch(batch, lr)
+    return launch_step(trainer.setup, batch, step, lr, trainer.cycle.momentum_at(step))
 
 
 def _batches_until_stop(

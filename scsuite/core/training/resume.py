@@ -176,7 +176,11 @@ def _load_optimizer_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
         for index, name in enumerate(parameters)
         if name in names
     }
+    replaced = {parameter: dict(values) for parameter, values in setup.optimizer.state.items()}
     setup.optimizer.load_state_dict({**setup.optimizer.state_dict(), "state": states})
+    for parameter, values in replaced.items():  # a CUDA graph reads and writes the tensors that it was recorded with
+        state = setup.optimizer.state[parameter]
+        state |= {key: values[key].copy_(tensor) for key, tensor in state.items() if key in values}
     if scaler := {
         name.removeprefix(SCALER_PREFIX): saved[name].item() for name in saved if name.startswith(SCALER_PREFIX)
     }:

@@ -6,6 +6,7 @@ In: a `TrainSetup`, a batch, a learning rate and a momentum. Out: a `StepOutput`
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +32,8 @@ class StepOutput:
 def launch_step(setup: TrainSetup, batch: Batch, step: int, lr: float, momentum: float) -> StepOutput:
     """Run a step of a training or a range test with this learning rate and momentum."""
     config = setup.config
+    if setup.device.is_cuda:
+        lr = float(np.float32(lr))  # as a CUDA graph reads it from a tensor
     set_lr_and_momentum(setup.optimizer, lr, momentum)
     reseed_dropout(setup.model, config.seed, step, setup.device.device, setup.world)
     return train_step(

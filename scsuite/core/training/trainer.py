@@ -23,6 +23,7 @@ from scsuite.core.schedule import OneCycle
 from scsuite.core.training.own_network import own_network_config
 from scsuite.core.training.setup import make_setup
 from scsuite.core.training.state import TrainState, checkpoint_metadata, optimizer_tensors, with_prefix
+from scsuite.core.training.step_graph import make_graphed_step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +65,7 @@ class Trainer:
         self.raw_model, self.state = self.setup.model, TrainState()
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
+        self.graphed_step = make_graphed_step(self.config, self.setup)
         self.epochs: list[EpochResult] = []
         self.steps: list[StepRow] = []
 

@@ -1,4 +1,4 @@
-"""How many ATen calls a training step makes: each is a launch on a GPU. Run: pytest tests/core/training/test_step_calls.py.
+"""How many ATen calls a training step makes: each is a launch on a GPU.
 
 Counted as in a training on an accelerator: augmentation, forward and backward pass, checks, update, weight average and
 read-back. Ghost batch norm counts as one call here; tests/core/model/test_ghost_norm.py bounds its own calls.
