@@ -1,6 +1,7 @@
 """`make bench`: start-up, speed and memory as ratios; both sides are measured in turn, and the median counts.
 
     python -m tests.bench [--width W] [--images N] [--data ARCHIVE] [--json FILE] [PART ...]
+    python -m tests.bench gpu [--device cuda|cpu] [--tiny] [--data SPEC] [--out DIR]    (see gpu.py)
 
 Out: a table, and its JSON. Parts that need what this machine lacks (a GPU, an archive) are reported as skipped.
 """
@@ -112,7 +113,7 @@ def predict(size: Size) -> Figures:
     return predict.predict(size.width)
 
 
-def gpu(_size: Size) -> Figures:
+def gpu_training(_size: Size) -> Figures:
     """Complete trainings on a CUDA device."""
     from tests.bench import loops
 
@@ -128,7 +129,7 @@ PARTS: dict[str, Callable[[Size], Figures]] = {
     "memory": memory,
     "gradcam": gradcam,
     "predict": predict,
-    "gpu": gpu,
+    "gpu_training": gpu_training,
 }
 
 
@@ -155,6 +156,11 @@ def show(name: str, figures: Figures) -> None:
 
 def main() -> None:
     """Measure and print."""
+    if sys.argv[1:2] == ["gpu"]:
+        from tests.bench import gpu
+
+        gpu.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--width", type=float, default=1.0)
