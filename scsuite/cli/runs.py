@@ -122,8 +122,11 @@ def _check_runs_dir_outside_data(runs_dir: Path, data: str | None) -> None:
         )  # fmt: skip
 
 
-def write_result(run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float) -> None:
-    """Write result.json with the seconds since `start_time`, and print it with --json."""
+def write_result(
+    run: "RunDir", terminal: Terminal, result: "CommandResult", start_time: float, *, show: bool = True
+) -> None:
+    """Write result.json with the seconds since `start_time`, and print it with --json unless more will follow."""
     result = replace(result, run_dir=str(run.path), seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     run.write_result(result)
-    terminal.print_json(result.to_dict())
+    if show:
+        terminal.print_json(result.to_dict())

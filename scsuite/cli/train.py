@@ -60,6 +60,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     from scsuite.core.runs.environment import dataset_info, device_info
 
     terminal, world = session.terminal, session.world
+    session.mark("imports")
     # Everything that can be refused is refused before data is downloaded or decoded.
     bounds = None if config.lr_from is None else read_lr_bounds(config.lr_from)
     warnings = list(validate_policy(config.augment))
@@ -122,8 +123,7 @@ def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None
     settings = read_resume_config(run, checkpoint, config, explicit)
     if "data" not in explicit:
         check_data_exists(settings.data, "train", "--resume", relative_path(run.path))
-    # Refused before data is read.
-    resolve_device(settings.device, settings.precision, world).check_cuda_graph(settings.cuda_graph)
+    resolve_device(settings.device, settings.precision, world).check_cuda_graph(settings.cuda_graph)  # before the data
     data = load_data(settings, terminal, world)
     check_ranks_agree(world, settings, data, state=None if checkpoint is None else checkpoint.path.name)
     if checkpoint is not None:

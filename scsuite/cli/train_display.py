@@ -12,6 +12,7 @@ from scsuite.cli.run_output import log_files, log_next, log_stop, relative_path
 from scsuite.cli.runs import write_result
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import open_events
+from scsuite.cli.train_figures import draw_figures, write_timeline
 from scsuite.cli.train_page import write_page
 from scsuite.cli.train_session import Session
 from scsuite.cli.train_summary import log_target
@@ -65,6 +66,7 @@ def show_training(run: "RunDir", trainer: "Trainer", session: Session, stop: Sto
     with terminal.live_table() as show, open_events(run, trainer, terminal, session.tensorboard) as events:
 
         def on_step(step: "StepResult") -> None:
+            session.mark("first_step")
             events.on_step(step)
             if step.step == ETA_STEP:
                 speed = f"{step.num_images / step.seconds:,.0f} images/s"
@@ -95,17 +97,14 @@ def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
     from scsuite.core.evaluation.metrics import baseline_warning, is_uneven
     from scsuite.core.training.loop import finish_run
     from scsuite.core.training.seeds import target_facts
-    from scsuite.report import figures
-    from scsuite.report.formatting import footer, percent
+    from scsuite.report.formatting import percent
 
     terminal, best = session.terminal, trainer.state.best
     result = finish_run(run, trainer, session.start_time)
     assert best is not None
     accuracy = result.final.test_accuracy
     result = replace(result, **target_facts(accuracy, [trainer.epochs], session.target_accuracy))
-    text = footer(run.path, data=trainer.data.name, seed=trainer.config.seed, accuracy=accuracy)
-    figures.save_figure(trainer.plot(), run.figure_path("training"), text)
-    paths = [path for name in ("training", "augmented", "lr-range") if (path := run.figure_path(name)).exists()]
+    write_result(run, terminal, replace(result, warnings=tuple(terminal.warnings)), session.start_time, show=False)
     terminal.log_line(
         f"final     test accuracy {percent(result.final.test_accuracy)} after epoch {trainer.config.epochs}"
         + ("" if trainer.ema is None else f" (EMA); without EMA {percent(result.final.test_accuracy_no_ema)}")
@@ -119,8 +118,10 @@ def write_outputs(run: "RunDir", trainer: "Trainer", session: Session) -> None:
     labels_N = (trainer.setup.val or trainer.data.test).labels_N
     if warning := baseline_warning(best.accuracy, labels_N, trainer.data.class_names):
         terminal.log_warning(f"{trainer.eval_split} accuracy {warning}")
+    paths = draw_figures(run, trainer, session, accuracy)
     result = replace(result, figures=tuple(map(str, paths)), warnings=tuple(terminal.warnings))
     page = write_page(terminal, run, result)
+    write_timeline(run, trainer, session)
     log_files(terminal, run, FILES, paths)
     result = replace(result, page=page, warnings=tuple(terminal.warnings))
     write_result(run, terminal, result, session.start_time)

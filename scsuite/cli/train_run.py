@@ -4,6 +4,7 @@ In: a configuration, data, and a checkpoint to resume from if there is one. Out:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scsuite.cli.run_output import log_run
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from scsuite.core.runs.rundir import RunDir
     from scsuite.core.training.trainer import Trainer
 
-NUM_PREVIEW_IMAGES = 64
-
 
 def run_main(
     run: "RunDir", config: TrainConfig, data: "Dataset", session: Session, stop: StopSignal,
@@ -35,7 +34,8 @@ def run_main(
     from scsuite.core.training.seeds import training_position
     from scsuite.core.training.trainer import Trainer
 
-    terminal = session.terminal
+    terminal, session = session.terminal, replace(session, timeline=dict(session.timeline))  # each seed has its own
+    session.mark("data")
     log_run(terminal, run)
     terminal.outcome.seed = config.seed
     if config.lr_max is None:
@@ -43,11 +43,11 @@ def run_main(
     elif config.lr_min is None:
         terminal.log_line(f"LR        LRMIN = LRMAX / {config.div_factor:g} (--div-factor)")
     trainer = Trainer(data, config, session.world)
+    session.mark("set_up")
     terminal.outcome.device = str(trainer.setup.device.device)
     check_disk_space(run.path, checkpoint_bytes(trainer))
     if checkpoint is None:
         run.write_config(session.recorded(trainer.config))
-        _draw_augmented(run, trainer)
     else:
         load_state(trainer, checkpoint)
         terminal.attach_run(run)  # not earlier: an error before this prints its own line only
@@ -62,6 +62,7 @@ def run_main(
     _report_graph(terminal, trainer)
     try:
         show_training(run, trainer, session, stop)
+        session.mark("last_epoch")
     finally:
         terminal.outcome.known |= training_position(trainer, run.path)
     write_outputs(run, trainer, session)
@@ -110,23 +111,3 @@ def _report_graph(terminal: "Terminal", trainer: "Trainer") -> None:
         trainer.graphed_step.on_failure = terminal.log_warning
     elif trainer.config.cuda_graph:
         terminal.log_warning(f"--cuda-graph has no effect: {eager_reason(trainer.setup)}")
-
-
-def _draw_augmented(run: "RunDir", trainer: "Trainer") -> None:
-    """Draw training images as the network sees them in its first epoch."""
-    import numpy as np
-
-    from scsuite.core.augment import denormalise
-    from scsuite.report import figures, formatting
-
-    setup = trainer.setup
-    num_images = len(setup.train)
-    indices_N = np.arange(0, num_images, max(1, num_images // NUM_PREVIEW_IMAGES))[:NUM_PREVIEW_IMAGES]
-    batch = setup.loader.fetch(0, indices_N)
-    figure = figures.image_grid(
-        denormalise(batch.images_NCHW, setup.mean, setup.std),
-        titles=[setup.class_names[label] for label in batch.labels_N.tolist()],
-        title="Training images, augmented",
-    )
-    footer = formatting.footer(run.path, data=trainer.data.name, seed=trainer.config.seed)
-    figures.save_figure(figure, run.figure_path("augmented"), footer)

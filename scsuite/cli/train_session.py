@@ -3,7 +3,8 @@
 In: the command's terminal, options and ranks. Out: one object to pass on.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
@@ -30,6 +31,11 @@ class Session:
     tensorboard: bool = False
     group: "RunDir | None" = None
     position: str = ""
+    timeline: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str) -> None:
+        """Record the seconds since the command started; the first time counts."""
+        self.timeline.setdefault(name, round(time.perf_counter() - self.start_time, 3))
 
     def recorded(self, config: TrainConfig) -> TrainCommandConfig:
         """Return what config.yaml holds: the settings of a training, and its target."""

@@ -89,7 +89,7 @@ def versions(job: Job) -> Figures:
 
 
 def norm_equality(job: Job) -> Figures:
-    """Ghost batch norm in one operation against the loop over chunks, on the device: the largest relative differences."""
+    """Ghost batch norm in one operation against the loop over chunks, on the device: relative differences."""
     figures: Figures = {}
     num_images, channels, side = (48, 8, 8) if job.tiny else (512, 128, 16)
     for dtype, images in itertools.product((torch.float32, torch.bfloat16), (num_images, num_images - 3)):
@@ -295,7 +295,7 @@ def compile_stage(job: Job) -> Figures:
 
 
 def print_compiled() -> None:
-    """Print the time of the first steps and the speed of a compiled network; whole batch norm, which needs no operation."""
+    """Print the time of the first steps and the speed of a compiled network, with batch norm over whole batches."""
     from pathlib import Path
 
     job = Job("cuda", False, "", Path())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scsuite.core.augment.compiler import NotBatchableError, compile_policy
+from scsuite.core.augment.default import DefaultPolicy
 from scsuite.core.augment.policy import PLACEHOLDER_MEAN_STD, load_policy
 from scsuite.core.augment.transforms import BatchedPolicy
 from scsuite.core.errors import UsageError
@@ -28,12 +29,17 @@ class Backend:
         return {"name": self.name, "reason": self.reason}
 
 
-def choose_backend(option: str, policy: "Compose") -> Backend:
+BATCHED = "every transform of the policy has a batched version"
+
+
+def choose_backend(option: str, policy: "Compose | DefaultPolicy") -> Backend:
     """Resolve `--augment-backend` for a policy. Raises UsageError if `batched` is required but not possible."""
     if option == "albumentations":
         return Backend(option, "as requested", None)
+    if isinstance(policy, DefaultPolicy):
+        return Backend("batched", BATCHED, policy.batched())
     try:
-        return Backend("batched", "every transform of the policy has a batched version", compile_policy(policy))
+        return Backend("batched", BATCHED, compile_policy(policy))
     except NotBatchableError as error:
         if option == "batched":
             raise UsageError(
@@ -45,4 +51,6 @@ def choose_backend(option: str, policy: "Compose") -> Backend:
 
 def check_backend(option: str, path: str | None) -> Backend:
     """Return the backend of a policy file, or of the default policy, before the mean and std of the data are known."""
-    return choose_backend(option, load_policy(path, *PLACEHOLDER_MEAN_STD))
+    return choose_backend(
+        option, DefaultPolicy(*PLACEHOLDER_MEAN_STD) if path is None else load_policy(path, *PLACEHOLDER_MEAN_STD)
+    )

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scsuite.core.augment.default import CUTOUT_SIZE, PADDING, DefaultPolicy
 from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.dataset import SIZE
 from scsuite.core.errors import InputError, did_you_mean, one_line
@@ -26,8 +27,6 @@ from scsuite.core.seeding import keyed_seed
 if TYPE_CHECKING:
     from albumentations import Compose
 
-PADDING = 4  # pixels on each side before the crop: a 40 x 40 image has 9 x 9 = 81 crops
-CUTOUT_SIZE = 8  # pixels, side of the hole
 PLACEHOLDER_MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # to check a policy before the data is read
 
 # Transforms that a policy file may name: they use one image only, read no file and call no code from the file.
@@ -127,8 +126,10 @@ def _check_normalize(path: str, transforms: list[Any]) -> None:
         raise _policy_error(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
 
 
-def policy_mean_std(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, ...]]:
+def policy_mean_std(policy: "Compose | DefaultPolicy") -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and std of each channel, in [0, 1], that a policy normalises by; evaluation must use the same."""
+    if isinstance(policy, DefaultPolicy):
+        return policy.mean, policy.std
     last = policy.transforms[-1]
     mean, std = (tuple(float(v) for v in np.broadcast_to(values, 3)) for values in (last.mean, last.std))
     return mean, std
@@ -136,16 +137,20 @@ def policy_mean_std(policy: "Compose") -> tuple[tuple[float, ...], tuple[float, 
 
 def validate_policy(path: str | None) -> tuple[str, ...]:
     """Raise what `load_policy` raises, before any data is read; return warnings."""
+    if path is None:
+        return ()
     load_policy(path, *PLACEHOLDER_MEAN_STD)
     installed = _import_albumentations().__version__
-    version = installed if path is None else str(read_yaml(path, "augmentation policy").get("__version__", installed))
+    version = str(read_yaml(path, "augmentation policy").get("__version__", installed))
     if version == installed:
         return ()
     return (f"{path} is for albumentations {version[:40]}, {installed} is installed: its transforms may differ",)
 
 
-def policy_dict(policy: "Compose") -> dict[str, Any]:
+def policy_dict(policy: "Compose | DefaultPolicy") -> dict[str, Any]:
     """Return the policy as plain values, equal for equal policies; checkpoints and results store it."""
+    if isinstance(policy, DefaultPolicy):
+        return policy.to_dict()
     plain: dict[str, Any] = _to_plain(policy.to_dict()["transform"])
     return plain
 

@@ -41,6 +41,7 @@ class CheckpointSchedule:
         self.run.save_checkpoint(trainer.state.step, trainer.state_tensors(), trainer.metadata())
         self.last_save_time = time.perf_counter()
         self.last_save_seconds = self.last_save_time - start_time
+        trainer.checkpoint_seconds += self.last_save_seconds
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
-from scsuite.core.augment import BatchedPolicy, augment_image
+from scsuite.core.augment import BatchedPolicy, DefaultPolicy, augment_image
 from scsuite.core.augment.draws import make_rng
 from scsuite.core.augment.pixel_map import to_device
 from scsuite.core.dataset import SIZE, Split
@@ -197,7 +197,7 @@ class TrainLoader:
     def __init__(
         self,
         split: Split,
-        policy: "Compose",
+        policy: "Compose | DefaultPolicy",
         *,
         batch_size: int,
         seed: int,
@@ -215,6 +215,7 @@ class TrainLoader:
             self._loader = self._source
             return
         num_workers = default_workers() if workers is None else workers
+        assert not isinstance(policy, DefaultPolicy)  # it has a batched version
         self._source = _ImageDataset(split, policy, seed, alternate_flips)
         make_loader = partial(
             DataLoader,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from scsuite.core.augment import Backend, choose_backend, load_policy, normalise, policy_dict, policy_mean_std
+from scsuite.core.augment import (
+    Backend,
+    DefaultPolicy,
+    choose_backend,
+    load_policy,
+    normalise,
+    policy_dict,
+    policy_mean_std,
+)
 from scsuite.core.config import RecipeConfig
 from scsuite.core.dataset import Dataset, Split, split_holdout
 from scsuite.core.device import Device, resolve_device
@@ -127,8 +135,10 @@ def check_batch_size(num_images: int, batch_size: int, world: World) -> None:
         )  # fmt: skip
 
 
-def make_policy(config: RecipeConfig, train: Split) -> "Compose":
+def make_policy(config: RecipeConfig, train: Split) -> "Compose | DefaultPolicy":
     """Return the augmentation policy of these training images. Raises InputError as `load_policy` does."""
+    if config.augment is None and config.augment_backend != "albumentations":
+        return DefaultPolicy(*train.mean_std(), flip=config.flip == "random")
     return load_policy(config.augment, *train.mean_std(), flip=config.flip == "random")
 
 

@@ -68,6 +68,7 @@ class Trainer:
         self.graphed_step = make_graphed_step(self.config, self.setup)
         self.epochs: list[EpochResult] = []
         self.steps: list[StepRow] = []
+        self.checkpoint_seconds = 0.0  # of writing checkpoints, in this process
 
     @property
     def model(self) -> nn.Module:
