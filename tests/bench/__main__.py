@@ -54,6 +54,17 @@ def start_up(_size: Size) -> Figures:
     return {"help_s": ours, "bare_typer_s": bare_typer, "difference_s": ours - bare_typer, "target_s_at_most": 0.15}
 
 
+def timeline(_size: Size) -> Figures:
+    """Seconds after which the stages of a short training end: imports, data, network, first step, result, figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "scsuite", "train", "--data", "shapes", "--limit-train", "512", "--json"]
+        command += ["--limit-test", "100", "--width", "0.125", "--epochs", "1", "--lr-max", "0.1", "--runs-dir", folder]
+        completed = subprocess.run(command, check=True, capture_output=True, text=True)
+        environment = Path(json.loads(completed.stdout)["run_dir"]) / "environment.json"
+        recorded = json.loads(environment.read_text())["timeline"]
+    return {f"{name}_s": value for part in recorded.values() for name, value in part.items()}
+
+
 def loading(size: Size) -> Figures:
     """Seconds of the first and the second loading of the real images; the second uses the cache."""
     if not size.data.is_file():
@@ -122,6 +133,7 @@ def gpu_training(_size: Size) -> Figures:
 
 PARTS: dict[str, Callable[[Size], Figures]] = {
     "start_up": start_up,
+    "timeline": timeline,
     "loading": loading,
     "step": step,
     "pipeline": pipeline,
