@@ -51,7 +51,7 @@ def test_a_stage_that_fails_is_recorded_with_what_it_measured_before(
         job.record("speed", gpu.PARTIAL, 0.0, first=1.5)
         raise RuntimeError("CUDA error:\n an illegal memory access")
 
-    monkeypatch.setitem(gpu_stages.STAGE_FUNCTIONS, "speed", fail)  # type: ignore[arg-type]  # a dictionary
+    monkeypatch.setitem(gpu_stages.STAGE_FUNCTIONS, "speed", fail)
     values = run(job, "speed")
     assert (values["status"], values["first"]) == ("failed", 1.5)
     assert values["error"] == "RuntimeError: CUDA error: an illegal memory access"

@@ -72,12 +72,8 @@ def versions(job: Job) -> Figures:
     from scsuite.core.runs.environment import collect_environment
     from tests.bench.__main__ import machine
 
-    figures = {
-        **collect_environment(),
-        **machine(),
-        "gcc": shutil.which("gcc"),
-        "cudnn": torch.backends.cudnn.version(),
-    }
+    figures = {**collect_environment(), **machine(), "gcc": shutil.which("gcc")}
+    figures["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     if job.is_cuda:
         properties = torch.cuda.get_device_properties(0)
         figures |= {"cuda": torch.version.cuda, "memory_gb": properties.total_memory / 1e9}
@@ -104,11 +100,11 @@ def norm_equality(job: Job) -> Figures:
         arguments = (images // 16, 0.01, 1e-5)
         at_once = forward_all_chunks(features, weight, bias, mean, var, *arguments)
         by_chunk = _forward_by_chunk(features, weight, bias, mean.clone(), var.clone(), *arguments)
-        at_once += backward_all_chunks(gradient, features, weight, *by_chunk[3:])
-        by_chunk += _backward_by_chunk(gradient, features, weight, *by_chunk[3:], 1e-5)
+        ours = at_once + backward_all_chunks(gradient, features, weight, *by_chunk[3:])
+        loop = by_chunk + _backward_by_chunk(gradient, features, weight, *by_chunk[3:], 1e-5)
         names = ("output", "running_mean", "running_var", "mean", "inv_std", "grad_input", "grad_weight", "grad_bias")
         figures[f"{dtype}, {images} images"] = {
-            name: _relative(ours, loop) for name, ours, loop in zip(names, at_once, by_chunk, strict=True)
+            name: _relative(*pair) for name, *pair in zip(names, ours, loop, strict=True)
         }
     worst = {dtype: max(v for name, row in figures.items() if dtype in name for v in row.values())
              for dtype in ("float32", "bfloat16")}  # fmt: skip
@@ -193,15 +189,15 @@ def _profile(job: Job, ghost: int, num_steps: int) -> Figures:
     synchronize(job)
     start_time = time.perf_counter()
     if job.is_cuda:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
     steps(num_steps)
     figures["host_ms"] = (time.perf_counter() - start_time) / num_steps * 1e3  # until the last launch
     if job.is_cuda:
-        end.record()  # type: ignore[no-untyped-call]
+        end.record()
     synchronize(job)
     if job.is_cuda:
-        figures["device_ms"] = start.elapsed_time(end) / num_steps  # type: ignore[no-untyped-call]
+        figures["device_ms"] = start.elapsed_time(end) / num_steps
     kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if job.is_cuda else [])]
     with torch.profiler.profile(activities=kinds) as profiler:
         steps(3)
@@ -300,7 +296,8 @@ def print_compiled() -> None:
 
     job = Job("cuda", False, "", Path())
     trainer = noise_trainer(job, num_images=1024 + 336, ghost_batch_size=0)
-    setup, model = trainer.setup, torch.compile(trainer.raw_model, dynamic=False)
+    setup = trainer.setup
+    model: Any = torch.compile(trainer.raw_model, dynamic=False)
     batches: list[Batch] = list(setup.loader.epoch(0))
 
     def step(batch: Batch) -> None:

@@ -50,7 +50,9 @@ def run_json(arguments: list[str]) -> Figures:
 def command(job: Job) -> Figures:
     """The whole command, 24 epochs, three times: the first decodes the images, the last launches CUDA graphs."""
     figures: Figures = {"target_s_at_most": 20.0, "target_steps_s_at_most": 12.0}
-    variants = {"first": {}, "second": {}} | ({"graph": {"cuda_graph": True}} if job.is_cuda else {})
+    variants: dict[str, Figures] = {"first": {}, "second": {}} | (
+        {"graph": {"cuda_graph": True}} if job.is_cuda else {}
+    )
     for name, options in variants.items():
         with tempfile.TemporaryDirectory() as folder:
             start_time = time.perf_counter()
@@ -67,9 +69,9 @@ def command(job: Job) -> Figures:
 
 def seeds(job: Job) -> Figures:
     """Accuracy and time of five trainings on the images that are there: CUDA graphs but for the last seed."""
-    limits = {"limit_train": 200, "limit_test": 50} if job.tiny else {}
+    limits: Figures = {"limit_train": 200, "limit_test": 50} if job.tiny else {}
     data = load_dataset(job.data, cache_dir=str(CACHE), **limits)
-    size = {"width": 1 / 16, "batch_size": 32, "epochs": 2} if job.tiny else {}
+    size: Figures = {"width": 1 / 16, "batch_size": 32, "epochs": 2} if job.tiny else {}
     rows: list[Figures] = []
     figures: Figures = {"data": data.name, "train_images": len(data.train), "trainings": rows}
     for seed in range(NUM_SEEDS):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scsuite.cli import train_display
+from scsuite.cli import train_display, train_figures
 from scsuite.core.runs.rundir import RunDir
 from tests.run_cli import run_cli
 from tests.tiny_args import FAULT_TRAIN_ARGS
@@ -16,7 +16,7 @@ def test_the_result_is_complete_on_disk_before_the_figures_and_the_timeline_name
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_figures: list[dict[str, Any] | None] = []
-    draw_figures = train_display.draw_figures
+    draw_figures = train_figures.draw_figures
 
     def draw(run: RunDir, *args: Any) -> list[Path]:
         assert not (run.path / "figures").exists()

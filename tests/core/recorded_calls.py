@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ALLOCATIONS = ("empty", "new_empty", "detach", "_unsafe_view", "lift_fresh")  # by the start of the name
 
 
-class RecordedCalls(TorchDispatchMode):
+class RecordedCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the calls inside the block."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[str, bool]] = []  # the name, and whether it is more than a view or an allocation
 
     def __torch_dispatch__(
@@ -27,7 +27,7 @@ class RecordedCalls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def __enter__(self) -> Self:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     @property

@@ -34,7 +34,7 @@ class DefaultPolicy:
         """Return the batched policy, as `compile_policy` makes it."""
         size = (CUTOUT_SIZE, CUTOUT_SIZE)
         flips: list[BatchTransform] = [Flip(0.5, is_vertical=False)] if self.flip else []
-        transforms = (
+        transforms: tuple[BatchTransform, ...] = (
             Pad((PADDING,) * 4, REFLECT_101, (0, 0, 0)),
             Crop((SIZE, SIZE), is_random=True),
             *flips,

@@ -43,11 +43,14 @@ class DeviceRng:
 
     def integers(self, low: int, high: Any, *shape: int) -> Tensor:
         """Return integers from low to high, both included."""
-        return low + _shift_right(_shift_right(self._bits(shape), 32) * (high - low + 1), 32)
+        offsets: Tensor = _shift_right(self._bits(shape), 32) * (high - low + 1)
+        numbers: Tensor = low + _shift_right(offsets, 32)
+        return numbers
 
     def bernoulli(self, p: float) -> Tensor:
         """Return True with probability p, one value per image: 53 bits, as an integer, are below p * 2^53."""
-        return _shift_right(self._bits(()), 11) < math.ceil(p * 2**53)
+        is_drawn_N: Tensor = _shift_right(self._bits(()), 11) < math.ceil(p * 2**53)
+        return is_drawn_N
 
 
 def make_rng(seed: int, epoch: int, indices_N: NDArray[np.int64] | Tensor) -> Any:

@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_leaves
 HOST_READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero")
 
 
-class GraphStandIn(TorchDispatchMode):
+class GraphStandIn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records what runs inside; also a `Recorder` of `scsuite.core.training.step_graph`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape: list[tuple[Any, Sequence[Any], Mapping[str, Any], list[Tensor], list[bool]]] = []
 
     def __torch_dispatch__(
@@ -46,7 +46,7 @@ class GraphStandIn(TorchDispatchMode):
 
 
 def storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 class StandInRecorder:
