@@ -51,12 +51,12 @@ def rows(steps: list[StepResult]) -> list[StepResult]:
     return [replace(step, seconds=0.0) for step in steps]
 
 
-@pytest.mark.parametrize("max_steps_in_flight", [1, 8])
 @pytest.mark.parametrize(
-    "changes",
+    ("max_steps_in_flight", "changes"),
     [
-        {}, {"precision": "bf16"}, {"l1": 1e-4, "class_weights": "balanced", "label_smoothing": 0.0},
-        {"ghost_batch_size": 0, "gradient_centralization": False, "bn_weight_decay": True},
+        (1, {}), (8, {}), (8, {"precision": "bf16"}),
+        (8, {"l1": 1e-4, "class_weights": "balanced", "label_smoothing": 0.0}),
+        (8, {"ghost_batch_size": 0, "gradient_centralization": False, "bn_weight_decay": True}),
     ],
 )  # fmt: skip
 def test_replayed_steps_of_both_batch_sizes_are_bit_equal_to_eager_ones(
