@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scsuite.core.augment.compiler import NotBatchableError, compile_policy
-from scsuite.core.augment.default import DefaultPolicy
-from scsuite.core.augment.policy import PLACEHOLDER_MEAN_STD, load_policy
+from scsuite.core.augment.default import PLACEHOLDER_MEAN_STD, DefaultPolicy
+from scsuite.core.augment.policy import load_policy
 from scsuite.core.augment.transforms import BatchedPolicy
 from scsuite.core.errors import UsageError
 

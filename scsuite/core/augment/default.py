@@ -15,6 +15,7 @@ from scsuite.core.dataset import SIZE
 
 PADDING = 4  # pixels on each side before the crop: a 40 x 40 image has 9 x 9 = 81 crops
 CUTOUT_SIZE = 8  # pixels, side of the hole
+PLACEHOLDER_MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # to check a policy before the data is read
 
 
 @dataclass(frozen=True)

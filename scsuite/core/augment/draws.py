@@ -55,12 +55,13 @@ class DeviceRng:
 
 def make_rng(seed: int, epoch: int, indices_N: NDArray[np.int64] | Tensor) -> Any:
     """Return the random numbers of these images, of the kind of their indices."""
-    return (DeviceRng if isinstance(indices_N, Tensor) else CounterRng)(seed, epoch, indices_N)  # type: ignore[arg-type]
+    return DeviceRng(seed, epoch, indices_N) if isinstance(indices_N, Tensor) else CounterRng(seed, epoch, indices_N)
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
     """Shift as uint64 does: int64 would repeat its sign."""
-    return (bits >> count) & (2 ** (64 - count) - 1)
+    shifted: Tensor = (bits >> count) & (2 ** (64 - count) - 1)
+    return shifted
 
 
 def _mix(bits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scsuite.core.augment.default import CUTOUT_SIZE, PADDING, DefaultPolicy
+from scsuite.core.augment.default import CUTOUT_SIZE, PADDING, PLACEHOLDER_MEAN_STD, DefaultPolicy
 from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.dataset import SIZE
 from scsuite.core.errors import InputError, did_you_mean, one_line
@@ -27,7 +27,6 @@ from scsuite.core.seeding import keyed_seed
 if TYPE_CHECKING:
     from albumentations import Compose
 
-PLACEHOLDER_MEAN_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # to check a policy before the data is read
 
 # Transforms that a policy file may name: they use one image only, read no file and call no code from the file.
 # fmt: off
@@ -149,9 +148,8 @@ def validate_policy(path: str | None) -> tuple[str, ...]:
 
 def policy_dict(policy: "Compose | DefaultPolicy") -> dict[str, Any]:
     """Return the policy as plain values, equal for equal policies; checkpoints and results store it."""
-    if isinstance(policy, DefaultPolicy):
-        return policy.to_dict()
-    plain: dict[str, Any] = _to_plain(policy.to_dict()["transform"])
+    values = policy.to_dict()  # a Compose puts them under "transform"
+    plain: dict[str, Any] = _to_plain(values.get("transform", values))
     return plain
 
 
