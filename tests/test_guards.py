@@ -114,8 +114,8 @@ FILES = {
     "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint", "classifier"),
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": (
-        "results", "unfinished", "environment", "find_runs", "run_schedule", "rundir", "settings", "summary",
-        "train_summary", "comparison",
+        "csv_files", "results", "unfinished", "environment", "find_runs", "checkpoints", "run_schedule", "rundir",
+        "settings", "summary", "train_summary", "comparison",
     ),
     "training": (
         "workers", "loader", "optimizer", "own_network", "setup", "step", "step_graph", "state", "trainer",

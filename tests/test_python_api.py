@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from scsuite import Trainer
-from scsuite.core.runs.rundir import list_checkpoints
+from scsuite.core.runs.checkpoints import list_checkpoints
 from tests import own_network
 from tests.core.tiny import equal_tensors, without_clocks
 

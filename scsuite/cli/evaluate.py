@@ -95,7 +95,7 @@ def list_mistakes(test: "Split", evaluation: "Evaluation") -> list[dict[str, Any
 
 def write_csv_files(run: "RunDir", test: "Split", evaluation: "Evaluation", mistakes: list[dict[str, Any]]) -> None:
     """Write predictions.csv (a row per image, with the probability of each class), misclassified.csv, per_class.csv."""
-    from scsuite.core.files import write_csv
+    from scsuite.core.runs.csv_files import write_csv
 
     names, labels_N, predicted_N = evaluation.class_names, evaluation.labels_N, evaluation.predicted_N
     rows = (

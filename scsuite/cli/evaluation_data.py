@@ -10,6 +10,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.run_output import check_data_exists, relative_path
 from scsuite.cli.runs import load_data
 from scsuite.core.config import CheckpointConfig, DataConfig
+from scsuite.core.runs.summary import as_mapping
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -29,6 +30,7 @@ def load_evaluation_data(
     if config.data is None:
         check_data_exists(run_config.data, command, "--ckpt", relative_path(config.ckpt))
         data = load_data(run_config, terminal)
+        _warn_of_changed_data(run_config, data, trained, terminal)
         data = data.relabelled(trained.class_names, data.name)
     else:
         data = _load_other_data(run_config, config.limit_test, trained.metadata, terminal)
@@ -39,6 +41,21 @@ def load_evaluation_data(
 
         terminal.log_line(f"          no test images of {len(absent)} of the network's classes: {format_names(absent)}")
     return data
+
+
+def _warn_of_changed_data(config: DataConfig, data: "Dataset", trained: "TrainedModel", terminal: Terminal) -> None:
+    """Warn if the data at the run's own place is not what the network was trained on; its test images are used."""
+    recorded = as_mapping(trained.metadata.get("data")).get("fingerprint")
+    if recorded in (None, data.fingerprint):
+        return
+    if config.fit != trained.data_config.fit:  # other pixels
+        what = f"--fit {config.fit} is not the training's, {trained.data_config.fit}, so the data cannot be compared"
+    else:
+        what = (
+            f"the data at {relative_path(config.data)} is not the training's: its images, labels or names have changed"
+            f" (fingerprint {data.fingerprint[:12]}, in the training {str(recorded)[:12]})"
+        )
+    terminal.log_warning(f"{what}; the test images may be others, or images of the training")
 
 
 def _load_other_data(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     """Show where a trained network found its evidence. Grad-CAM maps for the predicted and the actual class."""
     from scsuite.core.cam import resolve_layers
-    from scsuite.core.runs.environment import device_info
+    from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import GradcamResult
     from scsuite.report import figures
 
@@ -43,6 +43,7 @@ def gradcam(config: GradcamConfig, output: OutputOptions) -> None:
     classes = {name: inputs.classes(name, trained.class_names) for name in map_names if inputs.predicted}
     maps, scores = _compute_maps(inputs, classes, config, trained)
     environment = {**device_info(trained.device), "checkpoint": trained.path}
+    environment |= {} if data is None else {"data": dataset_info(data)}
     name = "images" if data is None else data.name.partition(".")[0]
     with create_run(output, "gradcam", name, config, terminal, **environment) as run:
         path = run.figure_path("gradcam")

@@ -1,6 +1,5 @@
 """`scsuite predict`: the class and the probability of each image in files, folders and archives."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,12 @@ import typer
 from scsuite.cli.console import Terminal
 from scsuite.cli.exit_codes import print_error
 from scsuite.cli.options import OutputOptions, options
+from scsuite.cli.output_files import check_different_files, check_output_path, writing_to
 from scsuite.cli.predict_display import print_report, write_predictions
-from scsuite.cli.run_output import check_output_path, relative_path
+from scsuite.cli.run_output import relative_path
 from scsuite.cli.runs import load_trained_model
 from scsuite.core.config import PredictConfig
-from scsuite.core.errors import InputError, OutputError, UsageError
+from scsuite.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from scsuite.core.evaluation.evaluate import TrainedModel
@@ -58,7 +58,8 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
         result = replace(result, status="failed", error=parts)
     result = replace(result, seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     if result.out is not None:
-        write_predictions(Path(result.out), result, config.topk)
+        with writing_to("--out"):
+            write_predictions(Path(result.out), result, config.topk)
     report.non_images = list(map(relative_path, report.non_images))
     print_report(terminal, result, report.notes())
     terminal.print_json(result.to_dict())
@@ -75,11 +76,7 @@ def _check_out(out: str | None, paths: list[str]) -> None:
     if Path(out).suffix.lower() not in SUFFIXES:
         raise UsageError("option", "--out", expected=" or ".join(f"FILE{s}" for s in SUFFIXES), found=out, hint=hint)
     check_output_path("--out", out)
-    if os.path.lexists(out) and any(Path(out).samefile(path) for path in paths):
-        raise UsageError("option", "--out", expected="a file that is not read", found=out, hint=hint)
-    folder = next(parent for parent in Path(out).absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):  # now, not after an hour of predictions
-        raise OutputError("cannot write", out, expected="a folder with permission to write", found=folder, hint=hint)
+    check_different_files("--out", out, "a file that is not read", paths)
 
 
 def _predict(

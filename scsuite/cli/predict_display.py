@@ -21,7 +21,8 @@ MAX_CLASSES_SHOWN = 5  # in a row, and in the line of counts
 
 def write_predictions(path: Path, result: "PredictResult", topk: int) -> None:
     """Write the predictions as CSV, one row per image, or the same object as --json prints."""
-    from scsuite.core.files import make_parent, write_atomic, write_csv
+    from scsuite.core.files import make_parent, write_atomic
+    from scsuite.core.runs.csv_files import write_csv
 
     make_parent(path)
     if path.suffix.lower() == ".json":

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import check_output_path, log_run, relative_path
+from scsuite.cli.output_files import check_output_path, writing_to
+from scsuite.cli.run_output import log_run, relative_path
 from scsuite.cli.runs import create_run, write_result
 from scsuite.core.config import ReportConfig
 from scsuite.core.errors import UsageError
@@ -40,9 +41,10 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
     name = trainings[0].run.path.name if len(trainings) == 1 else f"{len(trainings)}-trainings"
     with create_run(output, "report", name, config, terminal) as run:
         paths = [run.path / "report.html", *([Path(config.out).absolute()] if config.out else [])]
-        for path in paths:
-            make_parent(path)
-            write_atomic(path, page)
+        for path, flag in zip(paths, ("--runs-dir", "--out"), strict=False):
+            with writing_to(flag):
+                make_parent(path)
+                write_atomic(path, page)
         _log_trainings(terminal, trainings, comparison)
         log_run(terminal, run)
         terminal.log_line(f"page      {relative_path(paths[-1])} ({len(page) / 1e6:.1f} MB)")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Progress, Terminal
 from scsuite.core.config import DATA_SOURCES
-from scsuite.core.errors import InputError, UsageError
-from scsuite.core.files import check_name_length
+from scsuite.core.errors import InputError
 
 if TYPE_CHECKING:
     from scsuite.core.dataset import Dataset
@@ -87,16 +86,6 @@ def log_stop(terminal: Terminal, run: "RunDir", text: str) -> None:
     """Print where a training stopped, and below it the command that continues it."""
     terminal.log_line(f"{'stopped':<10}{text} with:")
     terminal.log_line(INDENT + shell_command("scsuite", "train", "--resume", relative_path(run.path)))
-
-
-def check_output_path(flag: str, target: str | None) -> None:
-    """Raise UsageError for anything but a file: files are renamed into place, which would replace /dev/stdout."""
-    if target is not None and os.path.lexists(target) and (Path(target).is_symlink() or not Path(target).is_file()):
-        raise UsageError(
-            "option", flag, expected="a new name or a plain file",
-            found=f"{target}, a link, directory, pipe or device", hint="Choose another name.",
-        )  # fmt: skip
-    check_name_length(target or "")
 
 
 def check_data_exists(data: str, *command: str) -> None:

@@ -79,12 +79,14 @@ def load_trained_model(config: "NetworkConfig", terminal: Terminal) -> "TrainedM
 
     from scsuite.core.device import resolve_device, tune_process
     from scsuite.core.evaluation.evaluate import TrainedModel
-    from scsuite.core.model.checkpoint import load_checkpoint_file
-    from scsuite.core.runs.rundir import resolve_checkpoint
+    from scsuite.core.model.checkpoint import load_network
+    from scsuite.core.runs.checkpoints import open_checkpoint
 
     tune_process()
-    path = resolve_checkpoint(config.ckpt)
-    model, metadata = load_checkpoint_file(path)
+    checkpoint, problems = open_checkpoint(config.ckpt)
+    for problem in problems:
+        terminal.log_warning(f"skipped a damaged checkpoint: {problem}")
+    model, metadata, path = load_network(checkpoint), checkpoint.metadata, checkpoint.path
     precision = metadata["precision"]
     try:
         device = resolve_device(config.device, config.precision or precision)

@@ -3,25 +3,22 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
+from scsuite.cli.run_output import log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
 from scsuite.cli.signals import StopSignal
 from scsuite.cli.tensorboard import TensorboardOption, check_installed
-from scsuite.cli.train_run import resume_main, run_main, run_worker
-from scsuite.cli.train_seeds import resume_seeds, run_seeds
+from scsuite.cli.train_resume import START_OPTIONS, resume_training
+from scsuite.cli.train_run import run_main, run_worker
+from scsuite.cli.train_seeds import run_seeds
 from scsuite.cli.train_session import Session
-from scsuite.cli.train_summary import set_exit_code
 from scsuite.core.config import TrainCommandConfig
 from scsuite.core.distributed import distributed_world, is_restart, require_single_process, torchrun_id
-
-if TYPE_CHECKING:
-    from scsuite.core.runs.rundir import RunDir
 
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Continue a stopped run.", rich_help_panel="Output")
@@ -43,14 +40,16 @@ def train(config: TrainCommandConfig, output: OutputOptions, resume: str | None,
     with distributed_world() as world:
         tune_process()
         output = output_for_rank(output, world)
-        session = Session(Terminal(output), output, world, start_time, config.target, bool(tensorboard))
         if resume is None and is_restart():
             resume = world.broadcast(lambda: str(find_unfinished_run(output.runs_dir, torchrun_id()) or "")) or None
+            if resume is not None:  # these options started the run, and a resume takes none of them
+                output = replace(output, explicit_options=output.explicit_options - START_OPTIONS)
+        session = Session(Terminal(output), output, world, start_time, config.target, bool(tensorboard))
         if resume is None:
             _start_new(config, session)
             return
         with RunDir.open(Path(resume), lock=world.is_main_process) as run:
-            _resume(run, config, session)
+            resume_training(run, config, session)
 
 
 def _start_new(config: TrainCommandConfig, session: Session) -> None:
@@ -58,6 +57,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     from scsuite.core.device import resolve_device
     from scsuite.core.lr_range.range_test import check_range_test, condition_warnings, range_test_config, read_lr_bounds
     from scsuite.core.runs.environment import dataset_info, device_info
+    from scsuite.core.training.checkpoint_schedule import check_network_size
 
     terminal, world = session.terminal, session.world
     session.mark("imports")
@@ -69,6 +69,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     device.check_cuda_graph(config.cuda_graph)
     data = load_data(config, terminal, world)
     log_classes(terminal, data)
+    check_network_size(config, data.class_names)
     check_range_test(data, range_test_config(config, len(data.train)), world)
     if bounds is not None and config.lr_from is not None:
         warnings += condition_warnings(bounds, config, data)
@@ -89,52 +90,3 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
                 run_main(run, config.training(), data, session, stop, None)
             else:
                 run_seeds(run, config, data, session, stop, environment)
-
-
-def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None:
-    """Continue a run, or a group of --seeds, in its own directory, under its own settings."""
-    from scsuite.core.device import resolve_device
-    from scsuite.core.runs.results import read_json, read_result
-    from scsuite.core.runs.rundir import latest_checkpoint
-    from scsuite.core.training.resume import (
-        check_same_data,
-        merge_resume_settings,
-        read_resume_config,
-        read_seeds_and_target,
-        relocate_result,
-        restore_policy_file,
-    )
-
-    terminal, world, explicit = session.terminal, session.world, session.output.explicit_options
-    seeds, target = read_seeds_and_target(run, config, explicit)
-    if run.result() is not None:
-        result = relocate_result(read_result(run.path, "train"), run.path)
-        merge_resume_settings(run.config(), config, explicit, run.path)
-        terminal.print_line(f"{relative_path(run.path)} is already complete")
-        set_exit_code(terminal, result)
-        terminal.print_json(result)
-        return
-    if seeds is not None:
-        require_single_process("train --seeds")
-        merged = merge_resume_settings(run.config(), config, explicit, run.path)
-        resume_seeds(run, TrainCommandConfig(**merged.to_dict(), seeds=seeds, target=target), session)
-        return
-    checkpoint, problems = latest_checkpoint(run.path)
-    settings = read_resume_config(run, checkpoint, config, explicit)
-    if "data" not in explicit:
-        check_data_exists(settings.data, "train", "--resume", relative_path(run.path))
-    resolve_device(settings.device, settings.precision, world).check_cuda_graph(settings.cuda_graph)  # before the data
-    data = load_data(settings, terminal, world)
-    check_ranks_agree(world, settings, data, state=None if checkpoint is None else checkpoint.path.name)
-    if checkpoint is not None:
-        check_same_data(checkpoint.path, checkpoint.metadata.get("data"), data.fingerprint)
-        if "augment" not in explicit:
-            with world.main_process_first():
-                settings = restore_policy_file(run.path, checkpoint, settings, write=world.is_main_process)
-    elif recorded := read_json(run.path / "environment.json").get("data"):
-        check_same_data(run.path, recorded, data.fingerprint)
-    with StopSignal(world) as stop:
-        if not world.is_main_process:
-            run_worker(settings, data, session, stop, checkpoint)
-            return
-        resume_main(run, settings, data, replace(session, target=target), stop, checkpoint, problems)

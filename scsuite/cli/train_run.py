@@ -27,8 +27,9 @@ def run_main(
     checkpoint: "Checkpoint | None",
 ) -> None:  # fmt: skip
     """On rank 0, find the LR bounds if they are not given, train to the end, and write the results."""
-    from scsuite.core.runs.rundir import check_disk_space, remove_result, truncate_rows
-    from scsuite.core.training.checkpoint_schedule import checkpoint_bytes
+    from scsuite.core.runs.environment import device_info
+    from scsuite.core.runs.rundir import record_resume, remove_result, truncate_rows
+    from scsuite.core.training.checkpoint_schedule import check_disk_space, checkpoint_bytes
     from scsuite.core.training.loop import run_environment
     from scsuite.core.training.resume import load_history, load_state
     from scsuite.core.training.seeds import training_position
@@ -58,6 +59,10 @@ def run_main(
         if any(run.config().get(name) != getattr(trainer.config, name) for name in ("data", "augment")):
             run.write_config(session.recorded(trainer.config))  # the next resume finds them
     run.update_environment(**run_environment(trainer))
+    if session.is_resume:
+        entry = {"step": trainer.state.step, **device_info(trainer.setup.device, session.world)}
+        for warning in record_resume(run, **entry):
+            terminal.log_warning(warning)
     print_plan(terminal, trainer)
     _report_graph(terminal, trainer)
     try:
@@ -83,7 +88,7 @@ def resume_main(
         terminal.log_line("          no checkpoint yet: starting again from step 0")
         truncate_rows(run.path, 0, 0)
         remove_result(run.path)
-    run_main(run, config, data, session, stop, checkpoint)
+    run_main(run, config, data, replace(session, is_resume=True), stop, checkpoint)
 
 
 def run_worker(

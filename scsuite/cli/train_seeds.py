@@ -66,7 +66,8 @@ def _train_one(
     environment: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Start the training of one seed, or continue it at `path`. A diverged one leaves a warning in the group."""
-    from scsuite.core.runs.rundir import RunDir, latest_checkpoint, slugify
+    from scsuite.core.runs.checkpoints import latest_checkpoint
+    from scsuite.core.runs.rundir import RunDir, slugify
     from scsuite.core.training.resume import read_resume_config
 
     assert session.group is not None
@@ -119,7 +120,7 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     from scsuite.core.device import resolve_device
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import read_json
-    from scsuite.core.runs.rundir import remove_result
+    from scsuite.core.runs.rundir import record_resume, remove_result
     from scsuite.core.training.resume import check_same_data
 
     terminal, device = session.terminal, resolve_device(config.device, config.precision, session.world)
@@ -134,4 +135,6 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     with StopSignal(session.world) as stop:
         terminal.attach_run(group)
         remove_result(group.path)
+        for warning in record_resume(group, **device_info(device, session.world)):
+            terminal.log_warning(warning)
         run_seeds(group, config, data, session, stop, environment)

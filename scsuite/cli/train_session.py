@@ -31,6 +31,7 @@ class Session:
     tensorboard: bool = False
     group: "RunDir | None" = None
     position: str = ""
+    is_resume: bool = False
     timeline: dict[str, float] = field(default_factory=dict)
 
     def mark(self, name: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.run_output import check_output_path, log_files, log_run, relative_path
+from scsuite.cli.output_files import check_different_files, check_output_path, writing_to
+from scsuite.cli.run_output import log_files, log_run, relative_path
 from scsuite.cli.runs import create_run, write_result
 from scsuite.core import schedule
 from scsuite.core.config import ZigzagConfig
@@ -39,6 +40,8 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
         check_figure_suffix(Path(config.out), "option", "--out")
     check_output_path("--out", config.out)
     check_output_path("--csv", config.csv)
+    check_different_files("--csv", config.csv, "another file than --out", filter(None, [config.out]))
+    _check_not_read(config)
     curve = _curve_from_options(config) if config.run is None else _curve_from_run(config.run)
     with create_run(output, "zigzag", curve.policy, config, terminal) as run:
         figure = figures.schedule(
@@ -46,8 +49,9 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
             title=curve.title, planned=curve.planned,
         )  # fmt: skip
         paths = [run.figure_path("schedule"), *([Path(config.out).resolve()] if config.out else [])]
-        for path in paths:
-            figures.save_figure(figure, path, formatting.footer(run.path))
+        for path, flag in zip(paths, ("--runs-dir", "--out"), strict=False):
+            with writing_to(flag):
+                figures.save_figure(figure, path, formatting.footer(run.path))
         _write_csv(config, run.path / "schedule.csv", curve)
         rows = {
             "policy": curve.policy,
@@ -65,6 +69,14 @@ def zigzag(config: ZigzagConfig, output: OutputOptions) -> None:
             steps_per_epoch=curve.steps_per_epoch, num_steps=len(curve.lrs),
         )  # fmt: skip
         write_result(run, terminal, result, start_time)
+
+
+def _check_not_read(config: ZigzagConfig) -> None:
+    """Raise UsageError if an output is a file that --run reads."""
+    if config.run is not None:
+        read = [Path(config.run) / name for name in ("config.yaml", "environment.json", "steps.csv")]
+        for flag, target in (("--out", config.out), ("--csv", config.csv)):
+            check_different_files(flag, target, "a file that is not read", read)
 
 
 def _curve_from_options(config: ZigzagConfig) -> Curve:
@@ -101,9 +113,12 @@ def _curve_from_run(spec: str) -> Curve:
 
 
 def _write_csv(config: ZigzagConfig, path: Path, curve: Curve) -> None:
-    from scsuite.core.files import make_parent, write_csv
+    from scsuite.core.files import make_parent
+    from scsuite.core.runs.csv_files import write_csv
 
     rows = [(step, step / curve.steps_per_epoch, lr) for step, lr in enumerate(curve.lrs)]
-    for target in [path, *([Path(config.csv)] if config.csv else [])]:
-        make_parent(target)
-        write_csv(target, ("step", "epoch", "lr"), rows)
+    for target, flag in ((path, "--runs-dir"), (config.csv, "--csv")):
+        if target is not None:
+            with writing_to(flag):
+                make_parent(Path(target))
+                write_csv(Path(target), ("step", "epoch", "lr"), rows)

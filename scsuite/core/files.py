@@ -1,22 +1,20 @@
 """Write files atomically, read only regular files, and read strict YAML. Imports no torch.
 
-In: paths and bytes, rows or text. Out: files that are complete or not there; bytes or plain values.
+In: paths and bytes or text. Out: files that are complete or not there; bytes or plain values.
 """
 
 import contextlib
-import csv
 import difflib
 import errno
-import hashlib
-import io
 import itertools
 import os
 import platform
 import re
+import secrets
 import stat
+import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from scsuite.core.errors import InputError, OutputError, one_line
 MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
 MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
 MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
-_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # and the full-width forms of = + - @
+STALE_SECONDS = 3600  # no file takes longer to write
+_PARTIAL = re.compile(r"\.scsuite-(\d{1,9})-[0-9a-f]{16}\.part")  # the temporary files of `write_atomic`
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -39,23 +38,48 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
 
     Raises OutputError; the temporary file is removed then, and an older file at `path` stays as it was.
     """
-    partial = path.with_name(f".{path.name}.part")
-    if len(os.fsencode(partial.name)) > MAX_NAME_BYTES:
-        partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.part")
+    # A name of its own for each write: with a common one, two processes would write into each other's file.
+    partial = path.with_name(f".scsuite-{os.getpid()}-{secrets.token_hex(8)}.part")
     try:
-        descriptor = os.open(partial, _WRITE | os.O_TRUNC, 0o666)
+        descriptor = os.open(partial, _WRITE | os.O_EXCL, 0o666)  # never a file that was there before
         try:
-            _write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
+            try:
+                _write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            partial.replace(path)
+        except BaseException:  # a signal too
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
         if os.name == "posix":  # a directory cannot be opened elsewhere
             fsync_path(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise write_error(path, error, f"space and permission for {len(data):,} bytes") from None
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files of `write_atomic` that killed processes left in a folder of ours."""
+    for path in folder.glob(".scsuite-*.part"):
+        with contextlib.suppress(OSError):
+            if (match := _PARTIAL.fullmatch(path.name)) and not _is_written(path, int(match[1])):
+                path.unlink()
+
+
+def _is_written(path: Path, pid: int) -> bool:
+    """Return whether another process may be writing a temporary file; the number of a dead one may be in use again."""
+    if pid == os.getpid() or time.time() - path.stat().st_mtime > STALE_SECONDS:
+        return False
+    if os.name != "posix":  # there os.kill would end the process; a file that is open cannot be removed
+        return False
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def make_parent(path: Path) -> None:
@@ -191,33 +215,6 @@ def normalise_name(name: str) -> str:
     are those of names that are not UTF-8; `escape` writes them in the same way.
     """
     return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
-
-
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as the lines of a CSV file in UTF-8; `csv.reader` returns the same texts, formulas with a quote."""
-    lines: list[str] = []
-    for row in rows:
-        buffer = io.StringIO()
-        csv.writer(buffer).writerow(map(_csv_cell, row))  # ends with CR LF, so that a CR in a name is quoted too
-        lines.append(buffer.getvalue()[:-2] + "\n")
-    return "".join(lines)
-
-
-def _csv_cell(value: Any) -> Any:
-    r"""Return a value as it is written: a byte XX that is not UTF-8, in the name of a file, becomes `\udcXX`.
-
-    A text that a spreadsheet would run as a formula gets a `'` before it, and so does one that has quotes before a
-    formula: without its first quote, each is the original. Source: https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically, in UTF-8; every CSV file with names in it is written here."""
-    write_atomic(path, csv_text([header, *rows]).encode())
 
 
 def read_yaml(path: str, what: str) -> dict[str, Any]:

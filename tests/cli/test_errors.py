@@ -40,8 +40,9 @@ def assert_refused(tmp_path: Path) -> AssertRefused:
 
     def run(arguments: tuple[object, ...], code: int, *words: str) -> None:
         runs = tmp_path / "runs"
+        place = () if "--resume" in arguments else ("--runs-dir", runs)  # a resume takes no other place than the run's
         for more in ((), ("--json",)):
-            answer = run_cli(*arguments, "--runs-dir", runs, *more)
+            answer = run_cli(*arguments, *place, *more)
             assert bool(answer.out) == bool(more)  # one object with --json, and nothing without it
             check_refusal(answer, code, *words)
             assert not runs.exists()

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from scsuite.cli.run_output import shell_command
+from scsuite.core.runs.csv_files import read_cell
 from tests.core.dataset.helpers import image_bytes
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import MODEL_ARGS
@@ -78,7 +79,7 @@ def test_the_data_can_be_found_again_by_the_run(runs: dict[str, CliResult]) -> N
 @pytest.mark.parametrize("name", ["predictions.csv", "misclassified.csv", "per_class.csv"])
 def test_csv_files_hold_the_names(name: str, runs: dict[str, CliResult]) -> None:
     with (runs["evaluate"].run_dir / name).open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file, strict=True)
+        header, *rows = ([read_cell(cell) for cell in row] for row in csv.reader(file, strict=True))
     assert {len(row) for row in rows} == {len(header)}
     if name == "predictions.csv":
         assert [row[2] for row in rows if row[2] not in NAMES.values()] == []

@@ -1,7 +1,8 @@
 """Files are complete or not there; YAML is plain or refused, and runs nothing. Run: pytest tests/core/test_files.py."""
 
-import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from scsuite.core.files import (
     read_regular_file,
     read_yaml,
     read_yaml_texts,
+    remove_partial_files,
     write_atomic,
-    write_csv,
 )
 
 
@@ -65,30 +66,60 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
         write_atomic(tmp_path / "nowhere" / "a.bin", b"data")
 
 
-def test_a_csv_file_reads_back_with_its_commas_and_quotes(tmp_path: Path) -> None:
-    rows = [[1, 'say "hi", twice'], [2.5, "line\nbreak"]]
-    write_csv(tmp_path / "a.csv", ["n", "text"], rows)
-    with (tmp_path / "a.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [["n", "text"], ["1", 'say "hi", twice'], ["2.5", "line\nbreak"]]
-    assert b"\r" not in (tmp_path / "a.csv").read_bytes()
+def test_no_process_writes_into_the_file_of_another(tmp_path: Path) -> None:
+    # The file is complete at each moment, whoever wrote it; with one temporary name half of another's was seen.
+    code = (
+        "import sys; from pathlib import Path; from scsuite.core.files import write_atomic\n"
+        "for _ in range(100): write_atomic(Path(sys.argv[1]), sys.argv[2].encode() * 1_000_000)"
+    )
+    path = tmp_path / "a.bin"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), letter]) for letter in "ab"]
+    contents = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            data = path.read_bytes()
+            contents.add((len(data), data[:1] * len(data) == data))
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert contents == {(1_000_000, True)}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-NAMES = [
-    "a,b", 'say "hi"', "line\nbreak", "carriage\rreturn", "tab\there", " space ", "\x1b[31mred", "[red]", "$x_1^2$",
-    "猫", "ls\u2028sep", "next\x85line", "form\x0cfeed", "'", "", "\\", "x" * 300,
-]  # fmt: skip
+def test_a_file_of_the_user_is_neither_used_nor_removed(tmp_path: Path) -> None:
+    names = [".a.bin.part", "a.bin.part", ".scsuite-1-notes.part", ".scsuite--0123456789abcdef.part", "a.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"a user's")
+    write_atomic(tmp_path / "a.bin", b"data")
+    remove_partial_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "a.bin"])
+    assert {(tmp_path / name).read_bytes() for name in names} == {b"a user's"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_any_name_reads_back_from_a_csv_file(name: str, tmp_path: Path) -> None:
-    write_csv(tmp_path / "a.csv", ["n", f"p_{name}"], [[1, name], [2, "after"]])
-    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file, strict=True)) == [["n", f"p_{name}"], ["1", name], ["2", "after"]]
+@pytest.mark.skipif(os.name != "posix", reason="the owner of a file is known by its process there")
+def test_only_the_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, used, old = (
+        tmp_path / f".scsuite-{pid}-{digit * 16}.part"
+        for pid, digit in ((dead.pid, "0"), (os.getppid(), "1"), (1, "2"))
+    )
+    for path in (left, used, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))  # its process has ended long ago, and another one has its number
+    remove_partial_files(tmp_path)
+    assert list(tmp_path.iterdir()) == [used]
 
 
-def test_bytes_that_are_not_utf_8_become_escapes_in_a_csv_file_that_is_utf_8(tmp_path: Path) -> None:
-    write_csv(tmp_path / "a.csv", ["file"], [[os.fsdecode(b"caf\xe9.png")]])
-    assert (tmp_path / "a.csv").read_bytes() == b"file\ncaf\\udce9.png\n"
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_signal_while_a_file_is_written_leaves_no_part_of_it(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_signal(_descriptor: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", raise_signal)
+    with pytest.raises(error):
+        write_atomic(tmp_path / "a.bin", b"data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_class_has_one_name_in_both_normal_forms_and_the_name_is_valid_text() -> None:

@@ -154,7 +154,7 @@ def _next_arguments(sandbox: Sandbox) -> list[object]:
 
 def _run_and_kill(sandbox: Sandbox, seconds: float, steps_lost: list[int]) -> list[str]:
     """Run for some seconds, kill, and note how many steps after the last checkpoint are lost."""
-    from scsuite.core.runs.rundir import latest_checkpoint
+    from scsuite.core.runs.checkpoints import latest_checkpoint
 
     process = start(sandbox, _next_arguments(sandbox))
     time.sleep(seconds)
@@ -223,11 +223,13 @@ def sigterm_to_exit(quick: bool) -> ScoreRow:
 
 
 _SAVE_PROGRAM = """
-import sys
+import os, secrets, sys
 from pathlib import Path
 from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.errors import OutputError
-from scsuite.core.runs.rundir import RunDir, list_checkpoints
+from scsuite.core.runs.checkpoints import list_checkpoints
+from scsuite.core.runs.rundir import RunDir
+os.getpid, secrets.token_hex = lambda: 1, lambda n: 2 * n * "0"  # strace has to know the temporary file's name
 with RunDir.open(Path(sys.argv[1])) as run:
     checkpoint = read_checkpoint(list_checkpoints(run.path)[0])
     metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("sha256", "format")}
@@ -262,14 +264,14 @@ def strace_sweep(quick: bool, reference: Path) -> list[ScoreRow]:
 
 def _strace_save(calls: str, injection: str, reference: Path, row: ScoreRow) -> bool:
     """One save with one failing call; False when the save has fewer calls."""
-    from scsuite.core.runs.rundir import latest_checkpoint
+    from scsuite.core.runs.checkpoints import latest_checkpoint
 
     with new_sandbox() as sandbox:
         copy, trace = sandbox.path / "run", sandbox.path / "trace"
         shutil.copytree(reference, copy)
         checkpoints = copy / "checkpoints"
         watched = [copy, checkpoints, copy / "steps.csv", copy / "metrics.csv", *checkpoints.iterdir()]
-        watched += [checkpoints / "step-000022.safetensors", checkpoints / ".step-000022.safetensors.part"]
+        watched += [checkpoints / "step-000022.safetensors", checkpoints / f".scsuite-1-{16 * '0'}.part"]
         watch = [word for path in watched for word in ("-P", str(path))]
         command = ["strace", "-f", "-o", str(trace), *watch, "-e", f"trace={calls}", "-e", injection]
         command += [sys.executable, "-c", _SAVE_PROGRAM, str(copy)]

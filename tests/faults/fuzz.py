@@ -261,7 +261,7 @@ def mutate_run(rng: Random, seeds: list[Input]) -> Input:
 def _checkpoint_loader(good: Path) -> Loader:
     from scsuite.core.config import TrainConfig
     from scsuite.core.dataset import load_dataset
-    from scsuite.core.model.checkpoint import load_checkpoint_file, read_checkpoint
+    from scsuite.core.model.checkpoint import load_network, read_checkpoint
     from scsuite.core.training.resume import load_state
     from scsuite.core.training.trainer import Trainer
 
@@ -270,7 +270,7 @@ def _checkpoint_loader(good: Path) -> Loader:
     trainers: list[Trainer] = []
 
     def load(folder: Path) -> None:
-        load_checkpoint_file(folder / "a.safetensors")
+        load_network(read_checkpoint(folder / "a.safetensors"))
         if not trainers:  # once per forked process
             trainers.append(Trainer(load_dataset("shapes", limit_train=100, limit_test=50), config))
         load_state(trainers[0], read_checkpoint(folder / "a.safetensors"))
@@ -397,9 +397,10 @@ def _same_kind(rng: Random, seeds: list[Input]) -> Input:
 
 def _run_loader(good: Path) -> Loader:
     from scsuite.core.config import TrainConfig
+    from scsuite.core.runs.checkpoints import latest_checkpoint, open_checkpoint
     from scsuite.core.runs.results import read_epochs, read_result, read_steps
     from scsuite.core.runs.run_schedule import read_run_schedule
-    from scsuite.core.runs.rundir import RunDir, latest_checkpoint, resolve_checkpoint, truncate_rows
+    from scsuite.core.runs.rundir import RunDir, truncate_rows
     from scsuite.core.training.resume import merge_resume_settings
 
     def open_run(folder: Path) -> None:
@@ -410,7 +411,7 @@ def _run_loader(good: Path) -> Loader:
             truncate_rows(run.path, 7, 1)
 
     readers: list[Callable[[Path], object]] = [
-        read_run_schedule, resolve_checkpoint, lambda folder: read_result(folder, "train"), latest_checkpoint,
+        read_run_schedule, open_checkpoint, lambda folder: read_result(folder, "train"), latest_checkpoint,
         open_run,  # last, since it truncates rows
     ]  # fmt: skip
 

@@ -249,7 +249,7 @@ def non_finite_step(before: inject.Action, step: int) -> Check:
     """70: exit 5; the last checkpoint is finite, loads, and is older than the bad step."""
 
     def check(sandbox: Sandbox, _reference: Path) -> list[str]:
-        from scsuite.core.runs.rundir import latest_checkpoint
+        from scsuite.core.runs.checkpoints import latest_checkpoint
 
         problems = check_outcome(run(sandbox, *RESUME_ARGS, before=before), 5, f"step {step}", "--lr-max")
         newest, damaged = latest_checkpoint(sandbox.run_dirs[0])

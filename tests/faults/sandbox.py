@@ -161,7 +161,8 @@ def _run_child(sandbox: Sandbox, arguments: list[str], before: Callable[[], None
         before()
         from scsuite.cli.app import main
 
-        if arguments and arguments[0] in COMMANDS_WITH_RUNS and "--runs-dir" not in arguments:
+        is_placed = "--runs-dir" in arguments or "--resume" in arguments  # a resume continues its run where it is
+        if arguments and arguments[0] in COMMANDS_WITH_RUNS and not is_placed:
             arguments = [*arguments, "--runs-dir", str(sandbox.runs)]
         code = int(main(arguments))
         sys.stdout.flush()

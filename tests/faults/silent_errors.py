@@ -258,14 +258,18 @@ def _cast_to(dtype: torch.dtype) -> Callable[[dict[str, Tensor]], None]:
     return change
 
 
+def _load_network(path: Path) -> None:
+    from scsuite.core.model.checkpoint import load_network, read_checkpoint
+
+    load_network(read_checkpoint(path))
+
+
 def cast_weights(sandbox: Sandbox) -> str:
     """load_state_dict casts float64, int8 and complex weights to float32 without a message."""
-    from scsuite.core.model.checkpoint import load_checkpoint_file
-
-    load_checkpoint_file(_save_checkpoint(sandbox, lambda tensors: None))  # unchanged, it is accepted
+    _load_network(_save_checkpoint(sandbox, lambda tensors: None))  # unchanged, it is accepted
     for dtype in (torch.float64, torch.int8, torch.float16):
         if problem := _check_refusal(
-            functools.partial(load_checkpoint_file, _save_checkpoint(sandbox, _cast_to(dtype))),
+            functools.partial(_load_network, _save_checkpoint(sandbox, _cast_to(dtype))),
             str(dtype).removeprefix("torch."),
         ):
             return f"{dtype}: {problem}"
@@ -274,20 +278,16 @@ def cast_weights(sandbox: Sandbox) -> str:
 
 def flipped_bit(sandbox: Sandbox) -> str:
     """safetensors has no checksum: a flipped bit is another weight."""
-    from scsuite.core.model.checkpoint import load_checkpoint_file
-
     path = _save_checkpoint(sandbox, lambda tensors: None)
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    return _check_refusal(lambda: load_checkpoint_file(path), "sha256")
+    return _check_refusal(lambda: _load_network(path), "sha256")
 
 
 def repeated_tensor(sandbox: Sandbox) -> str:
     """safetensors accepts a header that names a tensor twice."""
     import hashlib
-
-    from scsuite.core.model.checkpoint import load_checkpoint_file
 
     path = _save_checkpoint(sandbox, lambda tensors: None)
     data = path.read_bytes()
@@ -299,7 +299,7 @@ def repeated_tensor(sandbox: Sandbox) -> str:
     at = data.index(b'\\"sha256\\": \\"') + 14
     blank = data[:at] + b"0" * 64 + data[at + 64 :]
     path.write_bytes(blank[:at] + hashlib.sha256(blank).hexdigest().encode() + blank[at + 64 :])
-    return _check_refusal(lambda: load_checkpoint_file(path), "twice")
+    return _check_refusal(lambda: _load_network(path), "twice")
 
 
 # --- training: what stops it ---

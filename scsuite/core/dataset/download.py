@@ -2,7 +2,7 @@
 
 In: mirrors and a path. Out: the complete file at that path, never a part of it.
 
-The bytes received so far are in `NAME.part` next to it. A lock file lets one process at a time download.
+The bytes received so far are in `.NAME.scsuite.part` next to it. A lock file lets one process at a time download.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str, progress: Progress, *, hi
 
 def _fetch_any(urls: Sequence[str], target: Path, md5: str, progress: Progress) -> list[str] | None:
     """Return None on success, otherwise each mirror's reason."""
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f".{target.name}.scsuite.part")  # not the name that a browser would give it
     failures = []
     for url in urls:
         try:

@@ -19,7 +19,6 @@ from scsuite.core.dataset import Dataset
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError
-from scsuite.core.files import write_csv
 from scsuite.core.lr_range.rules import (
     RULES,
     allowed_lr_max,
@@ -33,6 +32,7 @@ from scsuite.core.lr_range.rules import (
 )
 from scsuite.core.lr_range.run_sweep import OnStep, num_sweep_steps, run_sweep
 from scsuite.core.lr_range.sweep import Float1D, LrSweep, mean_curves
+from scsuite.core.runs.csv_files import write_csv
 from scsuite.core.runs.results import read_result
 from scsuite.core.training.own_network import own_network_config
 from scsuite.core.training.setup import check_batch_size, make_policy, split_validation

@@ -24,13 +24,14 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
-from scsuite.core.errors import InputError, one_line
+from scsuite.core.errors import InputError, OutputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
 from scsuite.core.model.network import LOGIT_SCALE, ResNet3
 
 FORMAT = 2  # of the metadata; a file of another format is refused
 MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
-MAX_FILE_BYTES = 1 << 32
+MAX_FILE_BYTES = 1 << 32  # of a file that is read or written; a training whose state is larger does not start
+TENSOR_ENTRY_BYTES = 200  # of a tensor in the header, without its name: dtype, shape and two offsets
 MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
@@ -70,10 +71,25 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     for name, tensor in cpu_tensors.items():  # safetensors refuses shared memory, as of tied weights
         if storages[tensor.untyped_storage().data_ptr()] > 1:
             cpu_tensors[name] = tensor.clone()
+    _check_size(path, cpu_tensors, text)
     data = bytearray(serialize(cpu_tensors, metadata={"scsuite": text}))
     start = data.index(_DIGEST_KEY) + len(_DIGEST_KEY)
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     write_atomic(path, data)
+
+
+def _check_size(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
+    """Raise OutputError for a file that `read_checkpoint` would refuse."""
+    header_bytes = len(json.dumps(text)) + sum(len(json.dumps(name)) + TENSOR_ENTRY_BYTES for name in tensors)
+    for what, limit, size in (
+        ("header", MAX_HEADER_BYTES, header_bytes),
+        ("file", MAX_FILE_BYTES, header_bytes + sum(tensor.nbytes for tensor in tensors.values())),
+    ):
+        if size > limit:
+            raise OutputError(
+                "cannot write", path, expected=f"a {what} of at most {limit:,} bytes, as can be read",
+                found=f"up to {size:,}", hint="Use a smaller network, shorter class names or fewer of them.",
+            )  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -206,25 +222,21 @@ def _metadata_problems(metadata: dict[str, Any]) -> Iterator[str]:
         yield "no configuration or precision"
 
 
-def load_checkpoint_file(path: str | Path) -> tuple[ResNet3, dict[str, Any]]:
-    """Return the network of a checkpoint file, in eval mode on the CPU, and its metadata.
+def load_network(checkpoint: Checkpoint) -> ResNet3:
+    """Return the network of a checkpoint, in eval mode on the CPU, with the averaged weights if there are any.
 
-    The weights are the averaged ones if the file has them. Raises InputError for a file that is damaged, that scsuite
-    did not write, or that holds another network.
+    Raises InputError for a checkpoint of another network.
     """
-    checkpoint = read_checkpoint(Path(path))
-    return load_model(checkpoint, _best_prefix(checkpoint)), checkpoint.metadata
+    return load_model(checkpoint, _best_prefix(checkpoint))
 
 
-def load_own_network_file(path: str | Path, model: nn.Module) -> dict[str, Any]:
-    """Load the weights of a checkpoint file into a network, put it in eval mode, and return the file's metadata.
+def load_own_network(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Load the weights that `load_network` takes into a network of the user's own, and put it in eval mode.
 
-    Raises InputError as `load_checkpoint_file` does, and for weights that do not fit the network.
+    Raises InputError for weights that do not fit it.
     """
-    checkpoint = read_checkpoint(Path(path))
     load_weights(checkpoint, model, _best_prefix(checkpoint))
     model.eval()
-    return checkpoint.metadata
 
 
 def _best_prefix(checkpoint: Checkpoint) -> str:

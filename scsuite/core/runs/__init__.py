@@ -4,6 +4,7 @@ In: the path of a run. Out: `load_checkpoint` gives its network, `load_classifie
 probabilities.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:  # imports torch, which zigzag does not need
     from torch import nn
 
     from scsuite.core.evaluation.predict import Classifier
+    from scsuite.core.model.checkpoint import Checkpoint
     from scsuite.core.model.network import ResNet3
 
 M = TypeVar("M", bound="nn.Module")
@@ -29,7 +31,7 @@ def load_checkpoint(run_or_file: str | Path, model: "nn.Module | None" = None) -
 
     Args:
         run_or_file: A checkpoint file, or a run directory: its model.safetensors, or before its end the newest
-            checkpoint.
+            intact checkpoint, with a warning if there are damaged ones.
         model: Your own network, of the same class as in the training: the weights are loaded into it. A file names the
             class in messages only; nothing that it names is imported.
 
@@ -46,11 +48,13 @@ def load_checkpoint(run_or_file: str | Path, model: "nn.Module | None" = None) -
         >>> model, metadata = load_checkpoint("runs/20260101T000000Z-train-shapes")
         >>> metadata["class_names"]
     """
-    from scsuite.core.model.checkpoint import load_checkpoint_file, load_own_network_file
-    from scsuite.core.runs.rundir import resolve_checkpoint
+    from scsuite.core.model.checkpoint import load_network, load_own_network
 
-    path = resolve_checkpoint(run_or_file)
-    return load_checkpoint_file(path) if model is None else (model, load_own_network_file(path, model))
+    checkpoint = _open_checkpoint(run_or_file)
+    if model is None:
+        return load_network(checkpoint), checkpoint.metadata
+    load_own_network(checkpoint, model)
+    return model, checkpoint.metadata
 
 
 def load_classifier(run_or_file: str | Path) -> "Classifier":
@@ -76,11 +80,19 @@ def load_classifier(run_or_file: str | Path) -> "Classifier":
     """
     from scsuite.core.config import DataConfig
     from scsuite.core.evaluation.predict import Classifier
-    from scsuite.core.model.checkpoint import load_checkpoint_file
-    from scsuite.core.runs.rundir import resolve_checkpoint
+    from scsuite.core.model.checkpoint import load_network
 
-    path = resolve_checkpoint(run_or_file)
-    network, metadata = load_checkpoint_file(path)
+    checkpoint = _open_checkpoint(run_or_file)
+    network, metadata, path = load_network(checkpoint), checkpoint.metadata, checkpoint.path
     fit = DataConfig.from_saved(metadata["config"], path).fit
     normalisation = {name: metadata[name] for name in ("mean", "std")}
     return Classifier(network, **normalisation, class_names=metadata["class_names"], fit=fit, path=str(path)).eval()
+
+
+def _open_checkpoint(run_or_file: str | Path) -> "Checkpoint":
+    from scsuite.core.runs.checkpoints import open_checkpoint
+
+    checkpoint, problems = open_checkpoint(run_or_file)
+    for problem in problems:
+        warnings.warn(f"skipped a damaged checkpoint: {problem}", stacklevel=3)
+    return checkpoint

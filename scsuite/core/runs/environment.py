@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:  # these modules import torch, which zigzag does not need
     from scsuite.core.device import Device
 
 PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors", "typer", "rich", "matplotlib")
+
+# What a resume compares with the process before, by kind: the numbers of a run may depend on each of them.
+_COMPARED: Mapping[str, tuple[str, ...]] = {
+    "version": ("versions", "git_commit"), "machine": ("platform", "cpu", "cores"), "number of threads": ("threads",),
+    "device": ("device", "device_name", "cuda"),
+}  # fmt: skip
 
 
 def collect_environment() -> dict[str, Any]:
@@ -40,6 +47,31 @@ def collect_environment() -> dict[str, Any]:
         "process": process_name(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def last_process(environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what environment.json says about the process that worked on a run last: its start or its last resume."""
+    resumes = environment.get("resumes")
+    return resumes[-1] if isinstance(resumes, list) and resumes and isinstance(resumes[-1], dict) else environment
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each kind of entry that differs between two processes of a run, and what it was and is."""
+    warnings = []
+    for kind, names in _COMPARED.items():
+        old, new = (_flatten({name: values[name] for name in names if name in values}) for values in (before, now))
+        known = {**old, **new} if kind == "version" and old else old  # of an entry that is missing nothing is known
+        changes = [
+            f"{name} was {old.get(name)} and is {new.get(name)}" for name in known if old.get(name) != new.get(name)
+        ]
+        if changes:
+            warnings.append(f"resumed with another {kind}, so its numbers may differ: {', '.join(changes)}")
+    return warnings
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    versions = values.get("versions")
+    return {**(versions if isinstance(versions, dict) else {}), **{k: v for k, v in values.items() if k != "versions"}}
 
 
 def process_name() -> str:

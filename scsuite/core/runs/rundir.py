@@ -22,15 +22,14 @@ from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.files import (
     append,
     check_run_exists,
-    csv_text,
     fsync_path,
     read_yaml,
     write_atomic,
-    write_csv,
     write_error,
 )
-from scsuite.core.runs.environment import collect_environment, process_name
-from scsuite.core.runs.find_runs import seed_runs
+from scsuite.core.runs.checkpoints import checkpoint_name, prune_checkpoints, remove_left_over_files
+from scsuite.core.runs.csv_files import csv_text, write_csv
+from scsuite.core.runs.environment import collect_environment, environment_changes, last_process
 from scsuite.core.runs.results import (
     EPOCH_COLUMNS,
     STEP_COLUMNS,
@@ -41,12 +40,8 @@ from scsuite.core.runs.results import (
     read_json,
 )
 
-if TYPE_CHECKING:  # these modules import torch, which zigzag does not need
+if TYPE_CHECKING:  # zigzag does not need torch
     from torch import Tensor
-
-    from scsuite.core.model.checkpoint import Checkpoint
-
-NUM_CHECKPOINTS_KEPT = 2  # while one is written, the one before is complete
 
 
 class RunDir:
@@ -63,7 +58,7 @@ class RunDir:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            owner = read_json(path / "environment.json").get("process", "another process")
+            owner = last_process(read_json(path / "environment.json")).get("process", "another process")
             raise InUseError(
                 "run directory", path, expected="no other run in it", found=f"in use by {owner}",
                 hint="Wait for it to end, or start a new run.",
@@ -90,17 +85,17 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path, lock: bool = True) -> Self:
-        """Open the directory of an earlier training.
-
-        Raises InputError for any other path, InUseError while another process works in it.
-        """
+        """Open the directory of an earlier training. Raises InputError for any other path, or InUseError."""
         check_run_exists(path)
         if not os.path.isfile(path / "config.yaml"):  # noqa: PTH113 - returns False for a name that is too long
             raise InputError(
                 "run", path, expected="a run directory with config.yaml", found="none",
                 hint="Give a directory that scsuite train made.",
             )  # fmt: skip
-        return cls(path.resolve(), lock)
+        run = cls(path.resolve(), lock)
+        if lock:
+            remove_left_over_files(run.path)
+        return run
 
     def __enter__(self) -> Self:
         return self
@@ -133,9 +128,8 @@ class RunDir:
         self._write_json("environment.json", {**collect_environment(), **environment})
 
     def update_environment(self, **environment: Any) -> None:
-        """Add entries to environment.json, and name this process as the owner of the directory."""
-        saved = read_json(self.path / "environment.json")
-        self._write_json("environment.json", {**saved, "process": process_name(), **environment})
+        """Add entries to environment.json."""
+        self._write_json("environment.json", {**read_json(self.path / "environment.json"), **environment})
 
     def write_result(self, result: CommandResult) -> None:
         """Write result.json, the same object as --json prints."""
@@ -169,7 +163,7 @@ class RunDir:
 
     def checkpoint_path(self, step: int) -> Path:
         """Return the path of the checkpoint after `step` steps, and make its folder."""
-        return self._folder("checkpoints") / f"step-{step:06d}.safetensors"
+        return self._folder("checkpoints") / checkpoint_name(step)
 
     def save_checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
         """Write the checkpoint after `step` steps, and keep the newest two; its CSV rows are on disk before it."""
@@ -225,6 +219,17 @@ def slugify(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:60] or "run"
 
 
+def record_resume(run: RunDir, **environment: Any) -> list[str]:
+    """Add this process to `resumes` in environment.json, with what `write_environment` records of the first one.
+
+    Returns a warning for each kind of difference from the process before.
+    """
+    saved = read_json(run.path / "environment.json")
+    before, entry = saved.get("resumes"), {**collect_environment(), **environment}
+    run.update_environment(resumes=[*(before if isinstance(before, list) else []), entry])
+    return environment_changes(last_process(saved), entry)
+
+
 def truncate_rows(run: Path, num_steps: int, num_epochs: int) -> list[str]:
     """Truncate steps.csv and metrics.csv to the rows that a checkpoint covers, without duplicates.
 
@@ -246,72 +251,3 @@ def truncate_rows(run: Path, num_steps: int, num_epochs: int) -> list[str]:
 def remove_result(run: Path) -> None:
     """Remove the result of a run that was stopped or failed, because it goes on."""
     (run / "result.json").unlink(missing_ok=True)
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, newest first: by the step in the name, not by time."""
-    paths = [p for p in (run / "checkpoints").glob("step-*.safetensors") if p.stem.removeprefix("step-").isdecimal()]
-    return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
-
-
-def prune_checkpoints(run: Path) -> None:
-    """Keep the newest two checkpoints, and remove partial files that a killed process left."""
-    for path in [*list_checkpoints(run)[NUM_CHECKPOINTS_KEPT:], *run.glob(".*.part"), *run.glob("*/.*.part")]:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def check_disk_space(run: Path, checkpoint_bytes: int) -> None:
-    """Raise OutputError if the disk has no space for the checkpoints still to be written.
-
-    One more than is kept has to fit: the newest is written before the oldest is removed.
-    """
-    written = sum(path.stat().st_size for path in list_checkpoints(run))
-    required = (NUM_CHECKPOINTS_KEPT + 1) * checkpoint_bytes - written
-    free = shutil.disk_usage(run).free
-    if free < required:
-        raise OutputError(
-            "no space for checkpoints", run, expected=f"{required / 1e6:.1f} MB free", found=f"{free / 1e6:.1f} MB",
-            hint="Free some space or choose another --runs-dir.",
-        )  # fmt: skip
-
-
-def latest_checkpoint(run: Path) -> "tuple[Checkpoint | None, list[str]]":
-    """Return the newest intact checkpoint, and what is wrong with newer ones; None if none was written yet.
-
-    Raises InputError if all are damaged: starting again would overwrite a run that a user may be able to repair.
-    """
-    from scsuite.core.model.checkpoint import read_checkpoint
-
-    problems: list[str] = []
-    for path in list_checkpoints(run):
-        try:
-            return read_checkpoint(path), problems
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise InputError(
-            "run", run / "checkpoints", expected="a complete checkpoint", found=f"none ({problems[0]})",
-            hint="Remove that folder to start the run again.",
-        )  # fmt: skip
-    return None, problems
-
-
-def resolve_checkpoint(spec: str | Path) -> Path:
-    """Return the file that --ckpt RUN|FILE means: a run's model.safetensors, or its newest checkpoint until it ends.
-
-    Raises InputError for a directory that is not a training run.
-    """
-    path = Path(spec)
-    if not os.path.isdir(path):  # noqa: PTH112 - returns False for a name that is too long
-        return path  # the error comes from reading it
-    if (path / "model.safetensors").exists():
-        return path / "model.safetensors"
-    if checkpoints := list_checkpoints(path):
-        return checkpoints[0]
-    for member in seed_runs(path).values():  # the first seed's: none is selected
-        return resolve_checkpoint(member)
-    raise InputError(
-        "checkpoint", path, expected="a training run with model.safetensors or checkpoints/", found="neither",
-        hint="Give a directory that scsuite train made.",
-    )  # fmt: skip

@@ -14,7 +14,7 @@ from scsuite.core.evaluation.metrics import majority_fraction
 from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
-from scsuite.core.training.checkpoint_schedule import CheckpointSchedule
+from scsuite.core.training.checkpoint_schedule import CheckpointSchedule, check_checkpoint_size
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.state import BestEpoch, EpochTotals
 from scsuite.core.training.step import StepOutput, launch_step, read_step_outputs
@@ -196,6 +196,7 @@ def train_in_new_run(
 ) -> None:
     """Train in a new directory under `runs_dir`; model.safetensors and result.json are written if it finishes."""
     start_time = time.perf_counter()
+    check_checkpoint_size(trainer.raw_model, trainer.config, trainer.data.class_names)
     environment = {**device_info(trainer.setup.device, trainer.world), "data": dataset_info(trainer.data)}
     environment |= run_environment(trainer)
     with RunDir.start(runs_dir, "train", trainer.data.name, trainer.config, environment) as run:

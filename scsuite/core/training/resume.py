@@ -28,8 +28,10 @@ from scsuite.core.model.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from scsuite.core.runs.results import read_epochs, read_steps
-from scsuite.core.runs.rundir import RunDir, latest_checkpoint
+from scsuite.core.runs.checkpoints import latest_checkpoint
+from scsuite.core.runs.environment import collect_environment, device_info, environment_changes, last_process
+from scsuite.core.runs.results import read_epochs, read_json, read_steps
+from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.optimizer import OPTIMIZER_STATE_KEYS, parameters_by_name
 from scsuite.core.training.state import TrainState
 from scsuite.core.training.trainer import Trainer
@@ -63,6 +65,10 @@ def resume(trainer: Trainer, path: Path) -> None:
     load_state(trainer, checkpoint)
     if path.is_dir():
         load_history(trainer, path)
+        before = last_process(read_json(path / "environment.json"))
+        now = {**collect_environment(), **device_info(trainer.setup.device, trainer.world)}
+        for change in environment_changes(before, now):
+            warnings.warn(change, stacklevel=3)
 
 
 def load_history(trainer: Trainer, run: Path) -> None:
@@ -261,7 +267,7 @@ def merge_resume_settings(
     for item in fields(TrainConfig):
         old, new = getattr(config, item.name), getattr(requested, item.name)
         may_be_moved = _may_be_moved(item.name, old, new)
-        is_auto_lr = item.name in ("lr_min", "lr_max", "lr_from") and (new is None or item.name == "lr_from")
+        is_auto_lr = item.name in ("lr_min", "lr_max") and new is None and _has_auto_lr(item.name, config, run)
         if (
             item.name in explicit
             and item.name not in RESULT_NEUTRAL_OPTIONS
@@ -269,10 +275,22 @@ def merge_resume_settings(
             and not (is_auto_lr or may_be_moved)
         ):
             raise UsageError(
-                "option", flag_name(item), expected=f"{old}, as in {run}", found=new,
+                "option", flag_name(item), expected=f"{'none' if old is None else old}, as in {run}", found=new,
                 hint="Leave the option out, or start a new run.",
             )  # fmt: skip
     return replace(config, **{name: getattr(requested, name) for name in (RESULT_NEUTRAL_OPTIONS | _PLACES) & explicit})
+
+
+def _has_auto_lr(name: str, config: TrainConfig, run: Path) -> bool:
+    """Return whether a run started without this LR bound: it is the range test's, or LRMIN follows from LRMAX."""
+    if read_json(run / "environment.json").get("range_test") or (run / "history.csv").is_file():
+        return True
+    return name == "lr_min" and config.lr_max is not None and config.lr_min == config.lr_max / config.div_factor
+
+
+def check_same_policy(checkpoint: Checkpoint, policy: Mapping[str, Any]) -> None:
+    """Raise InputError unless the run of a checkpoint had this augmentation policy."""
+    _check_equal(checkpoint.path, "policy", checkpoint.metadata.get("policy"), policy)
 
 
 def _may_be_moved(name: str, old: Any, new: Any) -> bool:

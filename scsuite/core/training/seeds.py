@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scsuite.core.errors import ExitCode
+from scsuite.core.runs.checkpoints import list_checkpoints
 from scsuite.core.runs.results import EpochResult, FinalMetrics, TrainResult, read_epochs, read_json, read_result
-from scsuite.core.runs.rundir import list_checkpoints
 from scsuite.core.training.trainer import Trainer
 
 TOLERANCE = 1e-9  # of an accuracy: a mean that equals the target reaches it, whatever the last digit of the sum is

@@ -96,10 +96,17 @@ def test_a_complete_file_arrives_and_progress_counts_its_bytes(tmp_path: Path, m
 
 
 def test_a_partial_file_is_resumed(tmp_path: Path, mirror: Mirror) -> None:
-    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    (tmp_path / ".f.scsuite.part").write_bytes(BODY[:1000])
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
     assert mirror.requested_ranges == ["bytes=1000-"]
+
+
+def test_the_part_of_a_browser_is_neither_used_nor_removed(tmp_path: Path, mirror: Mirror) -> None:
+    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
+    assert mirror.requested_ranges == [None]
+    assert (tmp_path / "f.part").read_bytes() == BODY[:1000]
 
 
 def test_an_interrupted_transfer_is_resumed(tmp_path: Path, mirror: Mirror) -> None:
@@ -111,14 +118,14 @@ def test_an_interrupted_transfer_is_resumed(tmp_path: Path, mirror: Mirror) -> N
 
 def test_a_server_that_ignores_the_range_is_read_from_the_start(tmp_path: Path, mirror: Mirror) -> None:
     mirror.honours_range = False
-    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    (tmp_path / ".f.scsuite.part").write_bytes(BODY[:1000])
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
 
 
 def test_a_server_that_sends_another_range_is_not_trusted(tmp_path: Path, mirror: Mirror) -> None:
     mirror.shift = 7
-    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    (tmp_path / ".f.scsuite.part").write_bytes(BODY[:1000])
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
     assert mirror.requested_ranges == ["bytes=1000-", None]
@@ -128,14 +135,14 @@ def test_a_server_that_sends_another_range_is_not_trusted(tmp_path: Path, mirror
 def test_a_part_as_long_as_the_file_is_verified_or_downloaded_again(
     tmp_path: Path, mirror: Mirror, part: bytes
 ) -> None:
-    (tmp_path / "f.part").write_bytes(part)
+    (tmp_path / ".f.scsuite.part").write_bytes(part)
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
     assert mirror.requested_ranges == [f"bytes={len(part)}-"] + ([] if part == BODY else [None])
 
 
 def test_a_part_of_another_file_is_dropped(tmp_path: Path, mirror: Mirror) -> None:
-    (tmp_path / "f.part").write_bytes(b"<html>a login page</html>")
+    (tmp_path / ".f.scsuite.part").write_bytes(b"<html>a login page</html>")
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
     assert (tmp_path / "f").read_bytes() == BODY
 
@@ -167,7 +174,7 @@ def test_a_mirror_that_keeps_stopping_leaves_its_part(tmp_path: Path, mirror: Mi
     mirror.breaks_after = [100] * 10
     with pytest.raises(InputError, match="stopped after"):
         fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")
-    part = (tmp_path / "f.part").read_bytes()
+    part = (tmp_path / ".f.scsuite.part").read_bytes()
     assert part == BODY[: len(part)]
     mirror.breaks_after = []
     fetch([mirror.url], tmp_path / "f", MD5, no_progress, hint="")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from scsuite.core.errors import InputError, OutputError
 from scsuite.core.model.checkpoint import (
     MODEL_PREFIX,
-    load_checkpoint_file,
+    load_network,
     network_metadata,
     read_checkpoint,
     save_checkpoint,
@@ -45,7 +45,8 @@ def saved(model: ResNet3, tmp_path: Path) -> Path:
 
 
 def test_a_file_alone_is_enough_to_load_its_network(model: ResNet3, saved: Path) -> None:
-    loaded, metadata = load_checkpoint_file(saved)
+    checkpoint = read_checkpoint(saved)
+    loaded, metadata = load_network(checkpoint), checkpoint.metadata
     assert metadata["class_names"] == ["class 0", "class 1", "class 2"]
     assert not loaded.training
     images = torch.randn(4, 3, 32, 32)
@@ -76,33 +77,33 @@ def test_every_flipped_bit_is_detected(saved: Path) -> None:
         damaged[offset] ^= 1 << (offset % 8)
         saved.write_bytes(damaged)
         with pytest.raises(InputError):
-            load_checkpoint_file(saved)
+            load_network(read_checkpoint(saved))
 
 
 @pytest.mark.parametrize("length", [0, 7, 8, 100, -1])
 def test_a_truncated_file_says_so(saved: Path, length: int) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
     with pytest.raises(InputError, match=r"truncated|header"):
-        load_checkpoint_file(saved)
+        load_network(read_checkpoint(saved))
 
 
 def test_a_trailing_byte_is_refused(saved: Path) -> None:
     saved.write_bytes(saved.read_bytes() + b"\0")
     with pytest.raises(InputError):
-        load_checkpoint_file(saved)
+        load_network(read_checkpoint(saved))
 
 
 @pytest.mark.parametrize("header_length", [0, 1 << 40, 100_000_001])
 def test_a_header_length_out_of_bounds_is_refused_before_the_header_is_read(saved: Path, header_length: int) -> None:
     saved.write_bytes(struct.pack("<Q", header_length) + saved.read_bytes()[8:])
     with pytest.raises(InputError, match="header"):
-        load_checkpoint_file(saved)
+        load_network(read_checkpoint(saved))
 
 
 def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
     save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="that scsuite wrote"):
-        load_checkpoint_file(tmp_path / "other.safetensors")
+        load_network(read_checkpoint(tmp_path / "other.safetensors"))
 
 
 def test_a_pickle_is_refused_and_never_executed(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_pickle_is_refused_and_never_executed(tmp_path: Path) -> None:
     for name in ("weights.pt", "weights.safetensors"):
         torch.save(Payload(), tmp_path / name)
         with pytest.raises(InputError):
-            load_checkpoint_file(tmp_path / name)
+            load_network(read_checkpoint(tmp_path / name))
     assert not (tmp_path / "canary").exists()
 
 
@@ -125,7 +126,7 @@ def test_a_path_that_is_no_regular_file_is_refused_without_waiting(tmp_path: Pat
     if kind == "fifo":
         os.mkfifo(path)
     with pytest.raises(InputError):
-        load_checkpoint_file(path)
+        load_network(read_checkpoint(path))
 
 
 def change_shape(tensors: dict[str, Any], _metadata: dict[str, Any]) -> None:
@@ -201,7 +202,7 @@ def test_a_complete_file_of_another_network_is_refused_with_the_difference(
     change(tensors, metadata)
     save_checkpoint(tmp_path / "changed.safetensors", tensors, metadata)
     with pytest.raises(InputError, match=words):
-        load_checkpoint_file(tmp_path / "changed.safetensors")
+        load_network(read_checkpoint(tmp_path / "changed.safetensors"))
 
 
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(
@@ -273,3 +274,17 @@ def test_a_run_directory_stands_for_its_weights_or_until_the_end_for_its_newest_
     assert class_name(run) == "step 10"
     with pytest.raises(InputError, match=r"expected a training run with model\.safetensors or checkpoints/"):
         load_checkpoint(run / "checkpoints")
+
+
+def test_what_could_not_be_read_is_not_written(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = read_checkpoint(saved)
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key not in ("sha256", "format")}
+    path = tmp_path / "new.safetensors"
+    with pytest.raises(OutputError, match="a header of at most"):  # more classes than the header holds
+        save_checkpoint(path, checkpoint.tensors, {**metadata, "class_names": ["x" * 100] * 20_000})
+    monkeypatch.setattr("scsuite.core.model.checkpoint.MAX_FILE_BYTES", saved.stat().st_size - 1)
+    with pytest.raises(OutputError, match="a file of at most"):
+        save_checkpoint(path, checkpoint.tensors, metadata)
+    with pytest.raises(InputError, match="at most"):
+        read_checkpoint(saved)
+    assert not path.exists()

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import InputError
-from scsuite.core.model.checkpoint import load_checkpoint_file, save_checkpoint
+from scsuite.core.model.checkpoint import load_network, read_checkpoint, save_checkpoint
 from scsuite.core.model.ema import EMA
 from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.training.trainer import Trainer
@@ -187,7 +187,7 @@ def test_both_kinds_of_file_give_the_averaged_network(tiny_data: Dataset, tmp_pa
     assert trainer.ema is not None
     expected = trainer.ema.model.state_dict()
     for name in ("state", "weights"):
-        model, _ = load_checkpoint_file(tmp_path / f"{name}.safetensors")
+        model = load_network(read_checkpoint(tmp_path / f"{name}.safetensors"))
         assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items()), name
 
 

@@ -1,7 +1,9 @@
 """Run directories: files, owners, rows and checkpoints. Run: pytest tests/core/runs/test_rundir.py."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,18 +19,11 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.model.checkpoint import network_metadata, save_checkpoint
 from scsuite.core.model.network import build_model
+from scsuite.core.runs.checkpoints import latest_checkpoint, list_checkpoints, open_checkpoint, prune_checkpoints
 from scsuite.core.runs.find_runs import find_unfinished_run
 from scsuite.core.runs.results import CommandResult, EpochResult, StepResult, read_epochs, read_steps
-from scsuite.core.runs.rundir import (
-    RunDir,
-    check_disk_space,
-    latest_checkpoint,
-    list_checkpoints,
-    prune_checkpoints,
-    resolve_checkpoint,
-    slugify,
-    truncate_rows,
-)
+from scsuite.core.runs.rundir import RunDir, record_resume, slugify, truncate_rows
+from scsuite.core.training.checkpoint_schedule import check_disk_space
 
 
 def step(number: int) -> StepResult:
@@ -129,24 +124,60 @@ def test_config_yaml_gives_the_same_configuration(run: RunDir) -> None:
     assert run.config() == config.to_dict()
 
 
-def test_environment_keeps_its_entries_and_names_a_new_owner(run: RunDir) -> None:
+def test_environment_keeps_the_entry_of_each_process(run: RunDir) -> None:
     run.write_environment({"threads": 2, "process": "another"})
     run.update_environment(one_cycle={"lr_min": 0.1})
+    assert record_resume(run, threads=2, step=5) == []
+    record_resume(run, threads=3, step=9)
     environment = json.loads((run.path / "environment.json").read_text())
-    assert environment["threads"] == 2
+    assert (environment["threads"], environment["process"]) == (2, "another")
     assert environment["one_cycle"] == {"lr_min": 0.1}
-    assert environment["process"].startswith("process ")
     assert environment["versions"]["torch"] == version("torch")
+    assert [(entry["threads"], entry["step"]) for entry in environment["resumes"]] == [(2, 5), (3, 9)]
+    for entry in environment["resumes"]:
+        assert entry["process"].startswith("process ")
+        assert entry["versions"] == environment["versions"]
+        assert entry["command_line"] == sys.argv
+
+
+def test_the_owner_of_a_run_is_its_last_process(run: RunDir) -> None:
+    run.write_config(TrainConfig(data="x", lr_max=0.1))
+    run.write_environment({"process": "the first"})
+    record_resume(run, process="the second")
+    with pytest.raises(InUseError, match="in use by the second"):
+        RunDir(run.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"versions": {"torch": "1.0", "numpy": "2.0"}}, "another version, .*: torch was 1.0 and is "),
+        ({"git_commit": "abc"}, "another version, .*: git_commit was abc and is "),
+        ({"cpu": "i486"}, "another machine, .*: cpu was i486 and is "),
+        ({"platform": "Plan 9"}, "another machine, .*: platform was Plan 9 and is "),
+        ({"threads": 7}, "another number of threads, .*: threads was 7 and is 2"),
+        ({"device": "cuda:1"}, "another device, .*: device was cuda:1 and is cpu"),
+        ({"device_name": "H100"}, "another device, .*: device_name was H100 and is None"),
+    ],
+)
+def test_a_resume_in_another_environment_says_what_it_was_and_is(
+    changes: dict[str, Any], words: str, run: RunDir
+) -> None:
+    now = {"threads": 2, "device": "cpu", "device_name": None}
+    run.write_environment({**now, **changes})
+    (warning,) = record_resume(run, **now)
+    assert re.search(words, warning) and "\n" not in warning
+    assert record_resume(run, **now) == []  # compared with the last process, not with the first
 
 
 def test_a_symbolic_link_in_a_run_directory_is_not_followed(run: RunDir, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("as it was")
-    for name in ("steps.csv", ".result.json.part"):
+    for name in ("steps.csv", "result.json"):
         (run.path / name).symlink_to(tmp_path / "outside")
     with pytest.raises(OutputError, match=r"steps\.csv"):
         run.append_step(step(0))
-    with pytest.raises(OutputError, match=r"result\.json"):
-        run.write_result(CommandResult(command="train"))
+    run.write_result(CommandResult(command="train"))  # the link is replaced
+    assert not (run.path / "result.json").is_symlink()
     assert (tmp_path / "outside").read_text() == "as it was"
 
 
@@ -212,10 +243,24 @@ def test_missing_and_duplicate_rows_are_reported(run: RunDir) -> None:
 def test_the_newest_two_checkpoints_by_step_are_kept_and_partial_files_removed(run: RunDir) -> None:
     for number in (9, 10, 100, 1000000):
         run.checkpoint_path(number).write_text("x")
-    (run.path / "checkpoints" / ".step-000011.safetensors.part").write_text("half")
+    folder = run.path / "checkpoints"
+    (folder / f".scsuite-{os.getpid()}-{16 * '0'}.part").write_text("half")
+    of_the_user = [".step-000011.safetensors.part", "step-9.safetensors", "step-000009 copy.safetensors"]
+    for name in of_the_user:
+        (folder / name).write_text("mine")
     prune_checkpoints(run.path)
-    assert [path.name for path in list_checkpoints(run.path)] == ["step-1000000.safetensors", "step-000100.safetensors"]
-    assert len(list((run.path / "checkpoints").iterdir())) == 2
+    kept = ["step-1000000.safetensors", "step-000100.safetensors"]
+    assert [path.name for path in list_checkpoints(run.path)] == kept
+    assert {path.name for path in folder.iterdir()} == {*kept, *of_the_user}
+
+
+def test_a_resumed_run_removes_the_partial_files_of_a_killed_process_and_no_other(run: RunDir) -> None:
+    run.write_config(TrainConfig(data="x", lr_max=0.1))
+    run.close()
+    (run.path / f".scsuite-{os.getpid()}-{16 * 'a'}.part").write_text("half")
+    (run.path / ".notes.part").write_text("mine")
+    with RunDir.open(run.path):
+        assert [path.name for path in run.path.glob(".*.part")] == [".notes.part"]
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:
@@ -239,8 +284,22 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(run: RunDi
 
 def test_a_checkpoint_of_a_run_is_its_final_weights_or_else_its_newest_state(run: RunDir) -> None:
     with pytest.raises(InputError, match="neither"):
-        resolve_checkpoint(str(run.path))
-    run.checkpoint_path(10).write_text("x")
-    assert resolve_checkpoint(str(run.path)).name == "step-000010.safetensors"
-    (run.path / "model.safetensors").write_text("x")
-    assert resolve_checkpoint(str(run.path)).name == "model.safetensors"
+        open_checkpoint(str(run.path))
+    for number in (10, 20):
+        write_checkpoint(run, number)
+    assert open_checkpoint(str(run.path))[0].path.name == "step-000020.safetensors"
+    shutil.copy(run.checkpoint_path(10), run.path / "model.safetensors")
+    assert open_checkpoint(str(run.path))[0].path.name == "model.safetensors"
+
+
+def test_damaged_final_weights_are_not_replaced_in_silence(run: RunDir) -> None:
+    for number in (10, 20):
+        write_checkpoint(run, number)
+    shutil.copy(run.checkpoint_path(20), run.path / "model.safetensors")
+    flip_a_bit(run.path / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors: .*step-000020\.safetensors is intact: give that file"):
+        open_checkpoint(run.path)
+    for number in (10, 20):
+        flip_a_bit(run.checkpoint_path(number))
+    with pytest.raises(InputError, match=r"model\.safetensors: .*damaged or was changed\. Give a run"):
+        open_checkpoint(run.path)

@@ -12,7 +12,8 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.model.checkpoint import read_checkpoint, save_checkpoint
-from scsuite.core.runs.rundir import RunDir, latest_checkpoint, list_checkpoints
+from scsuite.core.runs.checkpoints import latest_checkpoint, list_checkpoints
+from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.loop import fit
 from scsuite.core.training.resume import load_history, load_state, merge_resume_settings, read_resume_config
 from scsuite.core.training.trainer import Trainer

@@ -11,8 +11,8 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import UsageError
 from scsuite.core.model.checkpoint import read_checkpoint
+from scsuite.core.runs.checkpoints import list_checkpoints
 from scsuite.core.runs.results import EpochResult, StepRow, TrainResult, read_epochs, read_steps
-from scsuite.core.runs.rundir import list_checkpoints
 from scsuite.core.training.trainer import Trainer
 from tests.core.tiny import equal_tensors, train, train_until
 

@@ -1,0 +1,57 @@
+r"""CSV files that are safe to open: no cell acts as a formula in a spreadsheet or as a command in a terminal.
+
+In: rows of numbers and texts. Out: UTF-8 text whose texts read back as the same ones. A text is written by two rules,
+and `read_cell` undoes them:
+
+1. A control character, and a byte of a name that is not UTF-8, becomes \uXXXX, as in JSON. So does a `;` before a
+   formula, because some spreadsheets start a cell after it, and a backslash that would be read as such an escape.
+2. A text that a spreadsheet would run as a formula gets a `'` before it, and so does one that has quotes before a
+   formula.
+
+Source: https://owasp.org/www-community/attacks/CSV_Injection
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scsuite.core.files import write_atomic
+
+# Spreadsheets ignore spaces before a formula, some of them invisible ones; \uff1d and the like are full-width forms.
+_START = "'*[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = re.compile(_START)
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+# Controls of ASCII and Latin-1, line separators, controls of the writing direction, bytes that are not UTF-8.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    rf"|\\(?=u[0-9a-f]{{4}})|;(?=[\"\s]*{_START})"
+)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as the lines of a CSV file, one line per row; numbers stay as they are."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([_write_cell(value) for value in row] for row in rows)
+    return buffer.getvalue()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically, in UTF-8. Raises OutputError."""
+    write_atomic(path, csv_text([header, *rows]).encode())
+
+
+def read_cell(text: str) -> str:
+    """Return the text that `csv_text` was given for a cell, from what `csv.reader` reads."""
+    if text.startswith("'") and _FORMULA.match(text[1:]):
+        text = text[1:]
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def _write_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    return f"'{text}" if _FORMULA.match(text) else text
