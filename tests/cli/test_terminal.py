@@ -48,9 +48,11 @@ class PseudoTerminal:
         termios.tcsetwinsize(self.slave, (24, columns))
 
     def _read(self) -> None:
-        while not self._closing.is_set():
+        while True:
             if select.select([self.master], [], [], 0.01)[0]:
                 self.shown += os.read(self.master, 65536)
+            elif self._closing.is_set():
+                return
 
     def close(self) -> None:
         if not self._closing.is_set():
@@ -198,6 +200,7 @@ def test_a_terminal_of_one_column_that_is_resized_in_between_shows_a_training(
     call_before(monkeypatch, RunDir, "append_step", lambda: terminal.resize(200), call=4)
     call_before(monkeypatch, Trainer, "save", lambda: terminal.resize(0), call=1)
     assert terminal.run(*FAULT_TRAIN_ARGS, "--runs-dir", tmp_path) == 0
+    terminal.close()
     assert b"next" in terminal.shown
 
 

@@ -23,7 +23,8 @@ from scsuite.core.files import (
     append,
     check_run_exists,
     csv_text,
-    fsync_path,
+    fsync_file,
+    fsync_folder,
     read_yaml,
     write_atomic,
     write_csv,
@@ -177,9 +178,10 @@ class RunDir:
 
         self._folder("checkpoints")
         try:
-            for path in (self.path / "steps.csv", self.path / "metrics.csv", self.path):
+            for path in (self.path / "steps.csv", self.path / "metrics.csv"):
                 if path.exists():  # metrics.csv appears with the first complete epoch
-                    fsync_path(path)
+                    fsync_file(path)
+            fsync_folder(self.path)
         except OSError as error:
             raise write_error(self.path, error) from None
         save_checkpoint(self.checkpoint_path(step), tensors, metadata)
@@ -207,7 +209,7 @@ def _make_directory(runs_dir: Path, command: str, name: str) -> Path:
         path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
-            fsync_path(runs_dir)  # without this, a power cut can lose the directory and its content
+            fsync_folder(runs_dir)  # without this, a power cut can lose the directory and its content
         except FileExistsError:
             if runs_dir.is_dir():
                 continue  # another run of the same second
