@@ -55,7 +55,7 @@ def exit_code_for(error: BaseException, arguments: Sequence[str]) -> tuple[int, 
 
 def print_error(text: str) -> None:
     """Print a line on stderr; if nothing can be written there, the exit code has to be enough."""
-    print(text, file=SafeStream.of(sys.stderr), flush=True)  # noqa: T201
+    print(text, file=SafeStream.of(sys.stderr), flush=True)
 
 
 def as_scsuite_error(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:

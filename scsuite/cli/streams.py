@@ -121,7 +121,7 @@ def print_loading(output: "OutputOptions") -> None:
     """Say on a terminal that the program loads, which takes seconds; elsewhere an error is the first line of stderr."""
     is_other_rank = under_torchrun() and os.environ["RANK"] != "0"
     if sys.stderr.isatty() and not output.quiet and not is_other_rank:
-        print("loading   PyTorch and the data", file=SafeStream.of(sys.stderr), flush=True)  # noqa: T201
+        print("loading   PyTorch and the data", file=SafeStream.of(sys.stderr), flush=True)
 
 
 def make_console(to_stderr: bool, quiet: bool) -> "Console":
@@ -134,7 +134,7 @@ def make_console(to_stderr: bool, quiet: bool) -> "Console":
 def print_json_line(result: Mapping[str, Any]) -> None:
     """Print a JSON object on stdout. Raises OutputError for a full disk; a reader or terminal that is gone is ignored."""
     stdout = SafeStream.of(sys.stdout)
-    print(json.dumps(result, ensure_ascii=True), file=stdout, flush=True)  # noqa: T201 - what scripts read
+    print(json.dumps(result, ensure_ascii=True), file=stdout, flush=True)
     if isinstance(stdout.error, OSError) and stdout.error.errno not in READER_GONE:
         raise OutputError(
             "cannot write", "stdout", expected="space for the result", found=stdout.error.strerror or stdout.error,

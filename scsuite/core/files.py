@@ -22,11 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scsuite.core.errors import InputError, OutputError, one_line
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from scsuite.core.flush import flush, flush_folder
 
 MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
 MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
@@ -37,7 +33,6 @@ MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _WRITE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that flush files only
 
 
 def write_atomic(path: Path, data: bytes | bytearray) -> None:
@@ -52,11 +47,11 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
         descriptor = os.open(partial, _WRITE | os.O_TRUNC, 0o666)
         try:
             _write(descriptor, data)
-            _flush(descriptor)
+            flush(descriptor)
         finally:
             os.close(descriptor)
         partial.replace(path)
-        fsync_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -87,40 +82,6 @@ def _write(descriptor: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def fsync_file(path: Path) -> None:
-    """Flush a file to disk. Raises OSError."""
-    # For writing: Windows flushes no other descriptor.
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        _flush(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_folder(path: Path) -> None:
-    """Flush the names in a folder to disk where the system can do that. Raises OSError for a disk that fails."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except PermissionError:  # Windows opens no folder; elsewhere a folder can be writable and not readable
-        return
-    try:
-        _flush(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_FLUSH:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _flush(descriptor: int) -> None:
-    """Flush to the disk itself: on macOS fsync leaves the data in the disk's cache, which a power cut empties."""
-    if command := getattr(fcntl, "F_FULLFSYNC", None):
-        with contextlib.suppress(OSError):  # the file system lacks it
-            fcntl.fcntl(descriptor, command)
-            return
-    os.fsync(descriptor)
 
 
 def write_error(path: Path, error: OSError, expected: str = "space and permission") -> OutputError:
@@ -304,8 +265,10 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    os.set_blocking(descriptor, True)  # only the opening does not wait for a writer
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # Windows has no such pipes
+    descriptor = os.open(path, flags | nonblocking)
+    if nonblocking:
+        os.set_blocking(descriptor, True)  # only the opening does not wait for a writer
     return descriptor
 
 

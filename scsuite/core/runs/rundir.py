@@ -23,13 +23,12 @@ from scsuite.core.files import (
     append,
     check_run_exists,
     csv_text,
-    fsync_file,
-    fsync_folder,
     read_yaml,
     write_atomic,
     write_csv,
     write_error,
 )
+from scsuite.core.flush import flush_file, flush_folder
 from scsuite.core.runs.environment import collect_environment, process_name
 from scsuite.core.runs.find_runs import seed_runs
 from scsuite.core.runs.results import (
@@ -180,8 +179,8 @@ class RunDir:
         try:
             for path in (self.path / "steps.csv", self.path / "metrics.csv"):
                 if path.exists():  # metrics.csv appears with the first complete epoch
-                    fsync_file(path)
-            fsync_folder(self.path)
+                    flush_file(path)
+            flush_folder(self.path)
         except OSError as error:
             raise write_error(self.path, error) from None
         save_checkpoint(self.checkpoint_path(step), tensors, metadata)
@@ -209,7 +208,7 @@ def _make_directory(runs_dir: Path, command: str, name: str) -> Path:
         path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
-            fsync_folder(runs_dir)  # without this, a power cut can lose the directory and its content
+            flush_folder(runs_dir)  # without this, a power cut can lose the directory and its content
         except FileExistsError:
             if runs_dir.is_dir():
                 continue  # another run of the same second

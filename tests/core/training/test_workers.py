@@ -21,6 +21,7 @@ from scsuite.core.training import workers
 from scsuite.core.training.loader import TrainLoader
 from tests.core import tiny
 from tests.core.dataset.helpers import class_tree, write_folder
+from tests.core.training.plain_policy import PlainPolicy
 from tests.run_cli import run_cli
 from tests.tiny_args import MODEL_ARGS
 
@@ -179,3 +180,50 @@ def test_a_training_whose_worker_hangs_ends_with_the_code_of_its_signal(
         assert "stopped   at step 2 of 4; resume with" in answer.out
     else:
         assert answer.err == ""
+
+
+def send_signals_to_worker() -> None:
+    """Send what reaches a whole process group; from another process, since a SIGTERM from the parent ends a worker."""
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}; kill -INT {worker.pid}; kill -HUP {worker.pid}"], check=True)
+
+
+def send_signals_as_soon_as_a_worker_is_there() -> None:
+    while not multiprocessing.active_children():
+        time.sleep(0.001)
+    send_signals_to_worker()
+
+
+def test_spawned_workers_outlive_signals_to_the_process_group_also_while_they_start() -> None:
+    policy: Any = PlainPolicy()
+    loader = TrainLoader(tiny.split(12), policy, batch_size=4, seed=0, workers=1)
+    multiprocessing.set_start_method("spawn", force=True)  # as on macOS
+    try:
+        thread = threading.Thread(target=send_signals_as_soon_as_a_worker_is_there)
+        thread.start()
+        batches = loader.epoch(0)
+        labels = next(batches).labels_N.tolist()
+        thread.join()
+        send_signals_to_worker()
+        labels += [label for batch in batches for label in batch.labels_N.tolist()]
+        assert sorted(labels) == sorted(tiny.split(12).labels_N.tolist())
+        (worker,) = multiprocessing.active_children()
+        worker.terminate()
+        worker.join(timeout=5)
+        assert worker.exitcode == 0
+    finally:
+        multiprocessing.set_start_method("fork", force=True)
+
+
+def test_where_no_signal_names_its_sender_workers_leave_the_process_group_and_end_at_a_sigterm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "HAS_SIGWAITINFO", False)  # as on macOS
+    loader = make_loader(num_workers=1)
+    next(loader.epoch(0))
+    (worker,) = multiprocessing.active_children()
+    assert os.getpgid(worker.pid or 0) == worker.pid
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_error_if_any_worker_fails", lambda: None)
+    worker.terminate()
+    worker.join(timeout=5)
+    assert worker.exitcode == -signal.SIGTERM
