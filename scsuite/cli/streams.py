@@ -132,7 +132,7 @@ def make_console(to_stderr: bool, quiet: bool) -> "Console":
 
 
 def print_json_line(result: Mapping[str, Any]) -> None:
-    """Print a JSON object on stdout. Raises OutputError for a full disk; a reader or terminal that is gone is ignored."""
+    """Print a JSON object on stdout. Raises OutputError for a full disk; a reader that is gone is ignored."""
     stdout = SafeStream.of(sys.stdout)
     print(json.dumps(result, ensure_ascii=True), file=stdout, flush=True)
     if isinstance(stdout.error, OSError) and stdout.error.errno not in READER_GONE:

@@ -70,8 +70,8 @@ def resolve_device(device: str, precision: str, world: World = SINGLE_PROCESS) -
     """Resolve --device and --precision to a torch device and dtype.
 
     The device auto is CUDA, else MPS, else the CPU. The precision auto is bf16 where it is faster than fp32, fp16 on
-    older CUDA devices, else fp32. Each rank on a machine uses its own CUDA device. A CUDA device becomes torch's current
-    one.
+    older CUDA devices, else fp32. Each rank on a machine uses its own CUDA device. A CUDA device becomes the
+    current one of torch.
     Raises UsageError for a device that is not available or a precision that it does not support.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -1,7 +1,7 @@
-"""A terminal, pipe or disk behind stdout and stderr that fails changes no run; a signal at the start leaves no traceback.
+"""A terminal, pipe or disk behind stdout and stderr that fails changes no run; a signal at the start shows no traceback.
 
-The terminals are real (os.openpty): after their other end is closed, each write fails with EIO. The hangup signal, which
-the system sends to the owner of a terminal, comes from the test.
+The terminals are real (os.openpty): after their other end is closed, each write fails with EIO. The hangup signal,
+which the system sends to the owner of a terminal, comes from the test.
 """
 
 import contextlib
@@ -67,9 +67,9 @@ class PseudoTerminal:
 
     def run(self, *arguments: object) -> int:
         """Run the program on this terminal."""
-        with os.fdopen(os.dup(self.slave), "w") as out, os.fdopen(os.dup(self.slave), "w") as err:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                return main([str(argument) for argument in arguments])
+        out, err = (os.fdopen(os.dup(self.slave), "w") for _ in range(2))
+        with out, err, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -175,8 +175,8 @@ def test_a_terminal_closed_in_the_second_training_of_seeds(
     ],
 )
 def test_a_terminal_closed_during_another_command(
-    command: tuple[str, ...], module: str, function: str, terminal: PseudoTerminal, train_run: CliResult, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...], module: str, function: str, terminal: PseudoTerminal, train_run: CliResult,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.png").write_bytes(b"")
@@ -247,9 +247,9 @@ def test_a_run_on_streams_that_fail_is_complete_and_only_json_on_a_full_disk_is_
 ) -> None:
     code = {}
     for options in ((), ("--json",)):
-        with contextlib.redirect_stdout(FailingStream(ERRORS[name])):
-            with contextlib.redirect_stderr(FailingStream(ERRORS[name])):
-                code[options] = main(["zigzag", "--step-size", "2", "--runs-dir", str(tmp_path), *options])
+        out, err = (FailingStream(ERRORS[name]) for _ in range(2))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code[options] = main(["zigzag", "--step-size", "2", "--runs-dir", str(tmp_path), *options])
     assert code == {(): 0, ("--json",): 4 if name == "full" else 0}
     results = [json.loads(path.read_text())["status"] for path in tmp_path.glob("*/result.json")]
     assert results == ["ok", "ok"]

@@ -6,6 +6,7 @@ Run: pytest tests/core/test_flush.py.
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     os_open, os_fsync = os.open, os.fsync
 
     def open_file(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return os_open(path, flags, *args, **kwargs)
 
@@ -65,7 +66,7 @@ def test_a_file_system_that_flushes_no_folders_is_accepted(
 
 def test_a_disk_that_fails_to_flush_a_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", fail)

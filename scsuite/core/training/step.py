@@ -104,9 +104,9 @@ def train_step(
 def _scale_is_used_up(scaler: torch.amp.GradScaler, like: Tensor) -> Tensor:
     """Return 1.0 where the scaler has gone below MIN_LOSS_SCALE, else 0.0, without waiting for the device.
 
-    The scaler skips an update whose gradients overflow fp16, and halves its scale. Gradients that are NaN under a finite
-    loss are skipped for ever: after 17 such steps in a row from torch's initial scale of 65,536, after one more for each
-    time that the scale has doubled. The scale is part of a checkpoint, so a resume counts on.
+    The scaler skips an update whose gradients overflow fp16, and halves its scale. Gradients that are NaN under a
+    finite loss would be skipped for ever. From torch's first scale, 65,536, it is used up by 17 such steps in a row;
+    each doubling, after 2,000 good steps, allows one more. A checkpoint has the scale, so a resume counts on.
     """
     return (scaler.scale(torch.ones_like(like)) < MIN_LOSS_SCALE).float()
 

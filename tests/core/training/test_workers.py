@@ -185,7 +185,8 @@ def test_a_training_whose_worker_hangs_ends_with_the_code_of_its_signal(
 def send_signals_to_worker() -> None:
     """Send what reaches a whole process group; from another process, since a SIGTERM from the parent ends a worker."""
     (worker,) = multiprocessing.active_children()
-    subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}; kill -INT {worker.pid}; kill -HUP {worker.pid}"], check=True)
+    kills = "; ".join(f"kill -{name} {worker.pid}" for name in ("TERM", "INT", "HUP"))
+    subprocess.run(["sh", "-c", kills], check=True)
 
 
 def send_signals_as_soon_as_a_worker_is_there() -> None:
