@@ -53,7 +53,7 @@ class SafeStream(io.TextIOBase):
         self.error: OSError | ValueError | None = None  # the first one
 
     @classmethod
-    def of(cls, stream: IO[str]) -> "SafeStream":
+    def of(cls, stream: "IO[str] | SafeStream") -> "SafeStream":
         """Return the stream itself if it is safe already."""
         return stream if isinstance(stream, cls) else cls(stream)
 

@@ -1,4 +1,4 @@
-"""A terminal, pipe or disk behind stdout and stderr that fails changes no run; a signal at the start shows no traceback.
+"""A terminal, pipe or disk behind stdout and stderr that fails changes no run; a signal at the start is no traceback.
 
 The terminals are real (os.openpty): after their other end is closed, each write fails with EIO. The hangup signal,
 which the system sends to the owner of a terminal, comes from the test.

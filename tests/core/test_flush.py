@@ -21,6 +21,12 @@ from tests.tiny_args import FAULT_TRAIN_ARGS
 F_FULLFSYNC = 51  # of macOS
 
 
+@pytest.fixture(autouse=True)
+def no_full_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush as on Linux, on macOS too."""
+    monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
+
+
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """No folder can be opened, and no descriptor flushed that is only for reading."""

@@ -28,7 +28,7 @@ class TensorWithoutFloat64(Tensor):
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in TO_CPU:
             return function(args[0].as_subclass(Tensor), *args[1:], **(kwargs or {}))
-        result = super().__torch_function__(function, types, args, kwargs)
+        result = super().__torch_function__(function, types, args, kwargs)  # type: ignore[no-untyped-call]
         for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, cls) and tensor.dtype == torch.float64:
                 raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support it")

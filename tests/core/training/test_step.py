@@ -173,7 +173,7 @@ class NanGradient(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    def backward(_context: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_context: object, gradient: Tensor) -> Tensor:
         return gradient * math.nan
 
 

@@ -4,6 +4,7 @@ the allocation of shared memory fails in the worker; the signals are real."""
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -198,6 +199,7 @@ def send_signals_as_soon_as_a_worker_is_there() -> None:
 def test_spawned_workers_outlive_signals_to_the_process_group_also_while_they_start() -> None:
     policy: Any = PlainPolicy()
     loader = TrainLoader(tiny.split(12), policy, batch_size=4, seed=0, workers=1)
+    method = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)  # as on macOS
     try:
         thread = threading.Thread(target=send_signals_as_soon_as_a_worker_is_there)
@@ -213,16 +215,16 @@ def test_spawned_workers_outlive_signals_to_the_process_group_also_while_they_st
         worker.join(timeout=5)
         assert worker.exitcode == 0
     finally:
-        multiprocessing.set_start_method("fork", force=True)
+        multiprocessing.set_start_method(method, force=True)
 
 
 def test_where_no_signal_names_its_sender_workers_leave_the_process_group_and_end_at_a_sigterm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(workers, "HAS_SIGWAITINFO", False)  # as on macOS
-    loader = make_loader(num_workers=1)
+    loader, others = make_loader(num_workers=1), set(multiprocessing.active_children())
     next(loader.epoch(0))
-    (worker,) = multiprocessing.active_children()
+    (worker,) = set(multiprocessing.active_children()) - others
     assert os.getpgid(worker.pid or 0) == worker.pid
     monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_error_if_any_worker_fails", lambda: None)
     worker.terminate()
