@@ -43,10 +43,7 @@ def repair_streams() -> None:
 
 
 class SafeStream(io.TextIOBase):
-    """A text stream that discards what the stream behind it cannot take: no reader, no terminal, no space, closed.
-
-    It has no `buffer`, so that nothing is written past it.
-    """
+    """A text stream that discards what the stream behind it cannot take. Without a `buffer`, nothing gets past it."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
