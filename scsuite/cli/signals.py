@@ -43,8 +43,6 @@ class StopSignal:
 
             if issubclass(error_type, WorkerError):  # the signal came while a worker was hanging, in a range test
                 self.exit()
-        if self.signum is not None and error_type is None and self.world.size == 1:
-            self.exit()  # it came after the last step: the run is complete
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.signum is not None:
@@ -61,6 +59,15 @@ class StopSignal:
     def exit(self) -> NoReturn:
         """End the process with the signal's exit code."""
         raise SystemExit(128 + (self.signum or signal.SIGINT))
+
+
+@contextlib.contextmanager
+def stop_on_signals(world: World) -> Iterator[StopSignal]:
+    """Yield an entered `StopSignal`; a signal after the last step gives its exit code too, with a complete run."""
+    with StopSignal(world) as stop:
+        yield stop
+        if stop.signum is not None and world.size == 1:
+            stop.exit()
 
 
 @contextlib.contextmanager

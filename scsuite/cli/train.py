@@ -11,7 +11,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import check_data_exists, log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
-from scsuite.cli.signals import StopSignal
+from scsuite.cli.signals import stop_on_signals
 from scsuite.cli.tensorboard import TensorboardOption, check_installed
 from scsuite.cli.train_run import resume_main, run_main, run_worker
 from scsuite.cli.train_seeds import resume_seeds, run_seeds
@@ -79,7 +79,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     check_ranks_agree(world, config, data)
     environment = {**device_info(device, world), "data": dataset_info(data)}
     environment |= {} if world.size == 1 else {"torchrun_id": torchrun_id()}
-    with StopSignal(world) as stop:
+    with stop_on_signals(world) as stop:
         if not world.is_main_process:
             run_worker(config.training(), data, session, stop, None)
             return
@@ -133,7 +133,7 @@ def _resume(run: "RunDir", config: TrainCommandConfig, session: Session) -> None
                 settings = restore_policy_file(run.path, checkpoint, settings, write=world.is_main_process)
     elif recorded := read_json(run.path / "environment.json").get("data"):
         check_same_data(run.path, recorded, data.fingerprint)
-    with StopSignal(world) as stop:
+    with stop_on_signals(world) as stop:
         if not world.is_main_process:
             run_worker(settings, data, session, stop, checkpoint)
             return

@@ -57,6 +57,7 @@ def train_step(
     world: World = SINGLE_PROCESS,
     num_images: int = 0,
     class_weights_K: Tensor | None = None,
+    is_recorded: bool = False,
 ) -> StepOutput:
     """Run one forward pass, backward pass and update.
 
@@ -65,7 +66,7 @@ def train_step(
 
     Once a loss or gradient is NaN or infinite, this and every later update is skipped. On CUDA the flag is the fused
     optimizer's `found_inf` tensor, so no synchronization is needed; elsewhere the flag is read, as other kernels may
-    ignore it. In fp16 the scaler skips the updates, and `_scale_is_used_up` says when that is a divergence.
+    ignore it, unless the step is recorded for replays. In fp16 the scaler skips the updates, and `_scale_is_used_up` says when that is a divergence.
     """
     images_NCHW = device.move(batch.images_NCHW)
     labels_N = batch.labels_N.to(device.device, non_blocking=device.is_cuda)
@@ -96,7 +97,7 @@ def train_step(
         previous: Tensor = getattr(optimizer, "found_inf", non_finite)
         non_finite = torch.stack([non_finite, (~norm.isfinite()).float(), previous]).amax()
         optimizer.found_inf = non_finite  # type: ignore[attr-defined]
-        if device.is_cuda or not non_finite:
+        if device.is_cuda or is_recorded or not non_finite:
             optimizer.step()
     return StepOutput(loss, num_correct, non_finite)
 
