@@ -52,7 +52,7 @@ class SafeStream(io.TextIOBase):
     @classmethod
     def of(cls, stream: "IO[str] | SafeStream") -> "SafeStream":
         """Return the stream itself if it is safe already."""
-        return stream if isinstance(stream, cls) else cls(stream)
+        return stream if isinstance(stream, SafeStream) else cls(stream)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]

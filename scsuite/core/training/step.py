@@ -64,9 +64,10 @@ def train_step(
     With several ranks `batch` is this rank's shard of a batch of `num_images`: loss, correct predictions and gradients
     are those of the complete batch, with the same bits on every rank, so each rank does the same update.
 
-    Once a loss or gradient is NaN or infinite, this and every later update is skipped. On CUDA the flag is the fused
-    optimizer's `found_inf` tensor, so no synchronization is needed; elsewhere the flag is read, as other kernels may
-    ignore it, unless the step is recorded for replays. In fp16 the scaler skips the updates, and `_scale_is_used_up` says when that is a divergence.
+    Once a loss or gradient is NaN or infinite, this and every later update is skipped. On CUDA, and in a step that is
+    recorded for replays, the flag is the fused optimizer's `found_inf` tensor, so no synchronization is needed;
+    elsewhere it is read, as other kernels may ignore it. In fp16 the scaler skips the updates, and `_scale_is_used_up`
+    says when that is a divergence.
     """
     images_NCHW = device.move(batch.images_NCHW)
     labels_N = batch.labels_N.to(device.device, non_blocking=device.is_cuda)
