@@ -4,11 +4,13 @@ The public Python API. Names are loaded when first used: importing scsuite loads
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers read it: importing typing takes time in which Ctrl-C shows a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from scsuite.core.cam import grad_cam
     from scsuite.core.config import LrRangeConfig, TrainConfig
     from scsuite.core.dataset import Dataset, load_dataset
@@ -57,7 +59,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"scsuite.{_MODULES[name]}")

@@ -106,7 +106,7 @@ def test_files_classes_and_functions_are_short() -> None:
 
 # The order of scsuite/core: a file imports only from its own folder and from what stands before it.
 LAYERS = (
-    "errors", "config", "files", "seeding", "schedule", "distributed", "device", "dataset", "augment", "model",
+    "errors", "config", "flush", "files", "seeding", "schedule", "distributed", "device", "dataset", "augment", "model",
     "evaluation", "runs", "training", "lr_range", "cam",
 )  # fmt: skip
 # The order inside a folder, where it is one.

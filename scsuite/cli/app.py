@@ -4,6 +4,7 @@ In: the command line. Out: what the command prints and writes, and the exit code
 """
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -103,30 +104,33 @@ def main(args: Sequence[str] | None = None) -> int:
     debug, saved_hook = "--debug" in arguments, sys.unraisablehook
     if not debug:
         sys.unraisablehook = lambda _unraisable: None  # failures of a library's clean-up, after the error that counts
+    received: list[int] = []
     try:
-        return _run(arguments, debug)
+        with exit_on_signals() as received:
+            return _run(arguments, debug, received)
+    except (KeyboardInterrupt, SystemExit):  # a signal while the error line was written
+        return 128 + (received or [signal.SIGINT])[0]
     finally:
         sys.unraisablehook = saved_hook
 
 
-def _run(arguments: Sequence[str], debug: bool) -> int:
+def _run(arguments: Sequence[str], debug: bool, received: Sequence[int]) -> int:
     outcome = Outcome(json="--json" in arguments)
     outcome.command = next((c.name for c in app.registered_commands if c.name in arguments[:1]), None) or ""
     try:
-        with exit_on_signals(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             if not debug:
                 warnings.simplefilter("ignore")  # warnings of libraries are not for users
             code = app(arguments, standalone_mode=False, prog_name="scsuite", obj=outcome)
-            sys.stdout.flush()
             if isinstance(code, int) and code in STOPPED:  # Typer's answer to a KeyboardInterrupt
                 report_unfinished(outcome, code, None)
             return code if isinstance(code, int) else outcome.exit_code
     except BaseException as error:
+        code, known_error = (128 + received[0], None) if received else exit_code_for(error, arguments)
         if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             import traceback
 
             print_error(traceback.format_exc().rstrip())
-        code, known_error = exit_code_for(error, arguments)
         if known_error is not None and claim_first_failure():  # otherwise another rank has reported the cause
             print_error(f"error: {known_error}")
         report_unfinished(outcome, code, known_error)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scsuite.cli.streams import ignore_closed_stream, make_console
+from scsuite.cli.streams import make_console
 from scsuite.core.errors import escape
 
 if TYPE_CHECKING:  # rich is imported by commands that run: --help does not need it
@@ -77,13 +77,11 @@ class Terminal:
 
     def print_line(self, text: str) -> None:
         """Print one line at once, without logging it."""
-        with ignore_closed_stream(self.console.file):
-            self.console.print(escape(text), markup=False, emoji=False, soft_wrap=True)
+        self.console.print(escape(text), markup=False, emoji=False, soft_wrap=True)
 
     def print_table(self, renderable: "RenderableType") -> None:
         """Print a table at once, without logging it."""
-        with ignore_closed_stream(self.console.file):
-            self.console.print(renderable)
+        self.console.print(renderable)
 
     def _show(self, text: str, show: Callable[[], None]) -> None:
         if self._buffer is not None:
@@ -91,8 +89,7 @@ class Terminal:
             return
         if self._run is not None:
             self._run.log(text)
-        with ignore_closed_stream(self.console.file):
-            show()
+        show()
 
     def print_json(self, result: Mapping[str, Any]) -> None:
         """Print the JSON object of --json."""

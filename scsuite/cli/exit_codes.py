@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from scsuite import __version__
-from scsuite.cli.streams import ignore_closed_stream, redirect_to_devnull
+from scsuite.cli.streams import SafeStream, redirect_to_devnull
 from scsuite.core.errors import ExitCode, OutputError, ScsuiteError, UsageError, did_you_mean, one_line
 
 # What torch, oneDNN, the thread library and the DataLoader say when memory runs out; each in its own error type.
@@ -55,8 +55,7 @@ def exit_code_for(error: BaseException, arguments: Sequence[str]) -> tuple[int, 
 
 def print_error(text: str) -> None:
     """Print a line on stderr; if nothing can be written there, the exit code has to be enough."""
-    with ignore_closed_stream(sys.stderr):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=SafeStream.of(sys.stderr), flush=True)
 
 
 def as_scsuite_error(error: BaseException, arguments: Sequence[str]) -> ScsuiteError | None:

@@ -16,7 +16,7 @@ from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions
 from scsuite.cli.config_file import name_config_file
 from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
 from scsuite.cli.outcome import Outcome
-from scsuite.cli.streams import print_loading
+from scsuite.cli.streams import print_loading, safe_streams
 from scsuite.core.config import Config, DataConfig, NetworkConfig, flag_name, parse_number
 
 C = TypeVar("C", bound=Config)
@@ -52,7 +52,8 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
                 outcome.seed = getattr(config, "seed", None)
                 if isinstance(config, DataConfig | NetworkConfig):
                     print_loading(output)
-                function(config, output, **extra_values)
+                with safe_streams():
+                    function(config, output, **extra_values)
 
         hints = get_type_hints(config_class)
         parameters = [_parameter("context", typer.Context, inspect.Parameter.empty)]

@@ -4,12 +4,15 @@ In: signals. Out: a request that the training loop reads, or SystemExit with 128
 """
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
 from scsuite.core.distributed import World
+
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last one: a closed terminal; Windows has none
 
 
 class StopSignal:
@@ -21,7 +24,7 @@ class StopSignal:
         self._saved_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        for name in STOP_SIGNALS:
             if hasattr(signal, name):
                 signum = getattr(signal, name)
                 if name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN:  # nohup
@@ -59,23 +62,38 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as SIGINT does, through its clean-up; `train` replaces these handlers.
+def stop_on_signals(world: World) -> Iterator[StopSignal]:
+    """Yield an entered `StopSignal`; a signal after the last step gives its exit code too, with a complete run."""
+    with StopSignal(world) as stop:
+        yield stop
+        if stop.signum is not None and world.size == 1:
+            stop.exit()
 
-    A signal that is ignored (`nohup`) stays ignored.
+
+@contextlib.contextmanager
+def exit_on_signals() -> Iterator[list[int]]:
+    """Let a signal end a command through its clean-up; `train` replaces these handlers.
+
+    Yields the list that gets the signal: a library may turn the exception into its own. Later signals are ignored, but
+    a second Ctrl-C ends the process at once. A signal that is ignored (`nohup`) stays ignored.
     """
+    received: list[int] = []
 
-    def exit_with(signum: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + signum)
+    def exit_with(signum: int, _frame: object) -> None:
+        if not received:
+            received.append(signum)
+            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+        if signum == signal.SIGINT:
+            os._exit(128 + signum)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = [name for name in STOP_SIGNALS if hasattr(signal, name)]
     names = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
     try:
         saved = {name: signal.signal(getattr(signal, name), exit_with) for name in names}
     except ValueError:  # not the main thread: a test, or a program that uses us
         saved = {}
     try:
-        yield
+        yield received
     finally:
         for name, handler in saved.items():
             signal.signal(getattr(signal, name), handler)

@@ -11,7 +11,7 @@ from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
 from scsuite.cli.run_output import log_classes, relative_path
 from scsuite.cli.runs import check_ranks_agree, create_run, load_data, output_for_rank
-from scsuite.cli.signals import StopSignal
+from scsuite.cli.signals import stop_on_signals
 from scsuite.cli.tensorboard import TensorboardOption, check_installed
 from scsuite.cli.train_resume import START_OPTIONS, resume_training
 from scsuite.cli.train_run import run_main, run_worker
@@ -80,7 +80,7 @@ def _start_new(config: TrainCommandConfig, session: Session) -> None:
     check_ranks_agree(world, config, data)
     environment = {**device_info(device, world), "data": dataset_info(data)}
     environment |= {} if world.size == 1 else {"torchrun_id": torchrun_id()}
-    with StopSignal(world) as stop:
+    with stop_on_signals(world) as stop:
         if not world.is_main_process:
             run_worker(config.training(), data, session, stop, None)
             return

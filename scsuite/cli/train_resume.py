@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scsuite.cli.options import OutputOptions
 from scsuite.cli.run_output import check_data_exists, relative_path
 from scsuite.cli.runs import check_ranks_agree, load_data
-from scsuite.cli.signals import StopSignal
+from scsuite.cli.signals import stop_on_signals
 from scsuite.cli.train_run import resume_main, run_worker
 from scsuite.cli.train_seeds import resume_seeds
 from scsuite.cli.train_session import Session
@@ -69,7 +69,7 @@ def resume_training(run: "RunDir", config: TrainCommandConfig, session: Session)
                 settings = restore_policy_file(run.path, checkpoint, settings, write=world.is_main_process)
     elif recorded := read_json(run.path / "environment.json").get("data"):
         check_same_data(run.path, recorded, data.fingerprint)
-    with StopSignal(world) as stop:
+    with stop_on_signals(world) as stop:
         if not world.is_main_process:
             run_worker(settings, data, session, stop, checkpoint)
             return

@@ -14,7 +14,7 @@ from scsuite.cli.exit_codes import exit_code_for
 from scsuite.cli.outcome import Outcome, report_unfinished
 from scsuite.cli.run_output import log_run, log_stop
 from scsuite.cli.runs import create_run, load_data, write_result
-from scsuite.cli.signals import StopSignal
+from scsuite.cli.signals import StopSignal, stop_on_signals
 from scsuite.cli.train_run import resume_main, run_main
 from scsuite.cli.train_session import Session
 from scsuite.cli.train_summary import log_seeds, log_target
@@ -132,7 +132,7 @@ def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) 
     environment = {**device_info(device, session.world), "data": current}
     terminal.outcome.device = str(device.device)
     terminal.warnings += saved.get("start_warnings", [])
-    with StopSignal(session.world) as stop:
+    with stop_on_signals(session.world) as stop:
         terminal.attach_run(group)
         remove_result(group.path)
         for warning in record_resume(group, **device_info(device, session.world)):

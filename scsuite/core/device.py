@@ -1,7 +1,8 @@
 """The device and number format of a run, and the process settings that go with them.
 
-In: --device and --precision. Out: a `Device`. Resolving a device changes no setting of the process: `tune_process` does
-that for the command line program, and `deterministic_algorithms` only while it is entered.
+In: --device and --precision. Out: a `Device`. Resolving a device changes no setting of the process but torch's current
+CUDA device: `tune_process` does that for the command line program, and `deterministic_algorithms` only while it is
+entered.
 """
 
 import ctypes
@@ -69,7 +70,8 @@ def resolve_device(device: str, precision: str, world: World = SINGLE_PROCESS) -
     """Resolve --device and --precision to a torch device and dtype.
 
     The device auto is CUDA, else MPS, else the CPU. The precision auto is bf16 where it is faster than fp32, fp16 on
-    older CUDA devices, else fp32. Each rank on a machine uses its own CUDA device.
+    older CUDA devices, else fp32. Each rank on a machine uses its own CUDA device. A CUDA device becomes the
+    current one of torch.
     Raises UsageError for a device that is not available or a precision that it does not support.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -85,8 +87,8 @@ def resolve_device(device: str, precision: str, world: World = SINGLE_PROCESS) -
             hint="Use auto." if is_single else "Start one process per CUDA device, or give --device cpu.",
         )  # fmt: skip
     resolved = torch.device(name)
-    if resolved.type == "cuda" and world.size > 1:
-        torch.cuda.set_device(resolved)  # memory is pinned for the current device
+    if resolved.type == "cuda":
+        torch.cuda.set_device(resolved)  # memory is pinned for the current device, and formats are asked of it
     dtypes = {"fp32": torch.float32} | _low_precision_dtypes(resolved)
     fastest = "bf16" if "bf16" in dtypes and _bf16_is_faster(resolved) else "fp16" if "fp16" in dtypes else "fp32"
     if precision != "auto" and precision not in dtypes:

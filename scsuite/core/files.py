@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scsuite.core.errors import InputError, OutputError, one_line
+from scsuite.core.flush import flush, flush_folder
 
 MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
 MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
@@ -45,7 +46,7 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
         try:
             try:
                 _write(descriptor, data)
-                os.fsync(descriptor)
+                flush(descriptor)
             finally:
                 os.close(descriptor)
             partial.replace(path)
@@ -53,8 +54,7 @@ def write_atomic(path: Path, data: bytes | bytearray) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-        if os.name == "posix":  # a directory cannot be opened elsewhere
-            fsync_path(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise write_error(path, error, f"space and permission for {len(data):,} bytes") from None
 
@@ -106,15 +106,6 @@ def _write(descriptor: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def fsync_path(path: Path) -> None:
-    """Flush a file, or the names in a directory, to disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_error(path: Path, error: OSError, expected: str = "space and permission") -> OutputError:
@@ -271,8 +262,10 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    os.set_blocking(descriptor, True)  # only the opening does not wait for a writer
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # Windows has no such pipes
+    descriptor = os.open(path, flags | nonblocking)
+    if nonblocking:
+        os.set_blocking(descriptor, True)  # only the opening does not wait for a writer
     return descriptor
 
 

@@ -37,6 +37,19 @@ def test_auto_is_bf16_on_cpus_where_it_is_faster(
     assert resolve_device("cpu", "auto").precision == precision
 
 
+@pytest.mark.parametrize(("device", "precision"), [("auto", "bf16"), ("cuda:0", "bf16"), ("cuda:1", "fp16")])
+def test_a_cuda_device_is_the_current_one_and_asked_for_its_own_formats(
+    device: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = [torch.device("cuda:0")]  # of two GPUs, the older one is cuda:1; memory is pinned for the current one
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: current.append(torch.device(chosen)))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1].index == 0)
+    resolved = resolve_device(device, "auto")
+    assert resolved.precision == precision
+    assert current[-1] == resolved.device
+
+
 PROCESS_SETTINGS = """
 import json, sys
 from types import SimpleNamespace

@@ -205,7 +205,7 @@ class Evaluation:
 
 def compute_metrics(logits_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...]) -> Evaluation:
     """Return all metrics from the logits of a complete evaluation, computed in double precision on the CPU."""
-    logits_NK, labels_N = logits_NK.double().cpu(), labels_N.long().cpu()
+    logits_NK, labels_N = logits_NK.cpu().double(), labels_N.cpu().long()
     log_probabilities_NK = logits_NK.log_softmax(dim=1)
     probabilities_NK = log_probabilities_NK.exp().float().numpy()
     labels, num_classes = labels_N.numpy(), len(class_names)

@@ -22,11 +22,11 @@ from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.files import (
     append,
     check_run_exists,
-    fsync_path,
     read_yaml,
     write_atomic,
     write_error,
 )
+from scsuite.core.flush import flush_file, flush_folder
 from scsuite.core.runs.checkpoints import checkpoint_name, prune_checkpoints, remove_left_over_files
 from scsuite.core.runs.csv_files import csv_text, write_csv
 from scsuite.core.runs.environment import collect_environment, environment_changes, last_process
@@ -171,9 +171,10 @@ class RunDir:
 
         self._folder("checkpoints")
         try:
-            for path in (self.path / "steps.csv", self.path / "metrics.csv", self.path):
+            for path in (self.path / "steps.csv", self.path / "metrics.csv"):
                 if path.exists():  # metrics.csv appears with the first complete epoch
-                    fsync_path(path)
+                    flush_file(path)
+            flush_folder(self.path)
         except OSError as error:
             raise write_error(self.path, error) from None
         save_checkpoint(self.checkpoint_path(step), tensors, metadata)
@@ -201,7 +202,7 @@ def _make_directory(runs_dir: Path, command: str, name: str) -> Path:
         path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
-            fsync_path(runs_dir)  # without this, a power cut can lose the directory and its content
+            flush_folder(runs_dir)  # without this, a power cut can lose the directory and its content
         except FileExistsError:
             if runs_dir.is_dir():
                 continue  # another run of the same second

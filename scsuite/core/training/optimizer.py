@@ -15,6 +15,7 @@ from scsuite.core.config import RecipeConfig
 from scsuite.core.schedule import OneCycle
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # the first: batch and instance norm
+FUSED_DEVICES = ("cpu", "cuda")  # on MPS the fused kernels ignore `found_inf`
 OPTIMIZER_STATE_KEYS = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}  # of each parameter
 
 
@@ -22,9 +23,10 @@ def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> t
     """Return SGD with Nesterov momentum, or AdamW; the loop sets learning rate and momentum before each step.
 
     Without bn_weight_decay the parameters of norms and the biases form a group with weight decay 0. Frozen parameters
-    are left out. The kernels are fused, so a step can be skipped on the device through `found_inf`.
+    are left out. The kernels are fused where they can skip a step on the device through `found_inf`.
     """
     parameters, weight_decay = [p for p in model.parameters() if p.requires_grad], config.weight_decay
+    fused = True if all(parameter.device.type in FUSED_DEVICES for parameter in parameters) else None
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if not config.bn_weight_decay:
         in_norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
@@ -36,10 +38,10 @@ def make_optimizer(model: nn.Module, config: RecipeConfig, momentum: float) -> t
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            groups, lr=0.0, momentum=momentum, nesterov=True, weight_decay=weight_decay, fused=True
+            groups, lr=0.0, momentum=momentum, nesterov=True, weight_decay=weight_decay, fused=fused
         )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999), weight_decay=weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999), weight_decay=weight_decay, fused=fused)
     if config.gradient_centralization:
         filters = [p for module in model.modules() if isinstance(module, nn.Conv2d) for p in module.parameters()]
         optimizer.register_step_pre_hook(

@@ -19,6 +19,8 @@ from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import set_lr_and_momentum
 from scsuite.core.training.setup import TrainSetup
 
+MIN_LOSS_SCALE = 1.0  # of fp16: below it, gradients overflow although they are not enlarged
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -55,14 +57,17 @@ def train_step(
     world: World = SINGLE_PROCESS,
     num_images: int = 0,
     class_weights_K: Tensor | None = None,
+    is_recorded: bool = False,
 ) -> StepOutput:
     """Run one forward pass, backward pass and update.
 
     With several ranks `batch` is this rank's shard of a batch of `num_images`: loss, correct predictions and gradients
     are those of the complete batch, with the same bits on every rank, so each rank does the same update.
 
-    Once a loss or gradient is NaN or infinite, this and every later update is skipped. The flag is the fused
-    optimizer's `found_inf` tensor, so no synchronization is needed.
+    Once a loss or gradient is NaN or infinite, this and every later update is skipped. On CUDA, and in a step that is
+    recorded for replays, the flag is the fused optimizer's `found_inf` tensor, so no synchronization is needed;
+    elsewhere it is read, as other kernels may ignore it. In fp16 the scaler skips the updates, and `_scale_is_used_up`
+    says when that is a divergence.
     """
     images_NCHW = device.move(batch.images_NCHW)
     labels_N = batch.labels_N.to(device.device, non_blocking=device.is_cuda)
@@ -85,16 +90,27 @@ def train_step(
         loss, num_correct = _all_reduce_step(model, world, len(labels_N) / num_images, loss, num_correct)
     non_finite = (~loss.isfinite()).float()
     if scaler.is_enabled():
-        # The scaler skips updates that overflow fp16 and lowers its scale: only the loss shows divergence.
         scaler.step(optimizer)
         scaler.update()
+        non_finite = torch.maximum(non_finite, _scale_is_used_up(scaler, non_finite))
     else:
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         previous: Tensor = getattr(optimizer, "found_inf", non_finite)
         non_finite = torch.stack([non_finite, (~norm.isfinite()).float(), previous]).amax()
         optimizer.found_inf = non_finite  # type: ignore[attr-defined]
-        optimizer.step()
+        if device.is_cuda or is_recorded or not non_finite:
+            optimizer.step()
     return StepOutput(loss, num_correct, non_finite)
+
+
+def _scale_is_used_up(scaler: torch.amp.GradScaler, like: Tensor) -> Tensor:
+    """Return 1.0 where the scaler has gone below MIN_LOSS_SCALE, else 0.0, without waiting for the device.
+
+    The scaler skips an update whose gradients overflow fp16, and halves its scale. Gradients that are NaN under a
+    finite loss would be skipped for ever. From torch's first scale, 65,536, it is used up by 17 such steps in a row;
+    each doubling, after 2,000 good steps, allows one more. A checkpoint has the scale, so a resume counts on.
+    """
+    return (scaler.scale(torch.ones_like(like)) < MIN_LOSS_SCALE).float()
 
 
 def _batch_loss(logits_NK: Tensor, labels_N: Tensor, label_smoothing: float, world: World, num_images: int) -> Tensor:
@@ -138,8 +154,8 @@ def _all_reduce_step(
 
 def read_step_outputs(outputs: Sequence[StepOutput]) -> list[tuple[float, int] | None]:
     """Wait for all steps at once: return loss and correct predictions of each, None from the first non-finite on."""
-    # fp64 holds fp32 losses and counts of images exactly.
-    rows = [torch.stack([o.loss.double(), o.num_correct.double(), o.non_finite.double()]) for o in outputs]
+    # fp32 holds counts up to 2^24 exactly; MPS has no fp64.
+    rows = [torch.stack([o.loss.float(), o.num_correct.float(), o.non_finite.float()]) for o in outputs]
     return [
         None if non_finite else (loss, int(num_correct)) for loss, num_correct, non_finite in torch.stack(rows).tolist()
     ]

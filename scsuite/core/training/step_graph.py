@@ -131,6 +131,7 @@ class GraphedStep:
         output = train_step(
             setup.model, optimizer, setup.scaler, batch, device=setup.device,
             label_smoothing=setup.config.label_smoothing, l1=setup.config.l1, class_weights_K=setup.class_weights_K,
+            is_recorded=True,
         )  # fmt: skip
         self.found_inf.copy_(output.non_finite)
         optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +26,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux keeps the batches on thei
 POLL_SECONDS = 1.0  # between two looks at the workers
 HANG_POLLS = 15  # polls in which the workers together use less than BUSY_SECONDS of processor time
 BUSY_SECONDS = 0.1  # a worker that only waits for work uses about 0.1 ms in 5 s
-HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it names a signal's sender; without it, torch handles SIGTERM
+HAS_SIGWAITINFO = hasattr(signal, "sigwaitinfo")  # it names a signal's sender; macOS and Windows lack it
 
 
 class WorkerError(OutputError):
@@ -76,7 +77,7 @@ class WorkerBatches(Iterable[T]):
 
     def _start(self, loader: Iterable[T]) -> Iterator[T]:
         others = set(multiprocessing.active_children()) - self._workers
-        with _block_sigterm():  # the workers start here and inherit the signal mask
+        with _block_signals():  # the workers start here and inherit the signal mask
             batches = iter(loader)
         self._workers = set(multiprocessing.active_children()) - others
         return batches
@@ -174,20 +175,36 @@ def init_worker_signals(_worker: int) -> None:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if HAS_SIGWAITINFO:
-        threading.Thread(target=_exit_on_parent_sigterm, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if HAS_SIGWAITINFO and parent is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_on_parent_sigterm, args=(parent.pid,), daemon=True).start()
+    elif hasattr(os, "setpgid"):  # macOS does not name a signal's sender: leave the parent's process group
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # drops the one that came while the worker started
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 @contextlib.contextmanager
-def _block_sigterm() -> Iterator[None]:
-    """Block SIGTERM while the workers are forked: torch starts threads in them before worker_init_fn runs.
+def _block_signals() -> Iterator[None]:
+    """Block signals while workers start, which inherit that: until worker_init_fn runs they would end at a signal.
 
-    Any of these threads could receive the signal.
+    With the start method fork, torch starts threads before that, any of which could receive SIGTERM; with spawn, the
+    default on macOS, a worker first imports torch for seconds.
     """
-    if not HAS_SIGWAITINFO:
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    method = multiprocessing.get_start_method()
+    if method != "fork":  # its start would unblock the signals
+        resource_tracker.ensure_running()
+    if method == "forkserver":  # it would block the signals in all processes that it starts
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+    signals = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")}
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from scsuite.core.model.network import build_model
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import make_optimizer, set_lr_and_momentum
 from scsuite.core.training.setup import make_class_weights
-from scsuite.core.training.step import StepOutput, train_step
+from scsuite.core.training.step import StepOutput, read_step_outputs, train_step
 from scsuite.core.training.trainer import Trainer
 from tests.core.tiny import equal_tensors, train_until
 
@@ -137,6 +137,72 @@ def test_non_finite_step_changes_neither_weights_nor_optimizer_state(
     images_NCHW = batch.images_NCHW.clone()
     images_NCHW[0, 0, 0, 0] = bad_value
     assert equal_tensors(finite, state_after_step(images_NCHW))
+
+
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
+def test_a_non_finite_step_is_skipped_whatever_the_optimizers_kernels_do_with_the_flag(
+    tiny_config: TrainConfig, batch: Batch, optimizer_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(3, tiny_config.width, seed=1)
+    optimizer = make_optimizer(model, replace(tiny_config, optimizer=optimizer_name), 0.9)
+    for group in optimizer.param_groups:
+        group["fused"] = False  # the plain kernels ignore `found_inf`, as the fused ones of MPS
+    set_lr_and_momentum(optimizer, 0.01, 0.9)
+    before = named_weights(model)
+    images_NCHW = batch.images_NCHW.clone()
+    images_NCHW[0, 0, 0, 0] = math.nan
+    outputs = [run_step(model, optimizer, Batch(images, batch.labels_N)) for images in (images_NCHW, batch.images_NCHW)]
+    assert equal_tensors(before, named_weights(model))
+    assert read_step_outputs(outputs) == [None, None]  # every later step too
+
+
+def test_optimizers_are_fused_only_where_the_kernels_can_skip_a_step(tiny_config: TrainConfig) -> None:
+    for name in ("sgd", "adamw"):
+        config = replace(tiny_config, optimizer=name)
+        assert make_optimizer(build_model(3, 0.05), config, 0.9).defaults["fused"] is True
+        with torch.device("meta"):  # stands in for any other device
+            model = nn.Linear(2, 2)
+        assert not make_optimizer(model, config, 0.9).defaults["fused"]
+
+
+class NanGradient(torch.autograd.Function):
+    """The identity, with a gradient that is NaN."""
+
+    @staticmethod
+    def forward(_context: object, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(_context: object, gradient: Tensor) -> Tensor:
+        return gradient * math.nan
+
+
+@pytest.mark.parametrize(("num_nan", "num_finite"), [(17, 16), (1, 40)])
+def test_in_fp16_nan_gradients_under_a_finite_loss_are_a_divergence_after_17_steps_in_a_row(
+    batch: Batch, num_nan: int, num_finite: int, tiny_config: TrainConfig
+) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    optimizer, scaler = make_optimizer(model, tiny_config, 0.9), torch.amp.GradScaler("cpu")  # its scale is 2^16
+    bad_model = nn.Sequential(model, Apply(NanGradient))
+    outputs = [
+        train_step(net, optimizer, scaler, batch, device=resolve_device("cpu", "fp32"), label_smoothing=0.0, l1=0.0)
+        for net in [bad_model] * num_nan + [model] * num_finite
+    ]
+    values = read_step_outputs(outputs)
+    assert all(output.loss.isfinite() for output in outputs)
+    assert values.index(None) == 16 if num_nan == 17 else None not in values
+
+
+class Apply(nn.Module):
+    """A layer that applies an autograd function."""
+
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, values: Tensor) -> Tensor:
+        result: Tensor = self.function.apply(values)
+        return result
 
 
 def test_reported_loss_is_plain_cross_entropy_and_gradient_is_of_the_smoothed_one(batch: Batch) -> None:

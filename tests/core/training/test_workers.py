@@ -4,6 +4,7 @@ the allocation of shared memory fails in the worker; the signals are real."""
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from scsuite.core.training import workers
 from scsuite.core.training.loader import TrainLoader
 from tests.core import tiny
 from tests.core.dataset.helpers import class_tree, write_folder
+from tests.core.training.plain_policy import PlainPolicy
 from tests.run_cli import run_cli
 from tests.tiny_args import MODEL_ARGS
 
@@ -179,3 +181,52 @@ def test_a_training_whose_worker_hangs_ends_with_the_code_of_its_signal(
         assert "stopped   at step 2 of 4; resume with" in answer.out
     else:
         assert answer.err == ""
+
+
+def send_signals_to_worker() -> None:
+    """Send what reaches a whole process group; from another process, since a SIGTERM from the parent ends a worker."""
+    (worker,) = multiprocessing.active_children()
+    kills = "; ".join(f"kill -{name} {worker.pid}" for name in ("TERM", "INT", "HUP"))
+    subprocess.run(["sh", "-c", kills], check=True)
+
+
+def send_signals_as_soon_as_a_worker_is_there() -> None:
+    while not multiprocessing.active_children():
+        time.sleep(0.001)
+    send_signals_to_worker()
+
+
+def test_spawned_workers_outlive_signals_to_the_process_group_also_while_they_start() -> None:
+    policy: Any = PlainPolicy()
+    loader = TrainLoader(tiny.split(12), policy, batch_size=4, seed=0, workers=1)
+    method = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)  # as on macOS
+    try:
+        thread = threading.Thread(target=send_signals_as_soon_as_a_worker_is_there)
+        thread.start()
+        batches = loader.epoch(0)
+        labels = next(batches).labels_N.tolist()
+        thread.join()
+        send_signals_to_worker()
+        labels += [label for batch in batches for label in batch.labels_N.tolist()]
+        assert sorted(labels) == sorted(tiny.split(12).labels_N.tolist())
+        (worker,) = multiprocessing.active_children()
+        worker.terminate()
+        worker.join(timeout=5)
+        assert worker.exitcode == 0
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+
+
+def test_where_no_signal_names_its_sender_workers_leave_the_process_group_and_end_at_a_sigterm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "HAS_SIGWAITINFO", False)  # as on macOS
+    loader, others = make_loader(num_workers=1), set(multiprocessing.active_children())
+    next(loader.epoch(0))
+    (worker,) = set(multiprocessing.active_children()) - others
+    assert os.getpgid(worker.pid or 0) == worker.pid
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_error_if_any_worker_fails", lambda: None)
+    worker.terminate()
+    worker.join(timeout=5)
+    assert worker.exitcode == -signal.SIGTERM
