@@ -24,7 +24,8 @@ import pytest
 from scsuite.cli.app import main
 from scsuite.cli.streams import SafeStream
 from scsuite.core.model import checkpoint as checkpoint_module
-from scsuite.core.runs.rundir import RunDir, list_checkpoints
+from scsuite.core.runs.checkpoints import list_checkpoints
+from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.trainer import Trainer
 from tests.run_cli import CliResult, child_environment, run_cli
 from tests.tiny_args import FAULT_ARGS, FAULT_TRAIN_ARGS, STEPS_PER_EPOCH

@@ -8,12 +8,10 @@ sha256 of the complete file, computed with zeros in place of the digest itself.
 
 import hashlib
 import json
-import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,25 @@ from torch import Tensor, nn
 from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
 from scsuite.core.errors import InputError, OutputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
+from scsuite.core.model.checkpoint_file import (
+    DIGEST_KEY,
+    DIGEST_PLACEHOLDER,
+    MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
+    checkpoint_error,
+    read_file,
+    reject_duplicates,
+)
 from scsuite.core.model.network import LOGIT_SCALE, ResNet3
 
 FORMAT = 2  # of the metadata; a file of another format is refused
-MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
-MAX_FILE_BYTES = 1 << 32  # of a file that is read or written; a training whose state is larger does not start
 TENSOR_ENTRY_BYTES = 200  # of a tensor in the header, without its name: dtype, shape and two offsets
-MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
 # Tensors without negative values: the last part of a network's name, the second of the optimizer's and the scaler's.
 NON_NEGATIVE_BUFFERS = frozenset({"running_var", "num_batches_tracked"})
 NON_NEGATIVE_STATES = frozenset({"exp_avg_sq", "step", "scale"})
 OWN_NETWORK = "own_network"  # key of a user's own network in the metadata; its value, the class name, is only shown
-_DIGEST_PLACEHOLDER = "0" * 64
-_DIGEST_KEY = b'\\"sha256\\": \\"'  # as in the header: JSON within JSON
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def own_network_metadata(model: nn.Module, num_classes: int) -> dict[str, Any]:
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and metadata to `path` atomically. If that fails, raises OutputError and keeps the old file."""
     # One metadata key: safetensors keeps several in no fixed order, and equal states should give equal files.
-    text = json.dumps({"sha256": _DIGEST_PLACEHOLDER, "format": FORMAT, **metadata}, sort_keys=False)
+    text = json.dumps({"sha256": DIGEST_PLACEHOLDER, "format": FORMAT, **metadata}, sort_keys=False)
     cpu_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     storages = Counter(tensor.untyped_storage().data_ptr() for tensor in cpu_tensors.values())
     for name, tensor in cpu_tensors.items():  # safetensors refuses shared memory, as of tied weights
@@ -73,7 +75,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
             cpu_tensors[name] = tensor.clone()
     _check_size(path, cpu_tensors, text)
     data = bytearray(serialize(cpu_tensors, metadata={"scsuite": text}))
-    start = data.index(_DIGEST_KEY) + len(_DIGEST_KEY)
+    start = data.index(DIGEST_KEY) + len(DIGEST_KEY)
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     write_atomic(path, data)
 
@@ -99,82 +101,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     with open_regular_file(path, "checkpoint") as file:  # one descriptor: the file may be replaced while it is read
         try:
-            header, data = _read(path, file)
+            header, data = read_file(path, file)
         except OSError as error:
-            raise _checkpoint_error(path, "a readable file", error.strerror) from None
-    text = header.get("__metadata__", {}).get("scsuite")
-    if not isinstance(text, str):
-        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
-    start = data.find(_DIGEST_KEY) + len(_DIGEST_KEY)
-    digest = bytes(data[start : start + 64])
-    data[start : start + 64] = _DIGEST_PLACEHOLDER.encode()
-    if hashlib.sha256(data).hexdigest().encode() != digest:
-        raise _checkpoint_error(path, "the sha256 in its header", "a different one: the file is damaged or was changed")
+            raise checkpoint_error(path, "a readable file", error.strerror) from None
+    text = header["__metadata__"]["scsuite"]
     try:
-        metadata, tensors = json.loads(text, object_pairs_hook=_reject_duplicates), deserialize(bytes(data))
+        metadata, tensors = json.loads(text, object_pairs_hook=reject_duplicates), deserialize(bytes(data))
     except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a dtype that torch lacks
-        raise _checkpoint_error(path, "a valid safetensors file", one_line(error)) from None
+        raise checkpoint_error(path, "a valid safetensors file", one_line(error)) from None
     _check_metadata(path, metadata)
     prefixes = (MODEL_PREFIX, EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX)
     if unknown_tensors := [name for name in tensors if not name.startswith(prefixes)]:
-        raise _checkpoint_error(
+        raise checkpoint_error(
             path, "tensors of a network and its optimizer", f"a tensor named {reprlib.repr(unknown_tensors[0])}"
         )
     return Checkpoint(path, tensors, metadata)
 
 
-def _read(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytearray]:
-    """Return the parsed header and all bytes of the file.
-
-    Sizes are checked before anything is read, so a truncated or oversized file costs little.
-    """
-    size = os.fstat(file.fileno()).st_size
-    data = bytearray(file.read(8))
-    header_length = int.from_bytes(data, "little")
-    if len(data) < 8:
-        raise _checkpoint_error(path, "a header", f"{size} bytes: truncated")
-    if not 2 <= header_length <= MAX_HEADER_BYTES:
-        expected = f"a safetensors header of at most {MAX_HEADER_BYTES:,} bytes"
-        raise _checkpoint_error(path, expected, f"a length of {header_length:,}")
-    if 8 + header_length > size:
-        raise _checkpoint_error(path, f"a header of {header_length} bytes", f"{size} bytes: truncated")
-    data += file.read(header_length)
-    try:
-        header = json.loads(bytes(data[8:]).decode(), object_pairs_hook=_reject_duplicates)
-        data_length = max((_data_end(entry) for name, entry in header.items() if name != "__metadata__"), default=0)
-        header.get("__metadata__", {}).items()  # raises unless it is a mapping
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-        raise _checkpoint_error(path, "a safetensors header", one_line(error)) from None
-    if (expected_size := 8 + header_length + data_length) != size:
-        found = f"{size:,}: truncated" if size < expected_size else f"{size:,}: bytes were added"
-        raise _checkpoint_error(path, f"{expected_size:,} bytes, as in its header", found)
-    if size > MAX_FILE_BYTES:
-        raise _checkpoint_error(path, f"at most {MAX_FILE_BYTES >> 20:,} MB", f"{size >> 20:,} MB")
-    data += file.read(data_length)
-    return header, data
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a name given twice")
-    return dict(pairs)
-
-
-def _data_end(entry: dict[str, Any]) -> int:
-    """Return where a tensor's data ends; safetensors checks that the data fits the shape, without gap or overlap."""
-    _, end = entry["data_offsets"]
-    if type(end) is not int or end < 0:
-        raise ValueError(f"the offset {reprlib.repr(end)}")
-    if any(type(count) is not int or not 0 <= count < MAX_DIMENSION for count in entry["shape"]):
-        raise ValueError(f"the shape {reprlib.repr(entry['shape'])}")
-    return end
-
-
 def _check_metadata(path: Path, metadata: Any) -> None:
     """Raise InputError unless the metadata has this format, and each value that every file has is valid."""
     if not isinstance(metadata, dict):
-        raise _checkpoint_error(path, "metadata by name", type(metadata).__name__)
+        raise checkpoint_error(path, "metadata by name", type(metadata).__name__)
     version = metadata.get("format")
     if type(version) is int and version < FORMAT:
         raise InputError(
@@ -184,12 +131,12 @@ def _check_metadata(path: Path, metadata: Any) -> None:
         )  # fmt: skip
     if version != FORMAT:
         found = f"format {reprlib.repr(version)}, of another version of scsuite"
-        raise _checkpoint_error(path, f"format {FORMAT}", found)
+        raise checkpoint_error(path, f"format {FORMAT}", found)
     for problem in _metadata_problems(metadata):
-        raise _checkpoint_error(path, "metadata of a network", problem)
+        raise checkpoint_error(path, "metadata of a network", problem)
     config = TrainConfig.from_saved(metadata["config"], path)
     if "state" in metadata and (config.lr_min is None or config.lr_max is None):
-        raise _checkpoint_error(path, "the LR bounds of a started run", "none")
+        raise checkpoint_error(path, "the LR bounds of a started run", "none")
 
 
 def _metadata_problems(metadata: dict[str, Any]) -> Iterator[str]:
@@ -276,12 +223,12 @@ def _tensors_under(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
 def check_tensors(path: Path, what: str, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
     """Raise InputError unless the tensors have the expected names, shapes and dtypes, and only possible values."""
     if differences := _differences(expected, actual):
-        raise _checkpoint_error(path, what, "; ".join(text[:200] for text in differences[:5]))
+        raise checkpoint_error(path, what, "; ".join(text[:200] for text in differences[:5]))
     for name, tensor in actual.items():
         if (num_invalid := int((~tensor.isfinite()).sum())) and not _holds_infinity(expected[name]):
-            raise _checkpoint_error(path, "finite weights", f"{num_invalid} of {tensor.numel()} not finite in {name}")
+            raise checkpoint_error(path, "finite weights", f"{num_invalid} of {tensor.numel()} not finite in {name}")
         if _is_non_negative(name) and (num_invalid := int((tensor < 0).sum())):
-            raise _checkpoint_error(path, "values of 0 or more", f"{num_invalid} of {tensor.numel()} below 0 in {name}")
+            raise checkpoint_error(path, "values of 0 or more", f"{num_invalid} of {tensor.numel()} below 0 in {name}")
 
 
 def _holds_infinity(tensor: Tensor) -> bool:
@@ -304,7 +251,3 @@ def _differences(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -
         if name in actual and (actual[name].shape != tensor.shape or actual[name].dtype != tensor.dtype)
     ]
     return [text.replace("torch.", "") for text in missing + extra + different]
-
-
-def _checkpoint_error(path: Path, expected: str, found: object) -> InputError:
-    return InputError("checkpoint", path, expected=expected, found=found, hint="Give a run directory or another file.")

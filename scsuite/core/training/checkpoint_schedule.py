@@ -14,7 +14,8 @@ from torch import nn
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, OutputError, UsageError
-from scsuite.core.model.checkpoint import MAX_FILE_BYTES, MAX_HEADER_BYTES, TENSOR_ENTRY_BYTES
+from scsuite.core.model.checkpoint import TENSOR_ENTRY_BYTES
+from scsuite.core.model.checkpoint_file import MAX_FILE_BYTES, MAX_HEADER_BYTES
 from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.runs.checkpoints import NUM_CHECKPOINTS_KEPT, list_checkpoints
 from scsuite.core.runs.rundir import RunDir
