@@ -239,3 +239,16 @@ def test_several_seeds_need_one_process(monkeypatch: pytest.MonkeyPatch, tmp_pat
     answer = run_cli(*ARGS, "--seeds", 2, "--runs-dir", tmp_path / "runs")
     assert answer.code == 2
     assert "scsuite train --seeds: expected one process, found 2" in answer.err
+
+
+def test_a_group_has_a_page_that_report_gives_again(group: CliResult, tmp_path: Path) -> None:
+    result = group.result
+    page = Path(result["page"])
+    text = page.read_text()
+    assert page == group.run_dir / "report.html"
+    assert text.index(f"{100 * result['mean']:.2f}") < text.index("Target 2.00\xa0%") < text.index("reached</span>")
+    assert all(row["run_dir"].rpartition("/")[2] in text for row in result["seeds"])
+    command = text.partition("This command repeats all of them")[2]
+    assert all(f'<span class="word">{word}</span>' in command for word in ("--seeds", "3", "--target", "2.0"))
+    answer = run_cli("report", group.run_dir, "--runs-dir", tmp_path, "--json").result
+    assert Path(answer["page"]).read_bytes() == page.read_bytes()
