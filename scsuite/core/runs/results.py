@@ -242,6 +242,7 @@ class PredictResult(CommandResult):
     out: str | None
     checkpoint: str
     error: dict[str, str] | None
+    exit_code: int | None = None
 
 
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:
