@@ -116,8 +116,7 @@ def _common_settings(trainings: Sequence[TrainSummary]) -> list[Setting]:
     return [
         setting
         for name, setting in first.items()
-        if name not in NOT_COMPARED
-        and all(name in other and other[name].value == setting.value for other in others)
+        if name not in NOT_COMPARED and all(name in other and other[name].value == setting.value for other in others)
     ]
 
 

@@ -37,7 +37,7 @@ def find_trainings(paths: Sequence[Path]) -> list[TrainSummary]:
 
 def common_group(trainings: Sequence[TrainSummary]) -> RunSummary | None:
     """Return the run of `train --seeds` whose trainings these are, all that have started; None if they are others."""
-    group = trainings[0].group
+    group = trainings[0].run.group
     if group is None or {training.run.path for training in trainings} != set(seed_runs(group.path).values()):
         return None
     return group

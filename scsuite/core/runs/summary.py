@@ -56,6 +56,14 @@ class RunSummary:
         """The status in result.json: ok, stopped, failed; a run without a result is stopped."""
         return str(self.result.get("status", "ok")) if self.result else "stopped"
 
+    @cached_property
+    def group(self) -> "RunSummary | None":
+        """The run of `train --seeds` in whose directory it lies; None for any other run."""
+        with contextlib.suppress(InputError, OSError):
+            group = read_run(self.path.resolve().parent)
+            return group if group.is_group else None
+        return None
+
     @property
     def is_group(self) -> bool:
         """Whether it is a run of `train --seeds`, which holds a run directory of each seed."""
@@ -107,20 +115,12 @@ def read_run(path: Path, result: Mapping[str, Any] | None = None) -> RunSummary:
     return RunSummary(path, read_json(path / "result.json") if result is None else result)
 
 
-def read_group(path: Path) -> RunSummary | None:
-    """Return the run of `train --seeds` in whose directory a run lies; None for any other directory."""
-    with contextlib.suppress(InputError, OSError):
-        group = read_run(path.resolve().parent)
-        return group if group.is_group else None
-    return None
-
-
 def read_neighbours(path: Path) -> list[RunSummary]:
     """Return the complete runs of other commands in the directory of a run, the newest first.
 
     Those of a training of `train --seeds` are beside its group.
     """
-    runs, group = [], read_group(path)
+    runs, group = [], RunSummary(path, {}).group
     folders = [path.resolve().parent, *([] if group is None else [group.path.parent])]
     with contextlib.suppress(OSError):
         for neighbour in itertools.chain.from_iterable(folder.iterdir() for folder in folders):

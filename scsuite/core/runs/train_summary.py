@@ -19,7 +19,6 @@ from scsuite.core.runs.summary import (
     as_mapping,
     newest_first,
     read_neighbours,
-    read_group,
     read_run,
 )
 
@@ -46,11 +45,6 @@ class TrainSummary:
     def is_complete(self) -> bool:
         """Whether the training reached its end."""
         return bool(as_mapping(self.run.result.get("final")))
-
-    @cached_property
-    def group(self) -> RunSummary | None:
-        """The run of `train --seeds` that made this training; None for a training of its own."""
-        return read_group(self.run.path)
 
     @property
     def seed(self) -> int:
@@ -103,15 +97,8 @@ class TrainSummary:
     @property
     def target(self) -> float | None:
         """The accuracy to reach, a fraction; None if none was set. That of several seeds is for their mean."""
-        if self.group is not None and self.group.config.get("seeds") == 1:
-            return self.group.target
-        return self.run.target
-
-    @property
-    def target_epoch(self) -> EpochResult | None:
-        """The first epoch whose test accuracy reached the target."""
-        reached = (row for row in self.epochs if self.target is not None and is_reached(row.test_accuracy or 0, self.target))
-        return next(reached, None)
+        group = self.run.group
+        return group.target if group is not None and group.config.get("seeds") == 1 else self.run.target
 
     @property
     def target_reached(self) -> bool:
@@ -119,10 +106,14 @@ class TrainSummary:
         return self.is_complete and self.target is not None and is_reached(self.accuracy or 0, self.target)
 
     @property
-    def target_seconds(self) -> float:
-        """The time of the epochs up to `target_epoch`."""
-        last = self.target_epoch.epoch if self.target_epoch else 0
-        return sum(row.seconds for row in self.epochs if row.epoch <= last)
+    def target_reached_at(self) -> tuple[int, float] | None:
+        """The first epoch whose test accuracy reached the target, and the seconds up to its end; None without one."""
+        seconds = 0.0
+        for row in self.epochs:
+            seconds += row.seconds
+            if self.target is not None and is_reached(row.test_accuracy or 0, self.target):
+                return row.epoch, seconds
+        return None
 
     @property
     def class_names(self) -> tuple[str, ...]:

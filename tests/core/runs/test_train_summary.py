@@ -88,8 +88,7 @@ def test_a_target_is_compared_with_the_final_accuracy(
     (path / "config.yaml").open("a").write(f"target: {target}\n")
     training = read_training(path)
     assert training.target_reached is reached
-    assert (training.target_epoch.epoch if training.target_epoch else None) == epoch
-    assert training.target_seconds == (60 if epoch else 0)  # 30 seconds an epoch
+    assert training.target_reached_at == (None if epoch is None else (epoch, 60))  # 30 seconds an epoch
 
 
 def test_the_committed_evidence_is_readable() -> None:
