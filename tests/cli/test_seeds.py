@@ -87,6 +87,15 @@ def test_a_group_is_a_checkpoint_its_first_seed(group: CliResult, tmp_path: Path
     assert (evaluation["seed"], evaluation["device"]) == (5, "cpu")
 
 
+def test_the_schedule_of_a_group_is_that_of_its_first_seed(group: CliResult, tmp_path: Path) -> None:
+    first = seed_runs(group.run_dir)[5]
+    of_group, of_seed = (
+        run_cli("zigzag", "--run", path, "--runs-dir", tmp_path, "--json").result for path in (group.run_dir, first)
+    )
+    assert of_group["num_steps"] == of_seed["num_steps"] == 6
+    assert (of_group["lr_min"], of_group["lr_max"]) == (of_seed["lr_min"], of_seed["lr_max"])
+
+
 def test_a_group_stopped_in_its_second_seed_continues_as_one(
     group: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
