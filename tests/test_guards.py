@@ -115,7 +115,7 @@ FILES = {
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": (
         "csv_files", "results", "unfinished", "environment", "find_runs", "checkpoints", "run_schedule", "rundir",
-        "settings", "summary", "train_summary", "comparison",
+        "settings", "summary", "train_summary", "find_trainings", "comparison",
     ),
     "training": (
         "workers", "loader", "optimizer", "own_network", "setup", "step", "step_graph", "state", "trainer",

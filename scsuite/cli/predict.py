@@ -55,7 +55,7 @@ def predict(config: PredictConfig, output: OutputOptions) -> None:
     error = _unreadable_error(result) if result.unreadable else None
     if error is not None:
         parts = {name: str(getattr(error, name)) for name in ("what", "where", "expected", "found", "hint")}
-        result = replace(result, status="failed", error=parts)
+        result = replace(result, status="failed", error=parts, exit_code=error.exit_code)
     result = replace(result, seconds=time.perf_counter() - start_time, **terminal.outcome.facts)
     if result.out is not None:
         with writing_to("--out"):

@@ -23,7 +23,7 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
     """Make one HTML page of a training, or of several side by side. It holds everything and loads nothing."""
     from scsuite.core.files import make_parent, write_atomic
     from scsuite.core.runs.comparison import ReportResult, compare
-    from scsuite.core.runs.train_summary import find_trainings
+    from scsuite.core.runs.find_trainings import common_group, find_trainings
     from scsuite.report.page import comparison_page, training_page
 
     start_time = time.perf_counter()
@@ -37,8 +37,12 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
     trainings = find_trainings([Path(run) for run in config.runs])
     comparison = compare(trainings)
     # Before the run directory: nothing is left if this fails.
-    page = training_page(trainings[0]) if len(trainings) == 1 else comparison_page(trainings, comparison)
-    name = trainings[0].run.path.name if len(trainings) == 1 else f"{len(trainings)}-trainings"
+    if len(trainings) == 1:
+        page, name = training_page(trainings[0]), trainings[0].run.path.name
+    else:
+        group = common_group(trainings)
+        page = comparison_page(trainings, comparison, group)
+        name = f"{len(trainings)}-trainings" if group is None else group.path.name
     with create_run(output, "report", name, config, terminal) as run:
         paths = [run.path / "report.html", *([Path(config.out).absolute()] if config.out else [])]
         for path, flag in zip(paths, ("--runs-dir", "--out"), strict=False):
@@ -86,4 +90,5 @@ def _log_trainings(terminal: Terminal, trainings: "Sequence[TrainSummary]", comp
     for label, part in (
         ("lr-range", training.lr_range), ("evaluate", training.evaluation), ("gradcam", training.gradcam)
     ):  # fmt: skip
-        terminal.log_line(f"{label:<10}{'none found' if part is None else relative_path(part.path)}")
+        missing = "in the training" if label == "lr-range" and training.has_own_range_test else "none found"
+        terminal.log_line(f"{label:<10}{missing if part is None else relative_path(part.path)}")

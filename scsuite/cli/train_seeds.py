@@ -15,6 +15,7 @@ from scsuite.cli.outcome import Outcome, report_unfinished
 from scsuite.cli.run_output import log_run, log_stop
 from scsuite.cli.runs import create_run, load_data, write_result
 from scsuite.cli.signals import StopSignal, stop_on_signals
+from scsuite.cli.train_page import write_group_page
 from scsuite.cli.train_run import resume_main, run_main
 from scsuite.cli.train_session import Session
 from scsuite.cli.train_summary import log_seeds, log_target
@@ -112,7 +113,9 @@ def _finish_group(group: "RunDir", config: TrainCommandConfig, session: Session,
     log_target(terminal, result, result.mean)
     warnings = [f"seed {run.seed}: {text}" for run in runs for text in (run.result or {}).get("warnings", ())]
     terminal.outcome.seed = config.seed
-    write_result(group, terminal, replace(result, warnings=(*terminal.warnings, *warnings)), session.start_time)
+    page = write_group_page(terminal, group, replace(result, warnings=(*terminal.warnings, *warnings)))
+    result = replace(result, page=page, warnings=(*terminal.warnings, *warnings))
+    write_result(group, terminal, result, session.start_time)
 
 
 def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) -> None:

@@ -41,9 +41,7 @@ def log_seeds(terminal: Terminal, result: "SeedsResult") -> None:
     from scsuite.report.formatting import percent
 
     rows = {f"seed {row['seed']}": f"{percent(row['test_accuracy'])}  {row['seconds']:,.1f} s" for row in result.seeds}
-    rows |= {
-        "mean": percent(result.mean),
-        "standard deviation": f"{percent(result.std)} (n - 1)",
-        "minimum": percent(result.min),
-    }
+    rows["mean"] = percent(result.mean)
+    if result.std is not None:
+        rows |= {"standard deviation": f"{percent(result.std)} (n - 1)", "minimum": percent(result.min)}
     terminal.log_table(tables.key_values(rows, title="Test accuracy after the last epoch"))

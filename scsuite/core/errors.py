@@ -26,6 +26,12 @@ def escape(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def require_type(name: str, value: object, expected: type) -> None:
+    """Raise TypeError for an argument of another class."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{name}: expected a {expected.__name__}, found a {type(value).__name__}")
+
+
 class ExitCode(IntEnum):
     """The exit codes of the program, listed in README.md; a signal ends it with 128 + the signal's number."""
 

@@ -193,6 +193,7 @@ class OneCycle:
             ValueError: For a momentum to cycle and an optimizer without one; from `step`, beyond the end of the cycle.
 
         Example:
+            >>> import torch
             >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.04, momentum=0.9, nesterov=True)
             >>> scheduler = cycle.scheduler(optimizer)
         """

@@ -13,8 +13,10 @@ from typing import Any
 import jinja2
 
 from scsuite.core.errors import InputError, escape, one_line
-from scsuite.core.runs.comparison import Comparison
+from scsuite.core.runs.comparison import NOT_COMPARED, Comparison
+from scsuite.core.runs.results import is_reached
 from scsuite.core.runs.settings import Setting, repeat_command, train_settings
+from scsuite.core.runs.summary import RunSummary
 from scsuite.core.runs.train_summary import TrainSummary
 from scsuite.report import figures, formatting
 from scsuite.report.page_images import MAX_BYTES, bitmap, confusion_image, vector
@@ -32,9 +34,14 @@ def training_page(training: TrainSummary, redraw: bool = True) -> bytes:
     return _render("training.html", training.run.path, lambda: _training_values(training, redraw))
 
 
-def comparison_page(trainings: Sequence[TrainSummary], comparison: Comparison) -> bytes:
-    """Return the page of several trainings. Raises InputError as `training_page` does."""
-    return _render("comparison.html", trainings[0].run.path, lambda: _comparison_values(trainings, comparison))
+def comparison_page(
+    trainings: Sequence[TrainSummary], comparison: Comparison, group: RunSummary | None = None
+) -> bytes:
+    """Return the page of several trainings; `group` is the run of `train --seeds` that made all of them.
+
+    Raises InputError as `training_page` does.
+    """
+    return _render("comparison.html", trainings[0].run.path, lambda: _comparison_values(trainings, comparison, group))
 
 
 def _training_values(training: TrainSummary, redraw: bool) -> dict[str, Any]:
@@ -65,11 +72,13 @@ def _training_values(training: TrainSummary, redraw: bool) -> dict[str, Any]:
     }
 
 
-def _comparison_values(trainings: Sequence[TrainSummary], comparison: Comparison) -> dict[str, Any]:
+def _comparison_values(
+    trainings: Sequence[TrainSummary], comparison: Comparison, group: RunSummary | None
+) -> dict[str, Any]:
     curves = [
-        (f"{group.label}: {len(group.trainings)} training{'s' * (len(group.trainings) > 1)}", training.epochs)
-        for group in comparison.groups
-        for training in group.trainings
+        (f"{same.label}: {len(same.trainings)} training{'s' * (len(same.trainings) > 1)}", training.epochs)
+        for same in comparison.groups
+        for training in same.trainings
         if training.epochs
     ]
     splits = {training.eval_split for training in trainings}
@@ -85,7 +94,10 @@ def _comparison_values(trainings: Sequence[TrainSummary], comparison: Comparison
     return {
         "trainings": trainings,
         "comparison": comparison,
-        "labels": {t.run.path: group.label for group in comparison.groups for t in group.trainings},
+        "group_run": group,
+        "is_reached": is_reached,
+        "command": None if group is None else repeat_command(group.config),
+        "labels": {t.run.path: same.label for same in comparison.groups for t in same.trainings},
         "images": images,
         "settings": _common_settings(trainings),
         "flags": {setting.name: setting.flag for setting in train_settings(trainings[0].run.config)},
@@ -104,7 +116,7 @@ def _common_settings(trainings: Sequence[TrainSummary]) -> list[Setting]:
     return [
         setting
         for name, setting in first.items()
-        if all(name in other and other[name].value == setting.value for other in others)
+        if name not in NOT_COMPARED and all(name in other and other[name].value == setting.value for other in others)
     ]
 
 

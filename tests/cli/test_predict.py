@@ -92,6 +92,7 @@ def test_unreadable_files_are_listed_and_the_rest_is_predicted(train_run: CliRes
     assert f"{tmp_path}/photos/b.png: expected a complete image" in error_line
     assert "1 other file that cannot be read. The other 3 images were predicted." in error_line
     assert result["error"]["where"] == str(tmp_path / "photos/b.png")
+    assert result["exit_code"] == 3
     assert "1 file that is not an image by its name was skipped (.txt 1; the first is" in answer.err
 
 

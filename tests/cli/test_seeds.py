@@ -87,6 +87,15 @@ def test_a_group_is_a_checkpoint_its_first_seed(group: CliResult, tmp_path: Path
     assert (evaluation["seed"], evaluation["device"]) == (5, "cpu")
 
 
+def test_the_schedule_of_a_group_is_that_of_its_first_seed(group: CliResult, tmp_path: Path) -> None:
+    first = seed_runs(group.run_dir)[5]
+    of_group, of_seed = (
+        run_cli("zigzag", "--run", path, "--runs-dir", tmp_path, "--json").result for path in (group.run_dir, first)
+    )
+    assert of_group["num_steps"] == of_seed["num_steps"] == 6
+    assert (of_group["lr_min"], of_group["lr_max"]) == (of_seed["lr_min"], of_seed["lr_max"])
+
+
 def test_a_group_stopped_in_its_second_seed_continues_as_one(
     group: CliResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,3 +248,16 @@ def test_several_seeds_need_one_process(monkeypatch: pytest.MonkeyPatch, tmp_pat
     answer = run_cli(*ARGS, "--seeds", 2, "--runs-dir", tmp_path / "runs")
     assert answer.code == 2
     assert "scsuite train --seeds: expected one process, found 2" in answer.err
+
+
+def test_a_group_has_a_page_that_report_gives_again(group: CliResult, tmp_path: Path) -> None:
+    result = group.result
+    page = Path(result["page"])
+    text = page.read_text()
+    assert page == group.run_dir / "report.html"
+    assert text.index(f"{100 * result['mean']:.2f}") < text.index("Target 2.00\xa0%") < text.index("reached</span>")
+    assert all(row["run_dir"].rpartition("/")[2] in text for row in result["seeds"])
+    command = text.partition("This command repeats all of them")[2]
+    assert all(f'<span class="word">{word}</span>' in command for word in ("--seeds", "3", "--target", "2.0"))
+    answer = run_cli("report", group.run_dir, "--runs-dir", tmp_path, "--json").result
+    assert Path(answer["page"]).read_bytes() == page.read_bytes()

@@ -12,10 +12,11 @@ from PIL import Image
 
 from scsuite.core.errors import InputError
 from scsuite.core.runs.comparison import compare
+from scsuite.core.runs.find_trainings import common_group, find_trainings
 from scsuite.core.runs.train_summary import read_training
 from scsuite.report.page import comparison_page, training_page
 from tests.conftest import REPOSITORY
-from tests.made_runs import make_evaluation, make_gradcam, make_lr_range, make_training
+from tests.made_runs import make_evaluation, make_gradcam, make_lr_range, make_training, write_run
 
 REFERENCE = REPOSITORY / "runs" / "reference"
 HOSTILE = ("<script>alert(1)</script>", '[red]a & "b"\'</td>', "{{ 7 * 7 }}{% x %}", "a\u202eb\x1b[31m\n", "caf\udce9")
@@ -132,7 +133,9 @@ def test_an_unfinished_training_is_called_so(tmp_path: Path) -> None:
     assert "no accuracy yet" in page_of(path).text
 
 
-@pytest.mark.parametrize(("target", "text"), [(80, "reached , by +10.00 points"), (95, "missed , by -5.00 points")])
+@pytest.mark.parametrize(
+    ("target", "text"), [(80, "reached , 10.00 points above it"), (95, "missed , 5.00 points below it")]
+)
 def test_the_target_is_judged(target: float, text: str, tmp_path: Path) -> None:
     path = make_training(tmp_path / "a", [0.5, 0.9])
     (path / "config.yaml").open("a").write(f"target: {target}\n")
@@ -171,6 +174,31 @@ def test_seeds_of_the_same_settings_have_one_mean(tmp_path: Path) -> None:
     text = Reader(comparison_page(trainings, compare(trainings))).text
     assert "90.00 ± 0.00 % test accuracy" in text
     assert "Only the seed differs" in text
+
+
+def test_a_diverged_training_is_not_to_be_continued(tmp_path: Path) -> None:
+    path = make_training(tmp_path / "a", [0.5], complete=False)
+    (path / "result.json").write_text('{"command": "train", "status": "failed", "exit_code": 5}')
+    text = page_of(path).text
+    assert "It would diverge again." in text
+    assert "--resume" not in text
+
+
+def test_a_group_of_seeds_that_has_not_ended_says_how_to_continue(tmp_path: Path) -> None:
+    group = tmp_path / "g"
+    config = {"seeds": 3, "target": 95.0, "peak_epoch": None, "batch_size": 512}
+    write_run(group, config, {}, {})
+    for seed, complete in ((0, True), (1, False)):
+        make_training(group / f"a-seed{seed}", [0.9], seed=seed, complete=complete)
+    trainings = find_trainings([group])
+    text = Reader(comparison_page(trainings, compare(trainings), common_group(trainings))).text
+    assert "Target 95.00 %: not judged yet" in text
+    assert "1 of 3 trainings are complete" in text
+    assert f"scsuite train --resume {tmp_path.name}/g ." in text
+    assert "--seeds 3 --target 95.0" in text
+    unfinished = Reader(training_page(trainings[1])).text
+    assert "One of the 3 seeds of g." in unfinished
+    assert f"scsuite train --resume {tmp_path.name}/g ." in unfinished
 
 
 # --- users' names, other places ---

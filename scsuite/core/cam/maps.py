@@ -94,6 +94,7 @@ def grad_cam(
             network does not have.
 
     Example:
+        >>> import torch
         >>> model, images_NCHW = build_model(seed=0), torch.zeros(2, 3, 32, 32)
         >>> grad_cam(model, images_NCHW, classes=[0, 1]).shape
         torch.Size([2, 32, 32])

@@ -58,6 +58,7 @@ class TrainConfig(RecipeConfig):
 
     lr_max=None: the range test finds both LR bounds. lr_min=None with lr_max given: lr_max / div_factor.
     `recipe` sets every setting of its recipe that is not given; a given one wins, one equal to the default too.
+    dataclasses.replace gives every setting, so for another recipe make a new configuration.
 
     Args:
         All fields, by keyword.

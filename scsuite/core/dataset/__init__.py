@@ -35,7 +35,7 @@ __all__ = ["SIZE", "Dataset", "Progress", "Split", "balanced_indices", "load_dat
 
 
 def load_dataset(
-    spec: str = "cifar10",
+    spec: str | os.PathLike[str] = "cifar10",
     *,
     data_dir: str | None = None,
     cache_dir: str | None = None,
@@ -79,7 +79,7 @@ def load_dataset(
         >>> new_photos = load_dataset("new_photos", checkpoint=load_checkpoint("runs/RUN")[1]).test
     """
     trained = None if checkpoint is None else TrainingData.from_checkpoint(checkpoint)
-    fit = fit or (trained.fit if trained else "crop")
+    spec, fit = os.fspath(spec), fit or (trained.fit if trained else "crop")
     DataConfig(data=spec, limit_train=limit_train, limit_test=limit_test, test_split=test_split, fit=fit)  # checks
     folder, report = cache.cache_folder(cache_dir), progress or (lambda _activity, _done, _total: None)
     if trained is not None and fit != trained.fit:  # the fingerprint is that of the training's fit

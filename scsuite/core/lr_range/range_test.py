@@ -18,7 +18,7 @@ from scsuite.core.config import MIN_RANGE_TEST_STEPS, LrRangeConfig, RecipeConfi
 from scsuite.core.dataset import Dataset
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.errors import InputError
+from scsuite.core.errors import InputError, require_type
 from scsuite.core.lr_range.rules import (
     RULES,
     allowed_lr_max,
@@ -35,7 +35,7 @@ from scsuite.core.lr_range.sweep import Float1D, LrSweep, mean_curves
 from scsuite.core.runs.csv_files import write_csv
 from scsuite.core.runs.results import read_result
 from scsuite.core.training.own_network import own_network_config
-from scsuite.core.training.setup import check_batch_size, make_policy, split_validation
+from scsuite.core.training.setup import check_batch_size, check_classes, make_policy, split_validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,6 +100,8 @@ def range_test(
         >>> test = range_test(data, LrRangeConfig(width=0.25, batch_size=64))
         >>> test.lr_min, test.lr_max
     """
+    require_type("data", data, Dataset)
+    require_type("config", config, LrRangeConfig)
     config = config if model is None else own_network_config(config)
     configs = [replace(config, seed=config.seed + repeat) for repeat in range(config.repeats)]
     sweeps = tuple(
@@ -169,6 +171,7 @@ def write_history(path: Path, test: RangeTest) -> None:
 def check_range_test(data: Dataset, config: LrRangeConfig, world: World) -> None:
     """Raise UsageError or InputError for settings that do not fit the data, before anything is written."""
     train, _ = split_validation(data.train, config.val_split)
+    check_classes(train)
     check_batch_size(len(train), config.batch_size, world)
     num_sweep_steps(config, len(train))
 

@@ -17,6 +17,7 @@ from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_regular_file
 
 MAX_CSV_BYTES = 2**30  # ten million steps
+TOLERANCE = 1e-9  # of an accuracy: a mean that equals the target reaches it, whatever the last digit of the sum is
 Record = TypeVar("Record")
 
 
@@ -241,6 +242,7 @@ class PredictResult(CommandResult):
     out: str | None
     checkpoint: str
     error: dict[str, str] | None
+    exit_code: int | None = None
 
 
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:
@@ -285,6 +287,11 @@ def read_csv(path: Path) -> list[list[str]]:
         return []
     text = read_regular_file(path, "run", MAX_CSV_BYTES).decode(errors="replace")
     return [line.split(",") for line in text.split("\n") if line]
+
+
+def is_reached(accuracy: float, target: float) -> bool:
+    """Return whether an accuracy is at least the target; False for NaN."""
+    return accuracy >= target - TOLERANCE
 
 
 def _read_records(path: Path, make_record: Callable[..., Record]) -> list[Record]:

@@ -4,6 +4,7 @@ In: the path of a run, complete or not, moved or not. Out: a `RunSummary`. Nothi
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,27 @@ class RunSummary:
         """The status in result.json: ok, stopped, failed; a run without a result is stopped."""
         return str(self.result.get("status", "ok")) if self.result else "stopped"
 
+    @cached_property
+    def group(self) -> "RunSummary | None":
+        """The run of `train --seeds` in whose directory it lies; None for any other run."""
+        with contextlib.suppress(InputError, OSError):
+            group = read_run(self.path.resolve().parent)
+            return group if group.is_group else None
+        return None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a run of `train --seeds`, which holds a run directory of each seed."""
+        return self.command == "train" and bool(self.config.get("seeds"))
+
+    @property
+    def target(self) -> float | None:
+        """The accuracy that a training had to reach, a fraction; None without one. The option is in percent."""
+        target = self.result.get("target", self.config.get("target"))
+        if isinstance(target, bool) or not isinstance(target, int | float):
+            return None
+        return target if target <= 1 else round(target / 100, 12)
+
     @property
     def name(self) -> str:
         """The run directory's name, below that of its parent: what a user types."""
@@ -94,10 +116,14 @@ def read_run(path: Path, result: Mapping[str, Any] | None = None) -> RunSummary:
 
 
 def read_neighbours(path: Path) -> list[RunSummary]:
-    """Return the complete runs of other commands in the directory of a run, the newest first."""
-    runs = []
+    """Return the complete runs of other commands in the directory of a run, the newest first.
+
+    Those of a training of `train --seeds` are beside its group.
+    """
+    runs, group = [], RunSummary(path, {}).group
+    folders = [path.resolve().parent, *([] if group is None else [group.path.parent])]
     with contextlib.suppress(OSError):
-        for neighbour in path.resolve().parent.iterdir():
+        for neighbour in itertools.chain.from_iterable(folder.iterdir() for folder in folders):
             with contextlib.suppress(InputError, OSError):
                 if (neighbour / "result.json").is_file():
                     runs.append(read_run(neighbour))

@@ -4,8 +4,6 @@ In: paths of run directories. Out: `TrainSummary`. A run belongs to a training b
 content of the data and by the LR bounds, never by an absolute path: a moved or copied runs directory reads the same.
 """
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from scsuite.core.errors import InputError
-from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory, read_epochs, read_steps
+from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory, is_reached, read_epochs, read_steps
 from scsuite.core.runs.summary import (
     COMPANION_KEYS,
     HINT,
@@ -98,26 +96,24 @@ class TrainSummary:
 
     @property
     def target(self) -> float | None:
-        """The accuracy to reach, a fraction; None if none was set. The option --target is in percent."""
-        target = _number(self.run.result.get("target", self.run.config.get("target")))
-        return target if target is None or target <= 1 else target / 100
-
-    @property
-    def target_epoch(self) -> EpochResult | None:
-        """The first epoch whose test accuracy reached the target."""
-        reached = (row for row in self.epochs if self.target is not None and (row.test_accuracy or 0) >= self.target)
-        return next(reached, None)
+        """The accuracy to reach, a fraction; None if none was set. That of several seeds is for their mean."""
+        group = self.run.group
+        return group.target if group is not None and group.config.get("seeds") == 1 else self.run.target
 
     @property
     def target_reached(self) -> bool:
         """Whether the test accuracy of the last epoch is the target or more."""
-        return self.is_complete and self.target is not None and (self.accuracy or 0) >= self.target
+        return self.is_complete and self.target is not None and is_reached(self.accuracy or 0, self.target)
 
     @property
-    def target_seconds(self) -> float:
-        """The time of the epochs up to `target_epoch`."""
-        last = self.target_epoch.epoch if self.target_epoch else 0
-        return sum(row.seconds for row in self.epochs if row.epoch <= last)
+    def target_reached_at(self) -> tuple[int, float] | None:
+        """The first epoch whose test accuracy reached the target, and the seconds up to its end; None without one."""
+        seconds = 0.0
+        for row in self.epochs:
+            seconds += row.seconds
+            if self.target is not None and is_reached(row.test_accuracy or 0, self.target):
+                return row.epoch, seconds
+        return None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -226,45 +222,6 @@ def read_training(
         other_evaluations=tuple(other for other in evaluations if other not in same),
         problems=tuple(problems),
     )
-
-
-def find_trainings(paths: Sequence[Path]) -> list[TrainSummary]:
-    """Return the trainings that paths name, each once: run directories, or directories of these.
-
-    A run of another command among them is used where it belongs to a training. A run of several seeds stands for the
-    trainings that it made. Raises InputError for a path that is none of these, and if no training is among them.
-    """
-    runs: dict[Path, RunSummary] = {}
-    for path in paths:
-        runs |= {run.path: run for run in _expand(path)}
-    trainings = [run for run in runs.values() if run.command == "train"]
-    if not trainings:
-        found = f"runs of {', '.join(sorted({run.command for run in runs.values()}))}" if runs else "no run"
-        raise InputError("run", paths[0], expected="a training run", found=found, hint=HINT)
-    given = [run for run in runs.values() if run.command in COMPANION_KEYS]
-    neighbours: dict[Path, list[RunSummary]] = {}
-    for run in trainings:
-        if run.path.parent not in neighbours:
-            neighbours[run.path.parent] = read_neighbours(run.path)
-    return [read_training(run.path, [*neighbours[run.path.parent], *given]) for run in trainings]
-
-
-def _expand(path: Path) -> list[RunSummary]:
-    """Return the run at a path, or the runs in it, or those of its seeds."""
-    if os.path.isdir(path) and not os.path.isfile(path / "config.yaml"):  # noqa: PTH112, PTH113 - as in read_run
-        with contextlib.suppress(OSError):
-            if runs := [read_run(child) for child in sorted(path.iterdir()) if (child / "config.yaml").is_file()]:
-                return runs
-    run = read_run(path)
-    seeds = run.result.get("seeds")
-    if not isinstance(seeds, list):
-        return [run]
-    expanded = []
-    for seed in seeds:
-        recorded = Path(str(as_mapping(seed).get("run_dir", "")))
-        places = (run.path / recorded.name, run.path.parent / recorded.name, recorded)  # moved or not
-        expanded += [read_run(next((p for p in places if (p / "config.yaml").is_file()), recorded))]
-    return expanded
 
 
 def _is_of(other: RunSummary, training: RunSummary) -> bool:

@@ -11,10 +11,16 @@ from typing import Any
 
 from scsuite.core.errors import ExitCode
 from scsuite.core.runs.checkpoints import list_checkpoints
-from scsuite.core.runs.results import EpochResult, FinalMetrics, TrainResult, read_epochs, read_json, read_result
+from scsuite.core.runs.results import (
+    EpochResult,
+    FinalMetrics,
+    TrainResult,
+    is_reached,
+    read_epochs,
+    read_json,
+    read_result,
+)
 from scsuite.core.training.trainer import Trainer
-
-TOLERANCE = 1e-9  # of an accuracy: a mean that equals the target reaches it, whatever the last digit of the sum is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +112,6 @@ def target_facts(accuracy: float, histories: Sequence[Sequence[EpochResult]], ta
     if target is None:
         return {}
     return {"target": target, "reached": is_reached(accuracy, target), "reached_at": first_reached(histories, target)}
-
-
-def is_reached(accuracy: float, target: float) -> bool:
-    """Return whether an accuracy is at least the target; False for NaN."""
-    return accuracy >= target - TOLERANCE
 
 
 def first_reached(histories: Iterable[Sequence[EpochResult]], target: float) -> dict[str, float] | None:

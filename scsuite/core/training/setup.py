@@ -77,6 +77,7 @@ def make_setup(
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
     """
     train, val = split_validation(data.train, config.val_split)
+    check_classes(train)
     policy = make_policy(config, train)
     mean, std = policy_mean_std(policy)
     backend = choose_backend(config.augment_backend, policy)
@@ -119,6 +120,15 @@ def make_class_weights(config: RecipeConfig, train: Split, num_classes: int, dev
 def split_validation(train: Split, num_images: int) -> tuple[Split, Split | None]:
     """Return the images to train on, and those that --val-split holds out, if any."""
     return split_holdout(train, num_images) if num_images else (train, None)
+
+
+def check_classes(train: Split) -> None:
+    """Raise InputError if all training images are of one class: any network would be right, and none would learn."""
+    if len(train) and (train.labels_N == train.labels_N[0]).all():
+        raise InputError(
+            "data", "training images", expected="images of two or more classes", found="one class",
+            hint="Add images of another class, or raise --limit-train.",
+        )  # fmt: skip
 
 
 def check_batch_size(num_images: int, batch_size: int, world: World) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scsuite.core.config import DATA_SOURCES, MOMENTUM, MOMENTUM_MAX, MOMENTUM_MIN, TrainConfig
 from scsuite.core.dataset import Dataset, Split
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import UsageError, require_type
 from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
@@ -183,8 +183,10 @@ class Trainer:
 
 def _complete_config(config: TrainConfig, data: Dataset, model: nn.Module | None) -> TrainConfig:
     """Return the configuration with both learning rates and the data that is used. Raises UsageError without LRMAX."""
+    require_type("data", data, Dataset)
+    require_type("config", config, TrainConfig)
     if config.lr_max is None:
-        hint = "Run the range test: scsuite lr-range."
+        hint = "Run the range test: scsuite.range_test in Python, scsuite lr-range as a command."
         raise UsageError("option", "--lr-max", expected="a learning rate", found="none", hint=hint)
     lr_min = config.lr_max / config.div_factor if config.lr_min is None else config.lr_min
     if model is not None:

@@ -42,7 +42,7 @@ def comparison(curves: "Sequence[tuple[str, Sequence[EpochResult]]]", split: str
         accuracy.set(xlabel="epoch", ylabel=f"{split} accuracy (%)")
         loss.set(xlabel="epoch", ylabel="training loss")
         for axes in (accuracy, loss):
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         handles = {line.get_label(): line for line in accuracy.lines}
         if len(handles) > 1:
             accuracy.legend(handles=list(handles.values()), ncols=-(-len(handles) // 8))

@@ -55,6 +55,11 @@ def test_numbers_out_of_range_are_usage_errors(limits: dict[str, float], tmp_pat
         load_dataset(str(write_folder(tmp_path, TREE)), **limits)  # type: ignore[arg-type]
 
 
+def test_a_path_object_is_as_good_as_its_text(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "f", TREE)
+    assert load_dataset(Path(path)).fingerprint == load_dataset(str(path)).fingerprint
+
+
 def test_limits_are_class_balanced_and_keep_the_fingerprint(tmp_path: Path) -> None:
     path = str(write_folder(tmp_path / "f", TREE))
     complete, limited = load_dataset(path), load_dataset(path, limit_train=4, limit_test=100)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from scsuite.core.errors import InputError
-from scsuite.core.runs.train_summary import find_trainings, read_training
+from scsuite.core.runs.find_trainings import common_group, find_trainings
+from scsuite.core.runs.train_summary import read_training
 from tests.conftest import REPOSITORY
 from tests.made_runs import make_evaluation, make_gradcam, make_lr_range, make_training, write_run
 
@@ -87,8 +88,7 @@ def test_a_target_is_compared_with_the_final_accuracy(
     (path / "config.yaml").open("a").write(f"target: {target}\n")
     training = read_training(path)
     assert training.target_reached is reached
-    assert (training.target_epoch.epoch if training.target_epoch else None) == epoch
-    assert training.target_seconds == (60 if epoch else 0)  # 30 seconds an epoch
+    assert training.target_reached_at == (None if epoch is None else (epoch, 60))  # 30 seconds an epoch
 
 
 def test_the_committed_evidence_is_readable() -> None:
@@ -161,3 +161,41 @@ def test_damaged_rows_are_a_problem_and_no_error(tmp_path: Path) -> None:
     training = read_training(path)
     assert training.epochs == ()
     assert len(training.problems) == 1
+
+
+# --- a group of --seeds ---
+
+
+def make_group(path: Path, num_done: int, result: bool = True) -> Path:
+    """A run of `--seeds 2 --target 95` with this many trainings in it."""
+    seeds = [{"seed": seed, "run_dir": f"/elsewhere/g/a-seed{seed}"} for seed in range(num_done)]
+    values = {"command": "train", "status": "ok", "seeds": seeds, "target": 0.95} if result else {}
+    config = {"seeds": 2, "target": 95.0, "peak_epoch": None, "batch_size": 512}
+    write_run(path, config, {"started": "2026-01-01T00:00:00"}, values)
+    for seed in range(num_done):
+        make_training(path / f"a-seed{seed}", seed=seed)
+    return path
+
+
+@pytest.mark.parametrize("has_result", [True, False])  # without: killed
+def test_a_group_stands_for_the_trainings_that_have_started(has_result: bool, tmp_path: Path) -> None:
+    group = make_group(tmp_path / "runs" / "g", 2, has_result)
+    for path in (group, tmp_path / "runs"):
+        trainings = find_trainings([path])
+        assert [training.seed for training in trainings] == [0, 1]
+        found = common_group(trainings)
+        assert found is not None
+        assert (found.path, found.target) == (group, 0.95)
+        assert trainings[0].target is None  # it is for the mean
+    assert common_group(find_trainings([group / "a-seed0"])) is None
+
+
+def test_a_group_without_a_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a group of seeds without one"):
+        find_trainings([make_group(tmp_path / "g", 0, result=False)])
+
+
+def test_an_evaluation_beside_a_group_belongs_to_its_first_seed(tmp_path: Path) -> None:
+    group = make_group(tmp_path / "runs" / "g", 2)
+    make_evaluation(tmp_path / "runs" / "e", "a-seed0")
+    assert [name_of(training.evaluation) for training in find_trainings([group])] == ["e", None]

@@ -7,8 +7,8 @@ import pytest
 
 from scsuite.core.config import TrainCommandConfig, TrainConfig
 from scsuite.core.runs.find_runs import seed_runs
-from scsuite.core.runs.results import EPOCH_COLUMNS, EpochResult
-from scsuite.core.training.seeds import SeedRun, first_reached, is_reached, summarize_seeds
+from scsuite.core.runs.results import EPOCH_COLUMNS, EpochResult, is_reached
+from scsuite.core.training.seeds import SeedRun, first_reached, summarize_seeds
 
 
 def epochs(*accuracies: float | None, seconds: float = 2.0) -> list[EpochResult]:

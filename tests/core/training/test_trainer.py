@@ -3,18 +3,20 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from scsuite.core.config import TrainConfig
+from scsuite.core.config import LrRangeConfig, TrainConfig
 from scsuite.core.dataset import Dataset
-from scsuite.core.errors import UsageError
+from scsuite.core.errors import InputError, UsageError
+from scsuite.core.lr_range.range_test import range_test
 from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.runs.checkpoints import list_checkpoints
 from scsuite.core.runs.results import EpochResult, StepRow, TrainResult, read_epochs, read_steps
 from scsuite.core.training.trainer import Trainer
-from tests.core.tiny import equal_tensors, train, train_until
+from tests.core.tiny import CONFIG, dataset, equal_tensors, train, train_until
 
 
 def test_lr_max_alone_gives_a_tenth_of_it_as_lr_min(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
@@ -92,3 +94,23 @@ def test_evaluate_takes_the_test_images_and_the_averaged_weights(tiny_data: Data
     assert trainer.evaluate().loss == last.test_loss
     assert trainer.evaluate(model=trainer.raw_model).loss == last.test_loss_no_ema
     assert trainer.evaluate(tiny_data.train).loss != last.test_loss
+
+
+def test_images_of_one_class_are_refused_before_training() -> None:
+    one_class = dataset(60, 12, num_classes=1)
+    data = replace(one_class, class_names=("a", "b"))
+    with pytest.raises(InputError, match="expected images of two or more classes, found one class"):
+        Trainer(data, CONFIG)
+    with pytest.raises(InputError, match="expected images of two or more classes, found one class"):
+        range_test(data, LrRangeConfig(batch_size=16, width=0.05, steps=10, device="cpu"))
+
+
+def test_arguments_of_another_class_are_named(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
+    range_config: Any = LrRangeConfig(batch_size=16)
+    nothing: Any = None
+    with pytest.raises(TypeError, match="data: expected a Dataset, found a NoneType"):
+        Trainer(nothing, tiny_config)
+    with pytest.raises(TypeError, match="config: expected a TrainConfig, found a LrRangeConfig"):
+        Trainer(tiny_data, range_config)
+    with pytest.raises(TypeError, match="config: expected a LrRangeConfig, found a NoneType"):
+        range_test(tiny_data, nothing)
