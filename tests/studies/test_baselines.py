@@ -1,4 +1,4 @@
-"""The baselines against the packages themselves, to the same step; our steepest rule against torch-lr-finder's."""
+"""The baselines and our rules of the literature against the packages themselves, to the same step."""
 
 import json
 from collections.abc import Iterator
@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, TensorDataset
 from torch_lr_finder import LRFinder
 
-from scsuite.core.lr_range.rules import steepest
-from scsuite.core.lr_range.sweep import Float1D
+from scsuite.core.lr_range.rules import steepest, valley
+from scsuite.core.lr_range.sweep import Float1D, smooth
 from tests.studies import baselines
 
 LR_START, LR_END = 1e-3, 10.0
 RECORD = Path(__file__).with_name("lightning.json")
+FASTAI_RECORD = Path(__file__).with_name("fastai.json")
 
 
 def make_losses(seed: int, num_steps: int, noise: float, *points: tuple[float, float]) -> list[float]:
@@ -36,6 +37,18 @@ CURVES = {
     "falls again": make_losses(4, 120, 0.05, (0, 2.3), (0.2, 1.4), (0.4, 2.5), (0.9, 0.6), (1, 0.7)),
     "rises": make_losses(5, 60, 0.02, (0, 2.3), (1, 6.0)),
     "short": make_losses(6, 17, 0.1, (0, 2.3), (1, 1.0)),  # the fewest steps that torch-lr-finder accepts
+}
+# fastai's rule reads smoothed losses; on raw ones, ties and several falls of the same length are more frequent.
+FASTAI_CURVES = {
+    **CURVES,
+    **{f"{name}, smoothed": smooth(np.array(losses), 10.0) for name, losses in CURVES.items()},
+    "ties": [3.0, 2.0, 2.0, 1.0, 1.0, 3.0, 2.5, 2.0, 1.5, 0.5, 0.5, 4.0],
+    "only falls": np.linspace(2.3, 1.0, 100).tolist(),
+    "only rises": np.linspace(1.0, 2.3, 100).tolist(),
+    "constant": [2.0] * 20,
+    "two falls of the same length": [5.0, 4.0, 3.0, 6.0, 2.5, 7.0, 6.5, 6.2, 6.1, 9.0],
+    "a fall of two steps at the start": [2.0, 1.0, 3.0, 4.0, 5.0],
+    "one step": [2.0],
 }
 each_mode = pytest.mark.parametrize("mode", ["exp", "linear"])
 each_curve = pytest.mark.parametrize("losses", CURVES.values(), ids=CURVES.keys())
@@ -95,6 +108,12 @@ def test_our_steepest_rule_equals_torch_lr_finders_on_the_same_losses(losses: li
     finder = run_torch_lr_finder(losses, "exp", smooth_f=0)
     lrs, losses_L = np.array(finder.history["lr"]), np.array(finder.history["loss"])
     assert lrs.tolist().index(steepest(lrs, losses_L)) == suggested_step(finder, skip_start=0, skip_end=0)
+
+
+@pytest.mark.parametrize("name", FASTAI_CURVES)
+def test_valley_suggests_the_same_step_as_fastai_on_the_same_losses(name: str) -> None:
+    losses_L = np.array(FASTAI_CURVES[name])
+    assert valley(np.arange(len(losses_L), dtype=float), losses_L) == json.loads(FASTAI_RECORD.read_text())["steps"][name]
 
 
 @pytest.mark.parametrize(("rule", "min_steps"), [(baselines.torch_lr_finder, 17), (baselines.lightning, 13)])

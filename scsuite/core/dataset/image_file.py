@@ -27,6 +27,8 @@ from scsuite.core.dataset.file_kind import describe_bytes
 from scsuite.core.dataset.image_checks import CorruptImageError, check_complete, check_header
 from scsuite.core.dataset.image_color import UnsupportedColorError, load_scaled_pnm, mark_depth, rgb_bytes, to_rgb
 from scsuite.core.dataset.image_memory import decoding_bytes
+from scsuite.core.dataset.image_structure import check_exif, check_structure
+from scsuite.core.dataset.jpeg_damage import load_jpeg
 from scsuite.core.dataset.split import SIZE
 from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import read_regular_file
@@ -127,6 +129,7 @@ def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:
     A large image may come reduced, a JPEG with sides of at least `min_side` pixels.
     """
     try:
+        jpeg_scan = check_structure(data)
         image = _open_file(data)
         width, height = image.size
         is_resized = (width, height) != (SIZE, SIZE)
@@ -141,11 +144,12 @@ def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:
         mark_depth(image)
         with _memory.reserve(num_bytes):
             image = load_scaled_pnm(image, data) or image
+            damage = None if jpeg_scan is None else load_jpeg(image, data, jpeg_scan)
             image.load()
             check_complete(image, data)
             rgb, note = to_rgb(image)
         method = _transposition(image)
-        return rgb if method is None else rgb.transpose(method), is_resized, note
+        return rgb if method is None else rgb.transpose(method), is_resized, note or damage
     except CorruptImageError:
         raise
     except UnidentifiedImageError:
@@ -171,7 +175,10 @@ def _open_file(data: bytes) -> Image.Image:
 def _transposition(image: Image.Image) -> Image.Transpose | None:
     """Return what turns an image upright by its EXIF, or None; Pillow turns a TIFF itself."""
     try:
+        check_exif(image)
         return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except CorruptImageError:
+        raise
     except Exception:  # unreadable EXIF does not say which way is up
         return None
 
@@ -184,6 +191,9 @@ def _fit(image: Image.Image, fit: str) -> Image.Image:
         padded = Image.new("RGB", (SIZE, SIZE), PAD_COLOR)
         padded.paste(image.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
         return padded
+    if fit == "crop" and min(image.size) == SIZE:  # whole pixels, none of them resampled
+        left, top = ((side - SIZE) // 2 for side in image.size)
+        return image.crop((left, top, left + SIZE, top + SIZE))
     # One step for crop and resize: resizing a long thin image first would make it 32 x 16,000,000.
     return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=seen_region(*image.size, fit))
 

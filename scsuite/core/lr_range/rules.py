@@ -40,18 +40,21 @@ def steepest(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
 
 
 def valley(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
-    """Return the LR two thirds along the longest decreasing subsequence of the loss, like fastai's valley."""
-    num_steps = len(smooth_loss_L)
-    lengths, previous = np.ones(num_steps, dtype=int), np.full(num_steps, -1)
-    for step in range(1, num_steps):
-        higher = np.flatnonzero(smooth_loss_L[:step] > smooth_loss_L[step])
-        if len(higher):
-            previous[step] = higher[lengths[higher].argmax()]
-            lengths[step] = lengths[previous[step]] + 1
-    end = start = int(lengths.argmax())
-    while previous[start] >= 0:
-        start = int(previous[start])
-    return float(lrs_L[round(start + (end - start) * 2 / 3)])
+    """Return the LR that fastai's rule `valley` reads off these losses: halfway along their longest decrease.
+
+    The longest decrease is the longest decreasing subsequence, the first to end of equally long ones. fastai counts its
+    span from `end - length`, one step early, and rounds a third and a sixth of it down. On the same losses the results
+    are equal; fastai's own come from a slower average of the losses and from other steps of the sweep.
+    Source: https://docs.fast.ai/callback.schedule.html
+    """
+    lengths = np.ones(len(smooth_loss_L), dtype=int)
+    for step in range(1, len(lengths)):
+        lengths[step] += lengths[:step][smooth_loss_L[:step] > smooth_loss_L[step]].max(initial=0)
+    end = int(lengths.argmax())
+    if end == 0:  # the loss never falls
+        return float(lrs_L[0])
+    span = int(lengths[end])
+    return float(lrs_L[end - span + span // 3 + span // 6])
 
 
 def minimum_over_10(lrs_L: Float1D, smooth_loss_L: Float1D) -> float:
