@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from scsuite.core.augment.default import CUTOUT_SIZE, PADDING, PLACEHOLDER_MEAN_STD, DefaultPolicy
 from scsuite.core.augment.pixel_map import REFLECT_101
+from scsuite.core.augment.policy_limits import check_cost, check_numbers, policy_error
 from scsuite.core.dataset import SIZE
 from scsuite.core.errors import InputError, did_you_mean, one_line
 from scsuite.core.files import read_yaml
@@ -48,13 +50,7 @@ TRANSFORMS = frozenset({
 GROUP_TRANSFORMS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "Sequential", "SomeOf"})
 IGNORED_WARNINGS = "This augmenter is very slow|ShiftScaleRotate is a special case"  # they change no value
 MAX_NODES, MAX_DEPTH = 64, 8
-# Limits of numbers: a 32 x 32 image needs no more, and larger ones can take minutes or gigabytes.
-MAX_NUMBER = 360  # pixels, gray levels, segments, iterations; degrees of a full turn
-MAX_FACTOR = 3  # of factors on the image side or on the work
-MIN_STEP_FACTOR = 1e-3  # of ZoomBlur, which takes one step for each increment of its factor
-MAX_KELVIN = 15_000
-FACTOR_ARGUMENTS = ("scale", "percent", "factor")  # parts of the argument names
-SIZE_INCREASING, MAX_SIZE_INCREASING = frozenset({"CropAndPad", "Pad", "RandomScale"}), 2  # a chain makes huge images
+NUM_DRY_RUNS, MAX_DRY_RUN_SECONDS = 8, 2.0
 # Arguments that Compose.to_dict writes, with the values that have no effect on single images.
 COMPOSE_DEFAULTS: dict[Any, tuple[Any, ...]] = {
     "p": (1,),
@@ -97,7 +93,7 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *
     root = read_yaml(path, "augmentation policy")
     node = root.get("transform", root)
     if not isinstance(node, Mapping) or node.get("__class_fullname__") != "Compose":
-        raise _policy_error(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
+        raise policy_error(path, "transform", "__class_fullname__: Compose with a list of transforms", repr(node)[:60])
     _check_compose(path, root, node)
     children = _child_nodes(path, "transform", node)
     nodes_left = iter(range(MAX_NODES))
@@ -109,7 +105,7 @@ def load_policy(path: str | None, mean: Sequence[float], std: Sequence[float], *
         transforms.append(a.Normalize(mean=tuple(mean), std=tuple(std), max_pixel_value=255.0))
     _check_normalize(path, transforms)
     policy = a.Compose(transforms)
-    _check_growth(path, node)
+    check_cost(path, policy)
     _dry_run(path, policy)
     return policy
 
@@ -120,9 +116,9 @@ def _check_normalize(path: str, transforms: list[Any]) -> None:
     last = transforms[-1]
     if names.index("Normalize") < len(names) - 1 or last.p != 1 or last.normalization != "standard":
         expected = "Normalize once, as the last transform, with p: 1 and fixed mean and std"
-        raise _policy_error(path, f"transform.transforms[{names.index('Normalize')}]", expected, "another use of it")
+        raise policy_error(path, f"transform.transforms[{names.index('Normalize')}]", expected, "another use of it")
     if last.max_pixel_value != 255:
-        raise _policy_error(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
+        raise policy_error(path, "transform", "Normalize with max_pixel_value: 255", str(last.max_pixel_value))
 
 
 def policy_mean_std(policy: "Compose | DefaultPolicy") -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -198,20 +194,20 @@ def _import_albumentations() -> Any:
 
 def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: Iterator[int]) -> Any:
     if next(nodes_left, None) is None or depth > MAX_DEPTH:
-        raise _policy_error(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
+        raise policy_error(path, where, f"at most {MAX_NODES} transforms, {MAX_DEPTH} deep", "more")
     name = node.get("__class_fullname__") if isinstance(node, Mapping) else None
     if not isinstance(name, str) or name not in TRANSFORMS | GROUP_TRANSFORMS or (name == "Normalize" and depth > 1):
         hint = "Write {__class_fullname__: HorizontalFlip, p: 0.5}, for example."
         hint = hint if name is None else did_you_mean(name, TRANSFORMS | GROUP_TRANSFORMS, "Fix the file.")
         found = repr(name if name else node)[:60]
-        raise _policy_error(path, where, "an allowed transform in __class_fullname__", found, hint)
+        raise policy_error(path, where, "an allowed transform in __class_fullname__", found, hint)
     transform_class = getattr(_import_albumentations(), name, None)
     if transform_class is None:
-        raise _policy_error(path, where, "a transform that the installed albumentations has", name)
+        raise policy_error(path, where, "a transform that the installed albumentations has", name)
     arguments = {key: value for key, value in node.items() if key != "__class_fullname__"}
     inherited = _pop_inherited_arguments(path, where, transform_class, arguments)
     for key, value in arguments.items():
-        _check_numbers(path, f"{where}.{key}", key, value)
+        check_numbers(path, f"{where}.{key}", key, value)
     if name in GROUP_TRANSFORMS:
         _check_group(path, where, arguments)  # albumentations checks the arguments of transforms, not of groups
         arguments["transforms"] = [
@@ -226,11 +222,11 @@ def _build_transform(path: str, where: str, node: Any, depth: int, nodes_left: I
             transform = transform_class(**arguments)
     except Exception as error:
         found = re.sub(r"^\d+ validation errors? for InitSchema | For further information.*", "", one_line(error, 1000))
-        raise _policy_error(path, where, f"valid arguments of {name}", found[:200]) from None
+        raise policy_error(path, where, f"valid arguments of {name}", found[:200]) from None
     defaults = _to_plain(transform.to_dict()["transform"]) if inherited else {}
     for key, value in inherited.items():
         if key not in defaults or defaults[key] != _to_plain(value):
-            raise _policy_error(path, f"{where}.{key}", f"an argument of {name}", "no such argument")
+            raise policy_error(path, f"{where}.{key}", f"an argument of {name}", "no such argument")
     return transform
 
 
@@ -245,7 +241,7 @@ def _pop_inherited_arguments(path: str, where: str, transform_class: Any, argume
     if unknown := sorted(set(arguments) - own - inherited, key=str):
         hint = did_you_mean(unknown[0], own, f"It has {', '.join(sorted(own))}.")
         expected = f"an argument of {transform_class.__name__}"
-        raise _policy_error(path, f"{where}.{unknown[0]}", expected, "no such argument", hint)
+        raise policy_error(path, f"{where}.{unknown[0]}", expected, "no such argument", hint)
     return {key: arguments.pop(key) for key in sorted(set(arguments) - own)}
 
 
@@ -258,63 +254,35 @@ def _check_compose(path: str, root: Mapping[str, Any], node: Mapping[str, Any]) 
         ):
             extra.append(f"transform.{key}")
     if extra:
-        raise _policy_error(path, extra[0], "a policy of images only, always applied", "an extra setting")
+        raise policy_error(path, extra[0], "a policy of images only, always applied", "an extra setting")
 
 
 def _check_group(path: str, where: str, arguments: Mapping[str, Any]) -> None:
     p, n = arguments.get("p", 1), arguments.get("n", 1)
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise _policy_error(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
+        raise policy_error(path, f"{where}.p", "a probability from 0 to 1", repr(p)[:60])
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_NODES:
-        raise _policy_error(path, f"{where}.n", f"an integer from 1 to {MAX_NODES}", repr(n)[:60])
-
-
-def _check_numbers(path: str, where: str, key: str, value: Any) -> None:
-    """Refuse numbers that cost more time or memory than images of 32 x 32 can need."""
-    if isinstance(value, list):
-        for item in value:
-            _check_numbers(path, where, key, item)
-    elif isinstance(value, int | float):
-        is_factor = any(word in key for word in FACTOR_ARGUMENTS)
-        limit = MAX_KELVIN if key == "temperature_limit" else MAX_FACTOR if is_factor else MAX_NUMBER
-        if not abs(value) <= limit:  # written so that NaN is refused too
-            raise _policy_error(path, where, f"a number of at most {limit}", repr(value)[:60])
-        if key == "step_factor" and value < MIN_STEP_FACTOR:
-            raise _policy_error(path, where, f"a number of at least {MIN_STEP_FACTOR}", repr(value)[:60])
-        if key == "fit_output" and value:
-            raise _policy_error(path, where, "false: images keep their size", "true")
-
-
-def _check_growth(path: str, node: Mapping[str, Any]) -> None:
-    def names(node: Mapping[str, Any]) -> Iterator[str]:
-        yield node["__class_fullname__"]
-        for child in node.get("transforms", ()):
-            yield from names(child)
-
-    if (count := sum(name in SIZE_INCREASING for name in names(node))) > MAX_SIZE_INCREASING:
-        expected = f"at most {MAX_SIZE_INCREASING} of {', '.join(sorted(SIZE_INCREASING))}"
-        raise _policy_error(path, "transform", expected, str(count))
+        raise policy_error(path, f"{where}.n", f"an integer from 1 to {MAX_NODES}", repr(n)[:60])
 
 
 def _child_nodes(path: str, where: str, node: Mapping[str, Any]) -> list[Any]:
     children = node.get("transforms")
     if not isinstance(children, list) or not children:
-        raise _policy_error(path, f"{where}.transforms", "a list of transforms", repr(children)[:60])
+        raise policy_error(path, f"{where}.transforms", "a list of transforms", repr(children)[:60])
     return children
 
 
 def _dry_run(path: str, policy: "Compose") -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     try:
-        for index in range(8):
+        start = time.process_time()
+        for index in range(NUM_DRY_RUNS):
+            if time.process_time() > start + MAX_DRY_RUN_SECONDS:
+                break
             output = augment_image(policy, image, 0, 0, index)
             if output.shape != image.shape or output.dtype != np.float32 or not np.isfinite(output).all():
                 raise ValueError(f"{output.dtype} of shape {output.shape}")
     except Exception as error:
-        raise _policy_error(
+        raise policy_error(
             path, "transform", f"finite {SIZE}x{SIZE}x3 images as output", one_line(error, 200)
         ) from None
-
-
-def _policy_error(path: str, where: str, expected: str, found: str, hint: str = "Fix the file.") -> InputError:
-    return InputError("augmentation policy", f"{path}: {where}", expected=expected, found=found, hint=hint)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scsuite.core.dataset.split import SIZE, RawDataset, Split
 from scsuite.core.errors import one_line
 
-FORMAT = 4  # of the file and of the rules by which images are decoded: raise it when either changes
+FORMAT = 5  # of the file and of the rules by which images are decoded: raise it when either changes
 _METADATA_TENSOR, _METADATA_SHA256 = "metadata", "metadata_sha256"
 _STALE_SECONDS = 3600  # an older temporary file was left by a process that was killed
 

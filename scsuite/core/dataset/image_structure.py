@@ -21,6 +21,7 @@ _MAX_CHUNKS = 2**17  # of a PNG; 128 MB in chunks of 1 kB
 _MAX_BLOCKS, _MAX_SUB_BLOCKS = 2**17, 2**20  # of a GIF; a sub-block has up to 255 bytes
 _MAX_TAG_VALUES = 2**18  # of one TIFF tag; a color map has 3 * 2**16, an image of 65,536 rows as many strips
 _MAX_TAGS = 2**16
+_MAX_WEBP_BYTES = 2**26  # Pillow and libwebp copy the file
 _HEADER_BYTES = 2**16  # of a PNM, with its comments
 _EXIF, _MPF = b"Exif\0\0", b"MPF\0"  # two kinds of metadata that have the form of a TIFF
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -28,7 +29,7 @@ _BYTE_TYPES = (1, 2, 6, 7)  # are kept as one string
 
 _NOT_FILL = re.compile(rb"[^\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # any marker but restart markers
-_RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _PNM_TOKEN = rb"(?:\s|#[^\r\n]*[\r\n])+[^\s#]+"
 _PNM_HEADER = re.compile(rb"P[^\s#]{1,5}" + 2 * _PNM_TOKEN)
 
@@ -54,6 +55,8 @@ def check_structure(data: bytes) -> JpegScan | None:
         check_directory(data, "TIFF")
     elif data.startswith(b"GIF8"):
         _check_blocks(data)
+    elif data.startswith(b"RIFF") and len(data) > _MAX_WEBP_BYTES:
+        raise CorruptImageError(f"a WebP of {len(data) >> 20:,} MB")
     elif data[:1] == b"P" and len(data) > _HEADER_BYTES and not _PNM_HEADER.match(data, 0, _HEADER_BYTES):
         raise CorruptImageError(f"a PNM with a header of more than {_HEADER_BYTES >> 10} kB")
     return None

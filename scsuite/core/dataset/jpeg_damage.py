@@ -34,12 +34,14 @@ class _WatchedFile(io.BytesIO):
     """Gives a decoder, which stops at the last row, the last bytes of the data only when it has used the others."""
 
     def __init__(self, data: bytes, end: int) -> None:
-        super().__init__(data[: end - _PADDING_BYTES])
-        self.rest = data[end - _PADDING_BYTES : end] + _READ_AHEAD
+        super().__init__(data)
+        self.end = end - _PADDING_BYTES
+        self.rest = data[self.end : end] + _READ_AHEAD
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes. Raises CorruptImageError after the last ones."""
-        chunk = super().read(size)
+        left = max(self.end - self.tell(), 0)
+        chunk = super().read(left if size is None or size < 0 else min(size, left))
         if not chunk:
             chunk, self.rest = self.rest, b""
             if not chunk:
