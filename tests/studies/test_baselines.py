@@ -113,7 +113,8 @@ def test_our_steepest_rule_equals_torch_lr_finders_on_the_same_losses(losses: li
 @pytest.mark.parametrize("name", FASTAI_CURVES)
 def test_valley_suggests_the_same_step_as_fastai_on_the_same_losses(name: str) -> None:
     losses_L = np.array(FASTAI_CURVES[name])
-    assert valley(np.arange(len(losses_L), dtype=float), losses_L) == json.loads(FASTAI_RECORD.read_text())["steps"][name]
+    step = json.loads(FASTAI_RECORD.read_text())["steps"][name]
+    assert valley(np.arange(len(losses_L), dtype=float), losses_L) == step
 
 
 @pytest.mark.parametrize(("rule", "min_steps"), [(baselines.torch_lr_finder, 17), (baselines.lightning, 13)])

@@ -207,7 +207,7 @@ def test_a_rule_within_the_remaining_lrs_keeps_its_seeds_where_ours_is_outside(s
     sweeps = make_sweeps(steps, NAME)
     assert BASELINES["valley"](sweeps[0]) < 0.2 < find_bounds(NAME, sweeps[0])[1]
     trainings = [
-        make_training(cell, 0.8 - abs(np.log2((cell.lr_max or 0) / 0.1)) / 60)  # 0.05, 0.1 and 0.2 remain
+        make_training(cell, 0.8 - abs(np.log2((cell.lr_max or 0) / 0.07)) / 60)  # 0.025 to 0.2 remain
         for seed, sweep in sweeps.items()
         for cell in make_cells(NAME, seed, sweep)
         if seed < 3 or (cell.lr_max or 0) <= 0.2

@@ -22,7 +22,7 @@ from scsuite.core.augment.default import CUTOUT_SIZE, PADDING, PLACEHOLDER_MEAN_
 from scsuite.core.augment.pixel_map import REFLECT_101
 from scsuite.core.augment.policy_limits import check_cost, check_numbers, policy_error
 from scsuite.core.dataset import SIZE
-from scsuite.core.errors import InputError, did_you_mean, one_line
+from scsuite.core.errors import did_you_mean, one_line
 from scsuite.core.files import read_yaml
 from scsuite.core.seeding import keyed_seed
 

@@ -63,11 +63,11 @@ def check_cost(path: str, policy: "Compose") -> None:
     small_HWC = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     largest_HWC, total = small_HWC, 0.0
     for where, transform, repeats in _leaves("transform", policy, 1):
-        seconds, _ = _try(transform, small_HWC)
-        seconds *= largest_HWC.size / small_HWC.size
-        output_HWC = None
-        if largest_HWC is small_HWC or repeats * seconds + total <= MAX_SECONDS:
-            seconds, output_HWC = _try(transform, largest_HWC)
+        seconds, output_HWC = _try(transform, small_HWC)
+        if largest_HWC is not small_HWC:
+            seconds, output_HWC = seconds * largest_HWC.size / small_HWC.size, None
+            if repeats * seconds + total <= MAX_SECONDS:
+                seconds, output_HWC = _try(transform, largest_HWC)
         total += repeats * seconds
         if total > MAX_SECONDS:
             found = f"about {total:.1f} s with {type(transform).__name__}"

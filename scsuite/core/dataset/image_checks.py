@@ -14,6 +14,7 @@ from PIL import Image, _imaging
 
 _MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
 _MAX_PLAIN_BYTES = 2**24  # of a PNM with its numbers as text, which Pillow reads one by one
+_MAX_COMMENTS = 100  # of one, each of which Pillow removes by copying what follows
 _BITS, _SAMPLE_FORMAT, _PLANAR_CONFIGURATION = 258, 339, 284  # TIFF tags
 _TIFF_BLOCKS = ((273, 279), (324, 325))  # the tags of offsets and byte counts, of strips and of tiles
 
@@ -28,6 +29,8 @@ def check_header(image: Image.Image, data: bytes) -> None:
         raise CorruptImageError(f"a JPEG of {count:,} scans")  # each is a pass over the image
     if image.format == "PPM" and data[1:2] in b"123" and len(data) > _MAX_PLAIN_BYTES:
         raise CorruptImageError(f"a plain-text PNM of {len(data) >> 20:,} MB: save it as a binary one")
+    if image.format == "PPM" and data[1:2] in b"123" and (count := data.count(b"#")) > _MAX_COMMENTS:
+        raise CorruptImageError(f"a plain-text PNM with {count:,} comments")
     if image.format == "PNG":
         _check_png_chunks(data)
     if image.format == "TIFF":
@@ -35,8 +38,6 @@ def check_header(image: Image.Image, data: bytes) -> None:
         _check_tiff_samples(getattr(image, "tag_v2", {}))
         if not _has_all_blocks(image, len(data)):
             raise CorruptImageError("a corrupt one (truncated)")
-    if image.format == "GIF" and not _has_gif_end(data):
-        raise CorruptImageError("a corrupt one (truncated)")
 
 
 def _check_tiff_samples(tags: Mapping[int, Any]) -> None:
@@ -70,27 +71,6 @@ def _has_all_blocks(image: Image.Image, num_bytes: int) -> bool:
     tags = getattr(image, "tag_v2", {})
     blocks = [block for pair in _TIFF_BLOCKS for block in zip(*(tags.get(tag, ()) for tag in pair), strict=True)]
     return bool(blocks) and all(offset + length <= num_bytes for offset, length in blocks)
-
-
-def _has_gif_end(data: bytes) -> bool:
-    """Walk through the blocks of a GIF to its end: GIF89a specification, sections 17 to 27."""
-    position = 13 + _color_table_bytes(data[10])
-    while position < len(data):
-        kind = data[position]
-        if kind == 0x3B:
-            return True
-        if kind == 0x2C:  # an image: its descriptor, its color table, and the size of its codes
-            position += 11 + _color_table_bytes(data[position + 9]) if position + 9 < len(data) else len(data)
-        else:
-            position += 2
-        while position < len(data) and data[position]:
-            position += 1 + data[position]
-        position += 1
-    return False
-
-
-def _color_table_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _check_png_chunks(data: bytes) -> None:

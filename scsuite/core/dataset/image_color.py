@@ -81,7 +81,7 @@ def mark_depth(image: Image.Image) -> None:
     rawmode, *others = args if isinstance(args, tuple) and args else (args,)
     image.info["is_deep_color"] = ";16" in str(rawmode) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     if image.format == "PPM":
-        maxval = others[0] if others else 65535
+        maxval = others[0] if others else 65535 if ";16" in str(rawmode) else 255
         image.info["maxval"] = maxval
         image.info["is_deep_color"] = image.mode == "RGB" and maxval == 65535
 

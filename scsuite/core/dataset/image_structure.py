@@ -2,8 +2,8 @@
 
 In: the bytes of a file. Out: nothing, or where a JPEG has its image data; or a CorruptImageError.
 
-Pillow reads segments, chunks and blocks one by one in Python, so millions of empty ones in a file of a few kB, if packed,
-take minutes. The limits are far above what cameras and programs write.
+Pillow reads segments, chunks and blocks one by one in Python: millions of empty ones, a few kB in an archive, take
+minutes. The limits are far above what cameras and programs write.
 """
 
 import re
@@ -106,6 +106,8 @@ def _read_scans(data: bytes, start: int, is_sequential: bool, has_restarts: bool
             raise CorruptImageError(f"a corrupt one (a marker FF{marker:02X} within its image data)")
         if position == start:
             _check_restarts(data, start, end, has_restarts)
+            if data.find(b"\xff" * _MAX_JUNK_BYTES, start, end) >= 0:
+                raise CorruptImageError(f"a JPEG with more than {_MAX_JUNK_BYTES >> 10} kB of fill bytes")
         if marker == 0xD9:
             return JpegScan(first_end, is_sequential and num_scans == 1)
         num_scans += marker == 0xDA
@@ -132,15 +134,17 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _check_blocks(data: bytes) -> None:
-    """Walk through the blocks of a GIF: GIF89a specification, sections 17 to 27."""
+    """Walk through the blocks of a GIF to its end: GIF89a specification, sections 17 to 27."""
     if len(data) < 13:
         return
-    position, num_sub_blocks = 13 + color_table_bytes(data[10]), 0
+    position, num_sub_blocks = 13 + _color_table_bytes(data[10]), 0
     for _ in range(_MAX_BLOCKS):
-        if position >= len(data) or data[position] == 0x3B:
+        if position >= len(data):
+            raise CorruptImageError("a corrupt one (truncated)")
+        if data[position] == 0x3B:
             return
         if data[position] == 0x2C:  # an image: its descriptor, its color table, and the size of its codes
-            position += 11 + color_table_bytes(data[position + 9]) if position + 9 < len(data) else len(data)
+            position += 11 + _color_table_bytes(data[position + 9]) if position + 9 < len(data) else len(data)
         else:
             position += 2
         while position < len(data) and data[position]:
@@ -152,8 +156,7 @@ def _check_blocks(data: bytes) -> None:
     raise CorruptImageError(f"a GIF of more than {_MAX_BLOCKS:,} blocks")
 
 
-def color_table_bytes(flags: int) -> int:
-    """Return the size of a GIF's color table."""
+def _color_table_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 

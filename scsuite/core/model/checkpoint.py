@@ -32,6 +32,7 @@ FORMAT = 2  # of the metadata; a file of another format is refused
 MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
 MAX_FILE_BYTES = 1 << 32  # of a file that is read or written; a training whose state is larger does not start
 TENSOR_ENTRY_BYTES = 200  # of a tensor in the header, without its name: dtype, shape and two offsets
+MAX_COPIES = 6  # of the network's weights: its own, their average, two of the optimizer, and room for small tensors
 MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
@@ -102,14 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             header, data = _read(path, file)
         except OSError as error:
             raise _checkpoint_error(path, "a readable file", error.strerror) from None
-    text = header.get("__metadata__", {}).get("scsuite")
-    if not isinstance(text, str):
-        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
-    start = data.find(_DIGEST_KEY) + len(_DIGEST_KEY)
-    digest = bytes(data[start : start + 64])
-    data[start : start + 64] = _DIGEST_PLACEHOLDER.encode()
-    if hashlib.sha256(data).hexdigest().encode() != digest:
-        raise _checkpoint_error(path, "the sha256 in its header", "a different one: the file is damaged or was changed")
+    text = header["__metadata__"]["scsuite"]
     try:
         metadata, tensors = json.loads(text, object_pairs_hook=_reject_duplicates), deserialize(bytes(data))
     except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a dtype that torch lacks
@@ -150,8 +144,36 @@ def _read(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytearray]:
         raise _checkpoint_error(path, f"{expected_size:,} bytes, as in its header", found)
     if size > MAX_FILE_BYTES:
         raise _checkpoint_error(path, f"at most {MAX_FILE_BYTES >> 20:,} MB", f"{size >> 20:,} MB")
+    _check_before_reading(path, header, data_length)
+    _check_digest(path, file, data)
     data += file.read(data_length)
     return header, data
+
+
+def _check_before_reading(path: Path, header: dict[str, Any], data_length: int) -> None:
+    """Refuse by its header alone a file that scsuite did not write, or one with more data than its network needs."""
+    text = header.get("__metadata__", {}).get("scsuite")
+    if not isinstance(text, str):
+        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
+    try:
+        network = json.loads(text)["network"]
+        with torch.device("meta"):
+            model = ResNet3(int(network["num_classes"]), min(float(network["width"]), MAX_WIDTH))
+    except (ValueError, OverflowError, RecursionError, TypeError, KeyError, RuntimeError):
+        return  # a user's own network, or metadata that is refused later
+    if data_length > (limit := 4 * MAX_COPIES * sum(tensor.numel() for tensor in model.parameters()) + 2**20):
+        raise _checkpoint_error(path, f"at most {limit:,} bytes for its network", f"{data_length:,}")
+
+
+def _check_digest(path: Path, file: BufferedReader, header: bytearray) -> None:
+    """Check the digest before the file is in memory."""
+    start = header.find(_DIGEST_KEY) + len(_DIGEST_KEY)
+    sha256 = hashlib.sha256(header[:start] + _DIGEST_PLACEHOLDER.encode() + header[start + 64 :])
+    while chunk := file.read(1 << 20):
+        sha256.update(chunk)
+    file.seek(len(header))
+    if sha256.hexdigest().encode() != header[start : start + 64]:
+        raise _checkpoint_error(path, "the sha256 in its header", "a different one: the file is damaged or was changed")
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -415,6 +415,47 @@ def test_a_bad_transform_is_refused_with_what_is_right(transform: object, words:
     assert "http" not in str(caught.value)
 
 
+BIG, BACK = node("Resize", height=360, width=360, p=1), node("Resize", height=32, width=32, p=1)
+
+
+def repeated(depth: int) -> dict[str, Any]:
+    inner = node("Blur", p=1) if depth == 1 else repeated(depth - 1)
+    return node("SomeOf", n=64, replace=True, transforms=[inner])
+
+
+COSTLY = {
+    "piecewise": (compose(node("PiecewiseAffine", nb_rows=300, nb_cols=300)), r"\[0\]\.nb_"),
+    "control points": (compose(node("ThinPlateSpline", num_control_points=60)), r"\[0\]\.num_control_points"),
+    "tiny steps": (compose(node("ZoomBlur", max_factor=3, step_factor=0.001)), r"\[0\]\.step_factor"),
+    "iterations": (compose(node("GlassBlur", iterations=300)), r"\[0\]\.iterations"),
+    "grid": (compose(node("RandomGridShuffle", grid=[300, 300])), r"\[0\]\.grid"),
+    "holes": (compose(node("GridDropout", holes_number_xy=[300, 300])), r"\[0\]\.holes_number_xy"),
+    "large images": (compose(BIG, node("GlassBlur", mode="exact", iterations=16, max_delta=1), BACK), "with GlassBlur"),
+    "larger images": (compose(node("Pad", padding=360, p=1), BACK), "512 pixels a side, found 752 x 752 with Pad"),
+    "never": (compose(BIG, node("PiecewiseAffine", p=0.001, nb_rows=16, nb_cols=16), BACK), "with PiecewiseAffine"),
+    "repeats": (compose(repeated(5)), "with Blur"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:This augmenter is very slow")
+@pytest.mark.parametrize(("policy", "words"), COSTLY.values(), ids=COSTLY.keys())
+def test_a_costly_transform_is_named_and_refused(policy: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        load_policy(write_policy(tmp_path, policy), MEAN, STD)
+
+
+@pytest.mark.filterwarnings("ignore:This augmenter is very slow")
+def test_transforms_that_people_use_are_within_the_limits(tmp_path: Path) -> None:
+    usual = [
+        node("PiecewiseAffine"), node("ThinPlateSpline"), node("ZoomBlur"), node("GlassBlur"), node("GridDistortion"),
+        node("ElasticTransform", alpha=50, sigma=5), node("RandomGridShuffle", grid=[4, 4]), node("Superpixels"),
+        node("GridDropout"), node("SomeOf", n=3, transforms=[node("Blur"), node("CLAHE"), node("ColorJitter")]),
+    ]  # fmt: skip
+    big = [node("Resize", height=224, width=224, p=1), node("Rotate"), node("RandomCrop", height=192, width=192, p=1)]
+    load_policy(write_policy(tmp_path, compose(*usual)), MEAN, STD)
+    load_policy(write_policy(tmp_path, compose(*big, node("GaussianBlur"), BACK)), MEAN, STD)
+
+
 def test_the_deepest_and_the_longest_allowed_policies_are_read(tmp_path: Path) -> None:
     assert load_policy(write_policy(tmp_path, compose(nested(7))), MEAN, STD) is not None
     assert (

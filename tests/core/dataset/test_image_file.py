@@ -267,6 +267,15 @@ def test_resizing_equals_the_shorter_side_to_32_and_then_the_center(size: tuple[
     assert difference.mean() < 6  # at most half a pixel of shift, where the sizes are odd
 
 
+@pytest.mark.parametrize(("width", "height", "left", "top"), [(33, 32, 0, 0), (32, 35, 0, 1), (61, 32, 14, 0)])
+def test_an_image_whose_shorter_side_is_32_is_cropped_to_whole_pixels(
+    width: int, height: int, left: int, top: int
+) -> None:
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image_HWC = decode_image(encode(Image.fromarray(pixels_HWC))).image_HWC
+    np.testing.assert_array_equal(image_HWC, pixels_HWC[top : top + 32, left : left + 32])
+
+
 def test_shrinking_averages_instead_of_picking_pixels() -> None:
     stripes_HW = np.tile(np.array([0, 255], dtype=np.uint8), (320, 160))  # every other column white
     image_HWC = decode_image(encode(Image.fromarray(stripes_HW))).image_HWC
@@ -325,7 +334,7 @@ def test_what_needs_too_much_memory_is_refused_by_the_header_alone(width: int, h
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """The same JPEG with another size in its frame header; its missing pixels are gray."""
+    """The same JPEG with another size in its frame header."""
     at = max(jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2"))
     return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
 
@@ -334,10 +343,12 @@ def with_size(jpeg: bytes, width: int, height: int) -> bytes:
 def test_photos_of_any_number_of_pixels_are_read() -> None:
     photo = encode(Image.new("RGB", (6000, 4000), (200, 100, 50)), "JPEG")  # 24 megapixels
     assert decode_image(photo).image_HWC.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 100, 50], abs=2)
-    small = encode(Image.new("RGB", (16, 16)), "JPEG")
-    assert decode_image(with_size(small, 20_000, 10_000)).is_resized  # 200 megapixels, decoded as 2500 x 1250
+    small = encode(Image.new("L", (16, 16), 128), "JPEG")
+    start, gray_blocks = small.index(b"\xff\xda") + 10, b"\x28\xa2\x8a"  # four times 00 1010: no change, end of block
+    large = with_size(small[:start], 20_000, 10_000) + gray_blocks * (2500 * 1250 // 4) + b"\xff\xd9"
+    assert decode_image(large).image_HWC.mean() == 128  # 200 megapixels, decoded as 2500 x 1250
     with pytest.raises(CorruptImageError, match="65500 x 65500 pixels that needs"):
-        decode_image(with_size(small, 65_500, 65_500))
+        decode_image(with_size(encode(Image.new("RGB", (16, 16)), "JPEG"), 65_500, 65_500))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -81,13 +81,14 @@ def test_minimum_over_10_is_a_tenth_of_the_lr_with_the_lowest_loss() -> None:
     assert suggest("minimum_over_10", loss) == pytest.approx(LRS[100])  # fifty steps are a factor of ten
 
 
-def test_valley_is_two_thirds_down_the_longest_fall() -> None:
-    assert valley(LRS[:121], piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[60])
-    # The rule starts at the tenth step, 9: two thirds of the 81 steps from there.
-    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == pytest.approx(LRS[9 + 54])
-    # Of two falls the longer one counts, 60 steps from 100 to 160, not the deeper one.
+def test_valley_is_halfway_along_the_longest_fall() -> None:
+    # fastai's rule: a third and a sixth of the length, 91, both rounded down, from one step before the first.
+    assert valley(LRS[:121], piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == LRS[-1 + 30 + 15]
+    # The rule starts at the tenth step, 9: the fall has 82 steps from there.
+    assert suggest("valley", piecewise_linear((0, 3.0), (90, 1.0), (120, 2.0))) == LRS[9 - 1 + 27 + 13]
+    # Of two falls the longer one counts, 61 steps from 100 to 160, not the deeper one.
     loss = piecewise_linear((0, 2.0), (20, 0.1), (100, 3.0), (160, 2.5), (200, 4.0))
-    assert valley(LRS, loss) == pytest.approx(LRS[140])
+    assert valley(LRS, loss) == LRS[99 + 20 + 10]
 
 
 def test_accuracy_plateau_is_where_95_percent_of_the_rise_is_made() -> None:
@@ -103,7 +104,8 @@ def test_the_rules_of_the_literature_end_where_the_loss_turns() -> None:
     loss = piecewise_linear((0, 2.3), (20, 2.3), (120, 1.0), (140, 1.9), (180, 0.1), (200, 0.1))
     accuracy = piecewise_linear((0, 0.1), (20, 0.1), (120, 0.5), (140, 0.2), (180, 0.9), (200, 0.9))
     assert LRS[20] <= suggest("steepest", loss) <= LRS[120]
-    assert suggest("valley", loss) == pytest.approx(LRS[9 + 74])  # two thirds of the steps from 9 to the first minimum
+    # Halfway from step 9 to the first minimum; the fall has a step of the flat start and 100 from 21 on.
+    assert LRS[63] <= suggest("valley", loss) <= LRS[71]
     assert suggest("minimum_over_10", loss) == pytest.approx(LRS[120] / 10)
     assert suggest("accuracy_plateau", loss, accuracy) == pytest.approx(LRS[20 + 95])
     assert suggest("edge_of_divergence", loss) == pytest.approx(LRS[120])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from scsuite.core.errors import InputError, OutputError
 from scsuite.core.model.checkpoint import (
     MODEL_PREFIX,
+    OWN_NETWORK,
     load_network,
     network_metadata,
     read_checkpoint,
@@ -98,6 +100,27 @@ def test_a_header_length_out_of_bounds_is_refused_before_the_header_is_read(save
     saved.write_bytes(struct.pack("<Q", header_length) + saved.read_bytes()[8:])
     with pytest.raises(InputError, match="header"):
         load_network(read_checkpoint(saved))
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_a_sparse_file_is_refused_without_being_held_in_memory(saved: Path, is_own: bool) -> None:
+    # The header of a real checkpoint with one more tensor of 64 MB, of which the disk holds nothing.
+    data = saved.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if is_own:
+        header["__metadata__"]["scsuite"] = header["__metadata__"]["scsuite"].replace("width", OWN_NETWORK)
+    start = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    header["model.more"] = {"dtype": "U8", "shape": [2**26], "data_offsets": [start, start + 2**26]}
+    text = json.dumps(header).encode()
+    with saved.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data[end:])
+        file.truncate(8 + len(text) + start + 2**26)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="sha256" if is_own else "bytes for its network"):
+        read_checkpoint(saved)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
