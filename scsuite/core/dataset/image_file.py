@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from scsuite.core.dataset.file_kind import describe_bytes
 from scsuite.core.dataset.image_checks import CorruptImageError, check_complete, check_header
@@ -144,7 +145,7 @@ def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:
         mark_depth(image)
         with _memory.reserve(num_bytes):
             image = load_scaled_pnm(image, data) or image
-            damage = None if jpeg_scan is None else load_jpeg(image, data, jpeg_scan)
+            damage = load_jpeg(image, data, jpeg_scan) if isinstance(image, JpegImageFile) and jpeg_scan else None
             image.load()
             check_complete(image, data)
             rgb, note = to_rgb(image)
@@ -168,7 +169,7 @@ def _open_file(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         if not data.startswith(b"\xff\xd8"):
             raise
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # decoded at an eighth of its size, it may be small
+        image = JpegImageFile(io.BytesIO(data))  # decoded at an eighth of its size, it may be small
     return image
 
 

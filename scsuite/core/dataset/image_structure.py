@@ -65,7 +65,8 @@ def check_structure(data: bytes) -> JpegScan | None:
 def _read_jpeg(data: bytes) -> JpegScan | None:
     """Walk through the segments of a JPEG up to its image data, and through its scans: ITU-T T.81, B.1."""
     position, junk, segments, metadata = 2, 0, 0, 0
-    exif, frame_marker, has_restarts = [], 0, False
+    exif: list[bytes] = []
+    frame_marker, has_restarts = 0, False
     while match := _NOT_FILL.search(data, data.find(b"\xff", position) + 1 or len(data)):
         marker, start = match[0][0], match.end()
         junk += start - position - 2 + 2 * (marker == 0)
