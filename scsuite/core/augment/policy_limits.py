@@ -29,6 +29,7 @@ MAX_BY_ARGUMENT = {
 }  # fmt: skip
 MIN_STEP_FACTOR = 0.01  # of ZoomBlur, which takes one step for each increment of its factor
 FACTOR_ARGUMENTS = ("scale", "percent", "factor")  # parts of the argument names
+SIZE_INCREASING, MAX_SIZE_INCREASING = frozenset({"CropAndPad", "Pad", "RandomScale"}), 2  # a chain makes huge images
 MAX_SIDE = 512  # pixels, of an image between two transforms
 MAX_SECONDS = 0.5  # of processor time for one image; with it, an epoch of 10,000 images would take more than an hour
 _NOISE_SECONDS = 0.02  # a first call that takes longer is repeated: it may have imported a package
@@ -60,9 +61,13 @@ def check_cost(path: str, policy: "Compose") -> None:
 
     The time on an image of 32 x 32 says first whether the larger one can be tried.
     """
+    leaves = list(_leaves("transform", policy, 1))
+    if (count := sum(type(leaf).__name__ in SIZE_INCREASING for _, leaf, _ in leaves)) > MAX_SIZE_INCREASING:
+        expected = f"at most {MAX_SIZE_INCREASING} of {', '.join(sorted(SIZE_INCREASING))}"
+        raise policy_error(path, "transform", expected, str(count))
     small_HWC = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     largest_HWC, total = small_HWC, 0.0
-    for where, transform, repeats in _leaves("transform", policy, 1):
+    for where, transform, repeats in leaves:
         seconds, output_HWC = _try(transform, small_HWC)
         if largest_HWC is not small_HWC:
             seconds, output_HWC = seconds * largest_HWC.size / small_HWC.size, None
