@@ -192,6 +192,14 @@ def _bombs() -> Iterator[FaultCase]:
     for side in (8300, 13_000):
         header = {HERE + ".png": _png(side, side, _chunk(b"IDAT", zlib.compress(b"")), grey=False)}
         yield _folder("C28", f"a header of {side} x {side} in colour", header, (f"{side} x {side} pixels that needs",))
+    jpeg, png = picture(50, "JPEG", (64, 64)), picture(50, "PNG", (64, 64))
+    parts = {
+        "JPEG segments": (".jpg", jpeg[:2] + b"\xff\xfe\0\2" * (5 * MB) + jpeg[2:], "segments"),
+        "JPEG fill bytes": (".jpg", jpeg[:2] + b"\xff" * (20 * MB) + jpeg[2:], "between its segments"),
+        "PNG chunks": (".png", png[:33] + _chunk(b"zzZz", b"") * (2 * MB) + png[33:], "chunks"),
+    }
+    for name, (suffix, data, word) in parts.items():
+        yield _folder("C28", f"20 MB of empty {name}", {HERE + suffix: data}, (word,))
     huge = zlib.compress(bytes(10 * MB))
     row = _chunk(b"IDAT", zlib.compress(bytes(33 * 32)))
     for kind, data in ((b"iCCP", b"x\0\0" + huge), (b"zTXt", b"x\0\0" + huge), (b"iTXt", b"x\0\1\0\0\0" + huge)):
