@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
 from scsuite.core.errors import InputError, OutputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
+from scsuite.core.model.checkpoint_size import max_data_bytes
 from scsuite.core.model.network import LOGIT_SCALE, ResNet3
 
 FORMAT = 2  # of the metadata; a file of another format is refused
 MAX_HEADER_BYTES = 1 << 20  # our headers have about 10 kB; parsing a large one takes long
 MAX_FILE_BYTES = 1 << 32  # of a file that is read or written; a training whose state is larger does not start
 TENSOR_ENTRY_BYTES = 200  # of a tensor in the header, without its name: dtype, shape and two offsets
-MAX_COPIES = 6  # of the network's weights: its own, their average, two of the optimizer, and room for small tensors
 MAX_DIMENSION = 1 << 32  # the bytes of a file do not limit the dimensions of a tensor without elements
 MODEL_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX = "model.", "optimizer.", "scaler."
 EMA_PREFIX = "ema."  # the averaged weights, of a run that averages them
@@ -144,25 +144,13 @@ def _read(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytearray]:
         raise _checkpoint_error(path, f"{expected_size:,} bytes, as in its header", found)
     if size > MAX_FILE_BYTES:
         raise _checkpoint_error(path, f"at most {MAX_FILE_BYTES >> 20:,} MB", f"{size >> 20:,} MB")
-    _check_before_reading(path, header, data_length)
+    if not isinstance(text := header.get("__metadata__", {}).get("scsuite"), str):
+        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
+    if (limit := max_data_bytes(text)) < data_length:
+        raise _checkpoint_error(path, f"at most {limit:,} bytes for its network", f"{data_length:,}")
     _check_digest(path, file, data)
     data += file.read(data_length)
     return header, data
-
-
-def _check_before_reading(path: Path, header: dict[str, Any], data_length: int) -> None:
-    """Refuse by its header alone a file that scsuite did not write, or one with more data than its network needs."""
-    text = header.get("__metadata__", {}).get("scsuite")
-    if not isinstance(text, str):
-        raise _checkpoint_error(path, "a checkpoint that scsuite wrote", "a safetensors file without its metadata")
-    try:
-        network = json.loads(text)["network"]
-        with torch.device("meta"):
-            model = ResNet3(int(network["num_classes"]), min(float(network["width"]), MAX_WIDTH))
-    except (ValueError, OverflowError, RecursionError, TypeError, KeyError, RuntimeError):
-        return  # a user's own network, or metadata that is refused later
-    if data_length > (limit := 4 * MAX_COPIES * sum(tensor.numel() for tensor in model.parameters()) + 2**20):
-        raise _checkpoint_error(path, f"at most {limit:,} bytes for its network", f"{data_length:,}")
 
 
 def _check_digest(path: Path, file: BufferedReader, header: bytearray) -> None:
