@@ -111,7 +111,9 @@ LAYERS = (
 )  # fmt: skip
 # The order inside a folder, where it is one.
 FILES = {
-    "model": ("ghost_norm", "network", "initialization", "ema", "summary", "checkpoint_size", "checkpoint", "classifier"),
+    "model": (
+        "ghost_norm", "network", "initialization", "ema", "summary", "checkpoint_size", "checkpoint", "classifier",
+    ),
     "evaluation": ("metrics", "evaluate", "predict"),
     "runs": (
         "csv_files", "results", "unfinished", "environment", "find_runs", "checkpoints", "run_schedule", "rundir",
