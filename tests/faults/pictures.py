@@ -265,7 +265,7 @@ def _layouts() -> Iterator[FaultCase]:
         "C30", "1001 classes", lambda sandbox: train_on(write_tree(sandbox.inputs, many), *few), 0, ("1001 classes",)
     )
     yield _bare("C30", "text files alone", {"a/x.txt": b"", "b/y.txt": b""}, ("none, and 2 other files",))
-    yield FaultCase("C30", "a missing folder", lambda sandbox: train_on(sandbox.inputs / "none"), 3, ("found none",))
+    yield FaultCase("C30", "a missing folder", lambda sandbox: train_on(sandbox.inputs / "none"), 3, ("found No such",))
 
 
 def _link(target: str) -> Callable[[Sandbox], None]:

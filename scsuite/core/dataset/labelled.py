@@ -79,11 +79,11 @@ def unknown_classes_error(unknown: set[str], class_names: tuple[str, ...], where
     """Return the error for folders whose names are no classes of the network."""
     names = sorted(unknown)
     is_case = {name.casefold() for name in names} <= {name.casefold() for name in class_names}
-    otherwise = "Spell them in the same letter case." if is_case else "Evaluate on data with these classes."
+    similar = did_you_mean(names[0], class_names, "Evaluate on data with these classes.")
     return InputError(
         "classes", where, expected=f"only classes of the network ({format_names(class_names)})",
         found=format_names(names),
-        hint=did_you_mean(names[0], class_names, otherwise),
+        hint="Spell them in the same letter case." if is_case else similar,
     )  # fmt: skip
 
 
