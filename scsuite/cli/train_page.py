@@ -1,6 +1,7 @@
 """The page that `scsuite train` writes at its end. In: a run directory and its result. Out: report.html."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scsuite.cli.console import Terminal
@@ -23,8 +24,8 @@ def write_page(terminal: Terminal, run: "RunDir", result: "TrainResult") -> str 
     )  # fmt: skip
 
 
-def write_group_page(terminal: Terminal, group: "RunDir", result: "SeedsResult") -> str | None:
-    """Do the same for the trainings of --seeds."""
+def write_group_page(terminal: Terminal, group: "RunDir", result: "SeedsResult") -> "SeedsResult":
+    """Do the same for the trainings of --seeds; return their result with the page and the warnings of the command."""
     from scsuite.core.runs.comparison import compare
     from scsuite.core.runs.find_trainings import find_trainings
     from scsuite.core.runs.summary import read_run
@@ -32,11 +33,12 @@ def write_group_page(terminal: Terminal, group: "RunDir", result: "SeedsResult")
 
     def render() -> bytes:
         trainings = find_trainings([group.path])
-        return comparison_page(trainings, compare(trainings), read_run(group.path, result.to_dict()))
+        complete = replace(result, warnings=(*terminal.warnings, *result.warnings))
+        return comparison_page(trainings, compare(trainings), read_run(group.path, complete.to_dict()))
 
     page = _write(terminal, group, render)
     log_files(terminal, group, ("report.html",), ())
-    return page
+    return replace(result, page=page, warnings=(*terminal.warnings, *result.warnings))
 
 
 def _write(terminal: Terminal, run: "RunDir", render: Callable[[], bytes]) -> str | None:

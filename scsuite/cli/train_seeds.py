@@ -111,11 +111,8 @@ def _finish_group(group: "RunDir", config: TrainCommandConfig, session: Session,
     result = summarize_seeds(runs, config.target_accuracy)
     log_seeds(terminal, result)
     log_target(terminal, result, result.mean)
-    warnings = [f"seed {run.seed}: {text}" for run in runs for text in (run.result or {}).get("warnings", ())]
     terminal.outcome.seed = config.seed
-    page = write_group_page(terminal, group, replace(result, warnings=(*terminal.warnings, *warnings)))
-    result = replace(result, page=page, warnings=(*terminal.warnings, *warnings))
-    write_result(group, terminal, result, session.start_time)
+    write_result(group, terminal, write_group_page(terminal, group, result), session.start_time)
 
 
 def resume_seeds(group: "RunDir", config: TrainCommandConfig, session: Session) -> None:

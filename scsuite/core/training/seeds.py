@@ -86,6 +86,7 @@ def summarize_seeds(runs: Sequence[SeedRun], target: float | None) -> SeedsResul
         final=FinalMetrics(**{item.name: first["final"].get(item.name) for item in fields(FinalMetrics)}),
         best=first["best"],
         checkpoint=str(runs[0].path / "model.safetensors"),
+        warnings=tuple(f"seed {run.seed}: {text}" for run in runs for text in (run.result or {}).get("warnings", ())),
         seeds=summaries,
         mean=mean,
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
