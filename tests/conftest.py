@@ -18,12 +18,6 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the pa
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a file in one process, so that its fixtures run once; all of tests/cli share their runs."""
-    group = "cli" if item.path.parent.name == "cli" else item.path.stem
-    item.add_marker(pytest.mark.xdist_group(group))  # before pytest-xdist reads the groups
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache folder per process, so that no test touches the user's."""
