@@ -95,21 +95,21 @@ def truncated_png(sandbox: Sandbox) -> str:
     """Pillow reads a PNG without its last 13 bytes."""
     data = _png(Image.new("RGB", (32, 32), "red"))[:-13]
     Image.open(io.BytesIO(data)).load()
-    return _check_refusal(lambda: _read(sandbox, data), "broken")
+    return _check_refusal(lambda: _read(sandbox, data), "truncated")
 
 
 def unsupported_images(sandbox: Sandbox) -> str:
-    """ImageFolder skips a GIF without a message."""
+    """ImageFolder skips a TGA without a message."""
     from scsuite.core.dataset import load_dataset
 
     for name in ("cat", "dog"):
         (sandbox.inputs / "data" / name).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (32, 32), (i, 0, 0)).save(sandbox.inputs / "data" / name / f"{i}.png")
-    Image.new("P", (32, 32)).save(sandbox.inputs / "data" / "cat" / "x.gif")
+    Image.new("RGB", (32, 32)).save(sandbox.inputs / "data" / "cat" / "x.tga")
     data = load_dataset(str(sandbox.inputs / "data"), cache_dir=str(sandbox.runs))
     notes = " ".join(data.notes)
-    return "" if len(data.train) + len(data.test) == 6 and ".gif 1" in notes and "x.gif" in notes else notes
+    return "" if len(data.train) + len(data.test) == 6 and ".tga 1" in notes and "x.tga" in notes else notes
 
 
 # --- metrics: what is counted, and how often ---
