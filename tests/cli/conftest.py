@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scsuite.cli.train_session import Session
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS
 
@@ -42,3 +43,14 @@ def gradcam_run(runs_dir: Path, train_run: CliResult) -> CliResult:
 @pytest.fixture(scope="session")
 def report_run(runs_dir: Path, train_run: CliResult, evaluate_run: CliResult, gradcam_run: CliResult) -> CliResult:
     return run_cli("report", train_run.run_dir, "--runs-dir", runs_dir, "--json")
+
+
+@pytest.fixture
+def no_training_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of trainings, which take longer than the tiny trainings themselves."""
+
+    def draw_none(_run: object, _trainer: object, session: Session, _accuracy: float) -> list[Path]:
+        session.mark("result")
+        return []
+
+    monkeypatch.setattr("scsuite.cli.train_display.draw_figures", draw_none)

@@ -10,6 +10,8 @@ from tests.core.dataset.helpers import class_tree, write_folder
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import ONE_EPOCH_ARGS
 
+pytestmark = pytest.mark.usefixtures("no_training_figures")
+
 NAMES = ("index", "train", "test", "val", "all", "both", "predicted", "actual", "none", "cifar10", "10", "image")
 
 

@@ -13,6 +13,8 @@ from tests.cli.test_other_data import make_run
 from tests.run_cli import run_cli
 from tests.tiny_args import ONE_EPOCH_ARGS
 
+pytestmark = pytest.mark.usefixtures("no_training_figures")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,6 +18,8 @@ from tests.core.dataset.helpers import class_tree, write_folder
 from tests.core.tiny import equal_tensors
 from tests.run_cli import CliResult, run_cli
 
+pytestmark = pytest.mark.usefixtures("no_training_figures")
+
 PETS = class_tree({"cat": 5, "dog": 10, "owl": 5})
 SETTINGS = {"width": 0.05, "batch_size": 4, "epochs": 1, "lr_max": 0.1, "device": "cpu", "workers": 0, "seed": 1}
 
