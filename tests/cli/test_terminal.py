@@ -267,6 +267,7 @@ class SignalAtImport:
             signal.raise_signal(getattr(signal, {signal!r}))
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 sys.meta_path.insert(0, SignalAtImport())
 sys.argv = ["scsuite", "train", "--data", "shapes", "--device", "cpu"]
 runpy.run_module("scsuite", run_name="__main__", alter_sys=True)

@@ -77,6 +77,16 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
             group["momentum"] = momentum
 
 
+def start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter of SGD a momentum of zeros, from which the first step has the same bits as without one.
+
+    If the first step is skipped through `found_inf`, torch 2.14 leaves a momentum of uninitialised memory.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if "momentum" in group else ():
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def parameters_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the model's parameters in the optimizer's order, group by group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -16,7 +16,7 @@ from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.model.network import KeyedDropout, ResNet3
 from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.loader import Batch
-from scsuite.core.training.optimizer import set_lr_and_momentum
+from scsuite.core.training.optimizer import set_lr_and_momentum, start_momentum_at_zero
 from scsuite.core.training.setup import TrainSetup
 
 MIN_LOSS_SCALE = 1.0  # of fp16: below it, gradients overflow although they are not enlarged
@@ -90,6 +90,8 @@ def train_step(
         loss, num_correct = _all_reduce_step(model, world, len(labels_N) / num_images, loss, num_correct)
     non_finite = (~loss.isfinite()).float()
     if scaler.is_enabled():
+        if not optimizer.state:
+            start_momentum_at_zero(optimizer)
         scaler.step(optimizer)
         scaler.update()
         non_finite = torch.maximum(non_finite, _scale_is_used_up(scaler, non_finite))
