@@ -15,6 +15,7 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import one_line
 from scsuite.core.model.network import ResNet3
 from scsuite.core.training.loader import Batch
+from scsuite.core.training.optimizer import start_momentum_at_zero
 from scsuite.core.training.setup import TrainSetup
 from scsuite.core.training.step import StepOutput, train_step
 
@@ -85,9 +86,7 @@ class GraphedStep:
         self._batches: dict[int, Batch] = {}
         self._num_warm_ups: dict[int, int] = {}
         self._replays: dict[int, Replay] = {}
-        for group in setup.optimizer.param_groups:
-            for parameter in group["params"]:
-                setup.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        start_momentum_at_zero(setup.optimizer)
 
     def launch(self, batch: Batch, lr: float) -> StepOutput:
         """Do a step of the training without waiting for the device. The output holds until R steps later."""
