@@ -23,6 +23,7 @@ from scsuite.core.errors import InputError, OutputError, one_line
 from scsuite.core.flush import flush, flush_folder
 
 MAX_FILE_BYTES = 128 * 2**20  # of one image: an uncompressed TIFF of 42 megapixels; an archive takes twice that
+_READ_BYTES = 2**24  # at a time, of a file whose size is not known
 MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
 MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
 STALE_SECONDS = 3600  # no file takes longer to write
@@ -156,11 +157,16 @@ def check_run_exists(run: Path) -> None:
         raise missing_path_error("run", run, "a run directory", "Give a directory that scsuite train made.")
 
 
-def open_regular_file(path: Path, what: str) -> BufferedReader:
+def open_regular_file(path: str | Path, what: str) -> BufferedReader:
     """Open the regular file at `path` for reading.
 
     Raises InputError if it is missing, unreadable, a folder, a pipe or a device.
     """
+    return os.fdopen(_open_descriptor(path, what)[0], "rb")
+
+
+def _open_descriptor(path: str | Path, what: str) -> tuple[int, int]:
+    """Return the descriptor of a regular file and its size in bytes."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
         # Opened without blocking and checked through the descriptor, so a pipe never hangs us.
@@ -170,29 +176,30 @@ def open_regular_file(path: Path, what: str) -> BufferedReader:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(what, path, expected="a readable file", found=reason, hint="Check the path.") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         hint = "Give a regular file."
         raise InputError(what, path, expected="a regular file", found="a folder, pipe or device", hint=hint)
-    return os.fdopen(descriptor, "rb")
+    return descriptor, status.st_size
 
 
-def read_regular_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
+def read_regular_file(path: str | Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
     """Return all bytes of the regular file at `path`.
 
     Raises InputError as `open_regular_file` does, if reading fails, and for more than `limit` bytes.
     """
-    with open_regular_file(path, what) as file:
-        try:
-            # Not `limit + 1` bytes at once: Python allocates them first, which takes longer than to read a small image.
-            size = min(os.fstat(file.fileno()).st_size, limit)
-            data = file.read(size + 1)
-            if size < len(data) <= limit:  # a file that grows, or one of /proc
-                data += file.read(limit + 1 - len(data))
-        except OSError as error:
-            raise InputError(
-                what, path, expected="a readable file", found=error.strerror, hint="Check the disk."
-            ) from None
+    descriptor, size = _open_descriptor(path, what)  # a file object takes as long as the reading of a small image
+    try:
+        data = os.read(descriptor, min(size, limit) + 1)
+        while len(data) != size and len(data) <= limit:  # a file that grows, one of /proc, or one of gigabytes
+            if not (more := os.read(descriptor, _READ_BYTES)):
+                break
+            data += more
+    except OSError as error:
+        raise InputError(what, path, expected="a readable file", found=error.strerror, hint="Check the disk.") from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         hint = "Make it smaller or remove it."
         raise InputError(what, path, expected=f"at most {limit // 2**20} MB", found="a larger file", hint=hint)

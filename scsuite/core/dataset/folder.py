@@ -29,7 +29,7 @@ from scsuite.core.dataset.folder_layout import (
     no_images_error,
     parse_layout,
 )
-from scsuite.core.dataset.folder_walk import is_hidden, is_image, walk_folder
+from scsuite.core.dataset.folder_walk import FoundFile, is_hidden, is_image, walk_folder
 from scsuite.core.dataset.image_file import CorruptImageError, corrupt_image_error, decode_images
 from scsuite.core.dataset.image_notes import ImageChanges, skipped_files_text
 from scsuite.core.dataset.split import SIZE, Progress, RawDataset, Split, count_text, train_test_overlap_note
@@ -125,7 +125,10 @@ def list_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> 
     """Walk a folder. Raises InputError, or adds to `unreadable`, as `walk_folder` does."""
     walk = walk_folder(root, unreadable)
     digest = hashlib.sha256()
+    images: list[FoundFile] = []
+    non_images: list[FoundFile] = []
     for file in walk.files:
+        (images if is_image(file.name) else non_images).append(file)
         # The inode too: exchanged folders may have files of equal names, sizes and times.
         content = "\0".join(map(str, (file.name, file.identity[1], *file.version, "")))
         digest.update(content.encode("utf-8", "surrogateescape"))
@@ -133,11 +136,11 @@ def list_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> 
         digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
     return Listing(
         where=str(root),
-        images=tuple(file.name for file in walk.files if is_image(file.name)),
-        non_images=tuple(file.name for file in walk.files if not is_image(file.name)),
+        images=tuple(file.name for file in images),
+        non_images=tuple(file.name for file in non_images),
         folders=walk.folders,
         broken_links=walk.broken_links,
-        originals=_originals((file.name, file.identity, file.is_linked) for file in walk.files if is_image(file.name)),
+        originals=_originals((file.name, file.identity, file.is_linked) for file in images),
         read_files=lambda names: ((name, read_regular_file(root / name, "image")) for name in names),
         read_head=lambda name: _read_head(root / name),
         content_hash=digest.hexdigest(),
@@ -264,7 +267,7 @@ def _images_once(listing: Listing, path: Path, skipped: SkippedFiles | None) -> 
 def _read_each(paths: Iterable[str], skipped: SkippedFiles | None) -> Files:
     for path in paths:
         try:
-            data = read_regular_file(Path(path), "image")
+            data = read_regular_file(path, "image")
         except InputError as error:
             if skipped is None:
                 raise

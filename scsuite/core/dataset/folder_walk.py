@@ -9,8 +9,6 @@ leads; one to nothing, or to a folder around it, is listed as broken. Pipes, soc
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -73,16 +71,20 @@ def walk_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> 
     while pending:
         parent = pending.pop()
         entries: list[os.DirEntry[str]] = []
-        with _collect(unreadable if parent.name else None):
+        try:
             entries = _entries(root / parent.name)
+        except InputError as error:
+            _add_unreadable(error, unreadable if parent.name else None)
         for entry in entries:
             name = f"{parent.name}/{entry.name}" if parent.name else entry.name
             is_link, status = entry.is_symlink(), None
-            with _collect(unreadable):
+            try:
                 if (status := _status(entry, is_link)) is None:
                     broken.append(name)
                 elif not stat.S_ISDIR(status.st_mode):
                     files.append(_found_file(name, entry, status, is_link or parent.is_linked))
+            except InputError as error:
+                _add_unreadable(error, unreadable)
             if status is None or not stat.S_ISDIR(status.st_mode):
                 continue
             if not is_link:
@@ -103,15 +105,11 @@ def walk_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> 
     return FolderWalk(tuple(sorted(files)), frozenset(folders), tuple(sorted(broken)))
 
 
-@contextmanager
-def _collect(unreadable: list[tuple[str, str]] | None) -> Iterator[None]:
-    """Add what an InputError says to `unreadable`, if given."""
-    try:
-        yield
-    except InputError as error:
-        if unreadable is None:
-            raise
-        unreadable.append((str(error.where), str(error.found)))
+def _add_unreadable(error: InputError, unreadable: list[tuple[str, str]] | None) -> None:
+    """Add what an error says to `unreadable`; raise it if there is none."""
+    if unreadable is None:
+        raise error
+    unreadable.append((str(error.where), str(error.found)))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -59,10 +59,9 @@ def _silence_libtiff() -> None:
 
 
 def check_complete(image: Image.Image, data: bytes) -> None:
-    """Refuse an image without its end, after it was decoded."""
+    """Refuse a JPEG without its end, after it was decoded; `check_header` has found the end of a PNG."""
     # libjpeg invents a missing end. The end of an embedded preview may hide that from this search, never the reverse.
-    ends = {"JPEG": data.find(b"\xff\xd9", data.find(b"\xff\xda")), "PNG": data.find(b"IEND\xaeB`\x82")}
-    if ends.get(image.format or "", 0) < 0:
+    if image.format == "JPEG" and data.find(b"\xff\xd9", data.find(b"\xff\xda")) < 0:
         raise CorruptImageError("a corrupt one (truncated)")
 
 
@@ -78,11 +77,11 @@ def _check_png_chunks(data: bytes) -> None:
 
     A chunk is its length, its type, as much data, and the CRC-32 of type and data. Source: https://www.w3.org/TR/png-3/
     """
-    start, kind = 8, b""
+    start, kind, view = 8, b"", memoryview(data)
     while kind != b"IEND":
         kind, end = data[start + 4 : start + 8], start + 8 + int.from_bytes(data[start : start + 4])
         if end + 4 > len(data):
             raise CorruptImageError("a corrupt one (truncated)")
-        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
             raise CorruptImageError(f"a corrupt one (a wrong checksum in {kind.decode(errors='replace')})")
         start = end + 4

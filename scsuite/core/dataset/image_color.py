@@ -48,7 +48,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     scale = _gray_scale(image) if image.mode in (*_DEEP_GRAY_MODES, "F") else None
     note = _dark_note(image) if scale is None else scale.note
     factor = _reduction(image)
-    if _is_ready(image):
+    if factor == 1 and _is_rgb(image):
         return image, note
     rows = max(factor, _BAND_PIXELS // image.width // factor * factor)
     if rows >= image.height and factor == 1:
@@ -62,7 +62,8 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 def rgb_bytes(image: Image.Image) -> int:
     """Return how many bytes `to_rgb` needs besides the image itself."""
-    return 0 if _is_ready(image) else (4 * image.width + ROW_BYTES) * image.height // _reduction(image) ** 2
+    factor = _reduction(image)
+    return 0 if factor == 1 and _is_rgb(image) else (4 * image.width + ROW_BYTES) * image.height // factor**2
 
 
 def _reduction(image: Image.Image) -> int:
@@ -70,8 +71,8 @@ def _reduction(image: Image.Image) -> int:
     return max(1, min(image.size) // _REDUCED_SIDE) if image.width * image.height > FULL_SIZE_PIXELS else 1
 
 
-def _is_ready(image: Image.Image) -> bool:
-    return image.mode == "RGB" and "transparency" not in image.info and _reduction(image) == 1
+def _is_rgb(image: Image.Image) -> bool:
+    return image.mode == "RGB" and "transparency" not in image.info
 
 
 def mark_depth(image: Image.Image) -> None:

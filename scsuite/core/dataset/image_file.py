@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,10 +44,13 @@ SUFFIXES = frozenset(
 MAX_DECODING_BYTES = 256 * 2**20  # of one image, and of all that are decoded at a time
 PAD_COLOR = (128, 128, 128)  # neutral: close to the mean of photographs, which normalisation makes 0
 _DRAFT_SIZE = 4 * SIZE  # pixels; a large JPEG is decoded at 1/2, 1/4 or 1/8 while its sides stay at least this long
-_NUM_THREADS = 2  # Pillow releases the GIL while it decodes: little gain for small images, much for photographs
+_NUM_THREADS = 2  # Pillow releases the GIL while it decodes
+_SMALL_FILE_BYTES = 4096  # decoded without threads, which would wait for the GIL longer than they decode
 _BATCH_SIZE = 64  # images that a thread takes at a time
 _MAX_BATCH_BYTES = 2**22  # so photographs are taken a few at a time
 _MAX_PENDING_BYTES = 2**26  # of the files that wait for a thread
+_SMALL_IMAGE_BYTES = 2**20  # to decode; a lock would take longer than the image
+_ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for EXIF
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -175,6 +178,8 @@ def _open_file(data: bytes) -> Image.Image:
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
     """Return what turns an image upright by its EXIF, or None; Pillow turns a TIFF itself."""
+    if image.format != "TIFF" and not _ORIENTATION_KEYS & image.info.keys():
+        return None
     try:
         check_exif(image)
         return _TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -229,9 +234,12 @@ class _MemoryBudget:
     def __init__(self, num_bytes: int) -> None:
         self._free, self._changed = num_bytes, threading.Condition()
 
+    def reserve(self, num_bytes: int) -> AbstractContextManager[None]:
+        """Wait until so much is free; it is at most the limit. Small images are not counted."""
+        return nullcontext() if num_bytes < _SMALL_IMAGE_BYTES else self._reserve(num_bytes)
+
     @contextmanager
-    def reserve(self, num_bytes: int) -> Iterator[None]:
-        """Wait until so much is free; it is at most the limit."""
+    def _reserve(self, num_bytes: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._free >= num_bytes)
             self._free -= num_bytes
@@ -253,7 +261,14 @@ def decode_images(files: Iterable[tuple[str, bytes]], fit: str = "crop") -> Iter
     pending: list[tuple[int, Future[list[Result]]]] = []
     with _ignore_pillow_warnings(), ThreadPoolExecutor(_NUM_THREADS) as pool:
         while batch := _next_batch(source):
-            pending.append((sum(len(data) for _, data in batch), pool.submit(_decode_batch, batch, fit)))
+            num_bytes = sum(len(data) for _, data in batch)
+            if num_bytes < len(batch) * _SMALL_FILE_BYTES:
+                for _, future in pending:
+                    yield from future.result()
+                pending.clear()
+                yield from _decode_batch(batch, fit)
+                continue
+            pending.append((num_bytes, pool.submit(_decode_batch, batch, fit)))
             del batch
             while len(pending) > _NUM_THREADS or sum(num_bytes for num_bytes, _ in pending) > _MAX_PENDING_BYTES:
                 yield from pending.pop(0)[1].result()

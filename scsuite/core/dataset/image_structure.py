@@ -18,6 +18,7 @@ _MAX_METADATA_BYTES = 2**24  # of them together
 _MAX_JUNK_BYTES = 2**16  # between segments, among them fill bytes
 _MAX_RESTARTS = 2**20  # a restart marker for each 8 x 8 block of 67 megapixels
 _MAX_CHUNKS = 2**17  # of a PNG; 128 MB in chunks of 1 kB
+_MIN_CHUNK_BYTES = 12  # its length, type and checksum
 _MAX_BLOCKS, _MAX_SUB_BLOCKS = 2**17, 2**20  # of a GIF; a sub-block has up to 255 bytes
 _MAX_TAG_VALUES = 2**18  # of one TIFF tag; a color map has 3 * 2**16, an image of 65,536 rows as many strips
 _MAX_TAGS = 2**16
@@ -126,11 +127,13 @@ def _check_restarts(data: bytes, start: int, end: int, has_restarts: bool) -> No
 
 
 def _check_chunks(data: bytes) -> None:
+    if len(data) < _MAX_CHUNKS * _MIN_CHUNK_BYTES:
+        return
     position = 8
     for _ in range(_MAX_CHUNKS):
         if position + 8 > len(data) or data.startswith(b"IEND", position + 4):
             return
-        position += 12 + int.from_bytes(data[position : position + 4])
+        position += _MIN_CHUNK_BYTES + int.from_bytes(data[position : position + 4])
     raise CorruptImageError(f"a PNG of more than {_MAX_CHUNKS:,} chunks")
 
 

@@ -104,8 +104,11 @@ class Classifier(nn.Module):
             )  # fmt: skip
         if not is_uint8:
             _check_range(images_NCHW)
-        values_NCHW = images_NCHW.to(self.mean_1C11.dtype)
-        return ((values_NCHW / 255 if is_uint8 else values_NCHW) - self.mean_1C11) / self.std_1C11
+        # Contiguous and in place: with channels last, or in new memory, each operation takes up to three times as long.
+        values_NCHW = images_NCHW.to(self.mean_1C11.dtype, memory_format=torch.contiguous_format)
+        if is_uint8:
+            values_NCHW = values_NCHW.div_(255)
+        return (values_NCHW - self.mean_1C11).div_(self.std_1C11)
 
     def predict(
         self, paths: str | Path | Sequence[str | Path], topk: int = 1, tta: str = "none",
