@@ -143,7 +143,8 @@ def _load_folder(
 
     listing = list_folder(path)
     suffix, parse = _layout_parser(trained)
-    key = cache.CacheKey(path.resolve().name, os.path.realpath(path) + suffix, f"{listing.content_hash} {fit}{suffix}")
+    content = f"{listing.hash_contents()} {fit}{suffix}"
+    key = cache.CacheKey(path.resolve().name, os.path.realpath(path) + suffix, content)
     return cache.load_or_build(folder, key, lambda: listing.read(fit, report, parse))
 
 

@@ -57,7 +57,7 @@ class Listing:
     originals: Mapping[str, str]  # of an image that is a link, the file that it leads to
     read_files: Callable[[Collection[str]], Files]
     read_head: Callable[[str], bytes] = lambda _: b""  # the first bytes of a file that is no image, in a folder
-    content_hash: str = ""  # of a folder: sha256 over names, inodes, sizes and times
+    hash_contents: Callable[[], str] = lambda: ""  # of a folder: sha256 over names, inodes, sizes and times
     notes: tuple[str, ...] = ()
 
     def read(self, fit: str, progress: Progress, parse: LayoutParser = parse_layout) -> RawDataset:
@@ -124,16 +124,10 @@ class _DecodedFiles:
 def list_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> Listing:
     """Walk a folder. Raises InputError, or adds to `unreadable`, as `walk_folder` does."""
     walk = walk_folder(root, unreadable)
-    digest = hashlib.sha256()
     images: list[FoundFile] = []
     non_images: list[FoundFile] = []
     for file in walk.files:
         (images if is_image(file.name) else non_images).append(file)
-        # The inode too: exchanged folders may have files of equal names, sizes and times.
-        content = "\0".join(map(str, (file.name, file.identity[1], *file.version, "")))
-        digest.update(content.encode("utf-8", "surrogateescape"))
-    for name in (*sorted(walk.folders), "", *walk.broken_links):
-        digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
     return Listing(
         where=str(root),
         images=tuple(file.name for file in images),
@@ -143,7 +137,7 @@ def list_folder(root: Path, unreadable: list[tuple[str, str]] | None = None) -> 
         originals=_originals((file.name, file.identity, file.is_linked) for file in images),
         read_files=lambda names: ((name, read_regular_file(root / name, "image")) for name in names),
         read_head=lambda name: _read_head(root / name),
-        content_hash=digest.hexdigest(),
+        hash_contents=walk.hash_contents,
     )
 
 

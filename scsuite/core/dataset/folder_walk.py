@@ -6,6 +6,7 @@ Hidden files and those that operating systems create are skipped. A link to a fi
 leads; one to nothing, or to a folder around it, is listed as broken. Pipes, sockets and devices are refused.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -46,6 +47,17 @@ class FolderWalk:
     files: tuple[FoundFile, ...]
     folders: frozenset[str]
     broken_links: tuple[str, ...]
+
+    def hash_contents(self) -> str:
+        """Return the sha256 over names, inodes, sizes and times, which changes when a file does."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            # The inode too: exchanged folders may have files of equal names, sizes and times.
+            content = "\0".join(map(str, (file.name, file.identity[1], *file.version, "")))
+            digest.update(content.encode("utf-8", "surrogateescape"))
+        for name in (*sorted(self.folders), "", *self.broken_links):
+            digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
 
 class _Folder(NamedTuple):

@@ -63,7 +63,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """An image of 32 x 32, and what was done to it: the fraction of its area that was cut away, other changes."""
 
@@ -124,7 +124,9 @@ def decode_image(data: bytes, fit: str = "crop") -> DecodedImage:
     """
     image, is_resized, note = _decode(data, _DRAFT_SIZE)
     cut_fraction = 1 - min(image.size) / max(image.size) if fit == "crop" else 0.0
-    return DecodedImage(np.asarray(_fit(image, fit)), is_resized, cut_fraction, note)
+    # By `frombuffer`, as `asarray` takes a tenth of the time of a small image.
+    image_HWC = np.frombuffer(_fit(image, fit).tobytes(), np.uint8).reshape(SIZE, SIZE, 3)
+    return DecodedImage(image_HWC, is_resized, cut_fraction, note)
 
 
 def _decode(data: bytes, min_side: int) -> tuple[Image.Image, bool, str | None]:

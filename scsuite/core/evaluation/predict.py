@@ -29,7 +29,7 @@ _MAX_UNREADABLE_LISTED = 10
 _RANGE_MARGIN = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClassProbability:
     """A class and its probability in [0, 1]."""
 
@@ -37,7 +37,7 @@ class ClassProbability:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The most probable class of an image and its probability; `topk` has the k most probable ones, sorted."""
 
