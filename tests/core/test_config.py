@@ -154,6 +154,15 @@ def test_a_configuration_survives_its_dictionary_and_a_yaml_file() -> None:
     assert GradcamConfig.from_dict(yaml.safe_load(yaml.safe_dump(cam.to_dict()))) == cam
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("--data", {"data": "folder"}), ("--limit-test", {"limit_test": 10}), ("--select", {"select": "3,14"})],
+)
+def test_options_that_choose_test_images_are_refused_next_to_images(name: str, values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{name}: expected not with --images"):
+        GradcamConfig(ckpt="run", images=("a.png",), **values)
+
+
 def test_unknown_names_are_ignored_and_known_values_are_checked() -> None:
     values = TrainConfig(seed=3).to_dict()
     assert ComputeConfig.from_dict(values) == ComputeConfig(seed=3)

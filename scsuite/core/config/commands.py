@@ -132,6 +132,21 @@ class GradcamConfig(CheckpointConfig):
                 "option", "--select", expected=f"one of {', '.join(SELECTIONS)}, or indices: 3,14,15",
                 found=repr(self.select), hint=did_you_mean(self.select, SELECTIONS, otherwise="See --help."),
             )  # fmt: skip
+        if self.images:
+            self._check_no_test_images()
+
+    def _check_no_test_images(self) -> None:
+        """Refuse the options that choose test images next to `images`, which takes their place."""
+        given = {
+            "--data": self.data, "--limit-test": self.limit_test,
+            "--select": None if self.select == SELECTIONS[0] else self.select,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    "option", name, expected="not with --images, which replaces the test images", found=repr(value),
+                    hint="Leave one of them out.",
+                )  # fmt: skip
 
     @property
     def indices(self) -> tuple[int, ...] | None:
