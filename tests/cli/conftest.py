@@ -1,12 +1,42 @@
 """One run of each command, shared by all tests of the command line, which only read them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scsuite.cli.train_figures import draw_figures
 from scsuite.cli.train_session import Session
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_training_figures() -> Iterator[None]:
+    """Leave out the figures of trainings, which take longer than the tiny trainings; `training_figures` draws them."""
+
+    def draw_none(_run: object, _trainer: object, session: Session, _accuracy: float) -> list[Path]:
+        session.mark("result")
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scsuite.cli.train_display.draw_figures", draw_none)
+        yield
+
+
+@pytest.fixture
+def training_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of the trainings of this test."""
+    monkeypatch.setattr("scsuite.cli.train_display.draw_figures", draw_figures)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures of `evaluate`, and let those of the other commands be empty files."""
+    monkeypatch.setattr("scsuite.cli.evaluate.draw_evaluation", lambda *_: [])
+    for name in ("gradcam", "lr_range", "schedule"):
+        monkeypatch.setattr(f"scsuite.report.figures.{name}", lambda *_, **__: None)
+    monkeypatch.setattr("scsuite.report.figures.save_figure", lambda _figure, path, *_: path.touch())
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +57,9 @@ def lr_range_run(runs_dir: Path) -> CliResult:
 
 @pytest.fixture(scope="session")
 def train_run(runs_dir: Path) -> CliResult:
-    return run_cli(*TINY_TRAIN_ARGS, "--runs-dir", runs_dir, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scsuite.cli.train_display.draw_figures", draw_figures)
+        return run_cli(*TINY_TRAIN_ARGS, "--runs-dir", runs_dir, "--json")
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +75,3 @@ def gradcam_run(runs_dir: Path, train_run: CliResult) -> CliResult:
 @pytest.fixture(scope="session")
 def report_run(runs_dir: Path, train_run: CliResult, evaluate_run: CliResult, gradcam_run: CliResult) -> CliResult:
     return run_cli("report", train_run.run_dir, "--runs-dir", runs_dir, "--json")
-
-
-@pytest.fixture
-def no_training_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures of trainings, which take longer than the tiny trainings themselves."""
-
-    def draw_none(_run: object, _trainer: object, session: Session, _accuracy: float) -> list[Path]:
-        session.mark("result")
-        return []
-
-    monkeypatch.setattr("scsuite.cli.train_display.draw_figures", draw_none)

@@ -16,8 +16,6 @@ from scsuite.core.config import TrainConfig
 from tests.run_cli import CliResult, run_cli, run_cli_process
 from tests.tiny_args import TINY_AUTO_LR_ARGS, TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS, without_option
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 AssertRefused = Callable[..., None]  # the fixture `assert_refused`: arguments, exit code, words of the line
 ERROR_LINE = re.compile(r"error: [^:]+: .+: expected .+, found .+\. .+\n")
 TRAIN: tuple[str, ...] = TINY_TRAIN_ARGS

@@ -39,6 +39,7 @@ def pad_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> CliResult
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_records_fit_and_flip_and_the_commands_after_it_use_its_fit(
     pad_run: CliResult, photos: Path, tmp_path: Path
 ) -> None:

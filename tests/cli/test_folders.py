@@ -10,8 +10,6 @@ from tests.core.dataset.helpers import class_tree, write_folder
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import ONE_EPOCH_ARGS
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 NAMES = ("index", "train", "test", "val", "all", "both", "predicted", "actual", "none", "cifar10", "10", "image")
 
 
@@ -31,6 +29,7 @@ def test_train_names_the_splits_and_the_classes(keyword_run: CliResult) -> None:
     assert keyword_run.code == 0
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("choice", "keys"),
     [
@@ -62,6 +61,7 @@ def test_evaluate_has_a_column_and_a_row_for_each_such_class(keyword_run: CliRes
     assert header[5:] == [f"p_{name}" for name in sorted(NAMES)]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_numbered_classes_keep_the_order_of_their_numbers_in_a_run(tmp_path: Path) -> None:
     tree = class_tree({f"{split}/{number}": 2 for split in ("train", "test") for number in (0, 2, 10)})
     data = write_folder(tmp_path / "data", tree)

@@ -17,8 +17,6 @@ from tests.conftest import REPOSITORY
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import TINY_TRAIN_ARGS
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 COMMON = ("command", "version", "status", "run_dir", "seconds", "warnings", "figures", "seed", "device")
 ERROR = {"what", "where", "expected", "found", "hint"}
 

@@ -13,8 +13,6 @@ from tests.cli.test_other_data import make_run
 from tests.run_cli import run_cli
 from tests.tiny_args import ONE_EPOCH_ARGS
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,11 +34,9 @@ def damage(path: Path) -> None:
 # --- data ---
 
 
-def test_data_whose_content_changed_at_its_place_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_data_whose_content_changed_at_its_place_is_reported(tmp_path: Path) -> None:
     run, data = make_run(tmp_path), tmp_path / "pets"
-    monkeypatch.setattr("scsuite.cli.evaluate.draw_evaluation", lambda *_: [])
-    monkeypatch.setattr("scsuite.report.figures.gradcam", lambda _drawn: None)
-    monkeypatch.setattr("scsuite.report.figures.save_figure", lambda _figure, path, *_: path.touch())
     out = ("--runs-dir", tmp_path / "out", "--json")
     assert run_cli("evaluate", "--ckpt", run, "--limit-test", 3, *out).result["warnings"] == []
     (data / "cat").rename(data / "x")  # two exchanged folders
@@ -137,6 +133,7 @@ def test_a_resume_records_its_process_and_warns_of_another_environment(stopped: 
 # --- damaged checkpoints ---
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_commands_fall_back_from_a_damaged_newest_checkpoint_and_say_so(
     stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +156,7 @@ def test_commands_fall_back_from_a_damaged_newest_checkpoint_and_say_so(
     check_refusal(run_cli("evaluate", "--ckpt", stopped, *out), 3, "a complete checkpoint", "Give another run.")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_damaged_weights_of_a_finished_run_are_refused_with_the_intact_state(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     damage(run / "model.safetensors")

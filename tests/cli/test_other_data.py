@@ -18,8 +18,6 @@ from tests.core.dataset.helpers import class_tree, write_folder
 from tests.core.tiny import equal_tensors
 from tests.run_cli import CliResult, run_cli
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 PETS = class_tree({"cat": 5, "dog": 10, "owl": 5})
 SETTINGS = {"width": 0.05, "batch_size": 4, "epochs": 1, "lr_max": 0.1, "device": "cpu", "workers": 0, "seed": 1}
 
@@ -58,6 +56,7 @@ def evaluate(run: Path, data: Path, *more: object) -> CliResult:
     return run_cli("evaluate", "--ckpt", run, "--data", data, "--runs-dir", data.parent / "out", "--json", *more)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_class_without_test_images_is_reported_once(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", class_tree({"train/a": 4, "train/b": 4, "test/a": 1}))
     settings = [str(part) for name, value in SETTINGS.items() for part in ("--" + name.replace("_", "-"), value)]
@@ -97,6 +96,7 @@ def test_gradcam_explains_images_of_all_of_the_other_data(finished_run: Path, tm
     assert result["evaluated"] == "all"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_moved_data_and_a_moved_run_are_evaluated_as_before(finished_run: Path, tmp_path: Path) -> None:
     final = json.loads((finished_run / "result.json").read_text())["final"]
     run = tmp_path / "runs" / "copy"
@@ -120,6 +120,7 @@ def test_missing_data_of_a_run_is_refused_with_the_command_that_helps(tmp_path: 
         refuse((command, option, run), 3, str(tmp_path / "pets"), fix)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_resumes_after_its_data_its_policy_file_and_itself_were_moved(finished_run: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, num_steps=2).rename(tmp_path / "run")
     data = (tmp_path / "pets").rename(tmp_path / "elsewhere")

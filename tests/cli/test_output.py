@@ -71,12 +71,14 @@ def test_the_next_command_is_complete(train_run: CliResult, evaluate_run: CliRes
     assert labelled_text(evaluate_run.err, "next") == f"scsuite gradcam --ckpt {train_run.run_dir}"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_next_command_of_evaluate_keeps_other_data(train_run: CliResult, tmp_path: Path) -> None:
     options = ("--ckpt", train_run.run_dir, "--data", "shapes", "--runs-dir", tmp_path)
     expected = f"scsuite gradcam --ckpt {train_run.run_dir} --data shapes"
     assert labelled_text(run_cli("evaluate", *options).out, "next") == expected
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_next_command_of_lr_range_trains_under_the_same_settings(tmp_path: Path) -> None:
     options = ("--steps", 20, "--train-epochs", 1, "--flip", "random", "--label-smoothing", 0.2)
     found = run_cli(*TINY_LR_RANGE_ARGS, *options, "--runs-dir", tmp_path / "my runs", "--json")

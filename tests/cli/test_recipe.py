@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.run_cli import run_cli
 from tests.tiny_args import TINY_LR_RANGE_ARGS, TINY_TRAIN_ARGS
-
-pytestmark = pytest.mark.usefixtures("no_training_figures")
 
 
 def test_a_recipe_is_overridden_by_the_file_and_the_file_by_flags(tmp_path: Path) -> None:

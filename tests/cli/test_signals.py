@@ -18,8 +18,6 @@ from tests.faults.compare_runs import find_differences
 from tests.run_cli import CliResult, child_environment, run_cli
 from tests.tiny_args import RESUME_ALBUMENTATIONS_ARGS, RESUME_ARGS, RESUME_AUTO_LR_ARGS, RESUME_WORKER_ARGS
 
-pytestmark = pytest.mark.usefixtures("no_training_figures")
-
 
 @pytest.fixture(scope="module")
 def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory) -> CliResult:
