@@ -16,6 +16,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the program does
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the package index for a newer version
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SLOW_FILES = (  # these start first, so that no process still has a long file to run when the others have ended
+    "core/test_distributed.py", "cli/test_terminal.py", "cli/test_train.py", "cli/test_seeds.py", "cli/test_signals.py",
+    "test_readme.py", "core/training/test_workers.py", "cli/test_errors.py", "cli/test_contract.py",
+    "cli/test_lr_range.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first; the order within a file stays."""
+    places = {REPOSITORY / "tests" / name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

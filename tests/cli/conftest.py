@@ -1,5 +1,6 @@
 """One run of each command, shared by all tests of the command line, which only read them."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +25,12 @@ def no_training_figures() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def training_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the figures of the trainings of this test."""
-    monkeypatch.setattr("scsuite.cli.train_display.draw_figures", draw_figures)
+@contextlib.contextmanager
+def training_figures() -> Iterator[None]:
+    """Draw the figures of the trainings in this block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scsuite.cli.train_display.draw_figures", draw_figures)
+        yield
 
 
 @pytest.fixture
@@ -57,8 +60,7 @@ def lr_range_run(runs_dir: Path) -> CliResult:
 
 @pytest.fixture(scope="session")
 def train_run(runs_dir: Path) -> CliResult:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scsuite.cli.train_display.draw_figures", draw_figures)
+    with training_figures():
         return run_cli(*TINY_TRAIN_ARGS, "--runs-dir", runs_dir, "--json")
 
 

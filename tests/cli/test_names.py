@@ -11,6 +11,7 @@ import yaml
 
 from scsuite.cli.run_output import shell_command
 from scsuite.core.runs.csv_files import read_cell
+from tests.cli.conftest import training_figures
 from tests.core.dataset.helpers import image_bytes
 from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import MODEL_ARGS
@@ -43,10 +44,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CliResult]:
                 (class_folder / os.fsdecode(name[:200] + b"%d.png" % index)).write_bytes(image)
     data, runs_dir = str(root), f"{folder}/\udcff r\nuns"
     common = ("--data", data, *MODEL_ARGS, "--bs", 10, "--runs-dir", runs_dir)
-    answers = {
-        "train": run_cli("train", *common, "--epochs", 1, "--lr-max", 0.1, "--name", data, "--json"),
-        "lr-range": run_cli("lr-range", *common, "--steps", 10, "--json"),
-    }
+    with training_figures():
+        trained = run_cli("train", *common, "--epochs", 1, "--lr-max", 0.1, "--name", data, "--json")
+    answers = {"train": trained, "lr-range": run_cli("lr-range", *common, "--steps", 10, "--json")}
     run = json.loads(answers["train"].out)["run_dir"]
     for command in ("evaluate", "gradcam"):
         answers[command] = run_cli(command, "--ckpt", run, "--runs-dir", runs_dir, "--json")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.run_cli import run_cli
@@ -26,6 +27,7 @@ def test_a_recipe_is_overridden_by_the_file_and_the_file_by_flags(tmp_path: Path
     assert run_cli("train", "--resume", answer.run_dir, "--recipe", "assignment").code == 0
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_range_test_of_a_recipe_is_under_its_conditions(tmp_path: Path) -> None:
     words = (*TINY_LR_RANGE_ARGS, "--steps", 10, "--recipe", "cifar10-fast", "--runs-dir", tmp_path, "--json")
     answer = run_cli(*words)

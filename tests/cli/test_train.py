@@ -118,7 +118,7 @@ def test_any_number_of_workers_gives_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["train", "lr-range"])
 @pytest.mark.usefixtures("no_figures")
 def test_the_augmentation_backend_is_reported_with_its_reason(command: str, tmp_path: Path) -> None:
-    words = TINY_TRAIN_ARGS if command == "train" else (*TINY_LR_RANGE_ARGS, "--steps", 10)
+    words = (*TINY_TRAIN_ARGS, "--epochs", 1) if command == "train" else (*TINY_LR_RANGE_ARGS, "--steps", 10)
     policy = tmp_path / "noise.yaml"
     policy.write_text(
         "transform:\n  __class_fullname__: Compose\n  transforms:\n  - {__class_fullname__: GaussNoise}\n"

@@ -21,9 +21,10 @@ from tests.conftest import REPOSITORY
 from tests.core import distributed_worker
 
 # 100 images in batches of 15: 7 steps an epoch, the last on ten images; enough steps to be stopped among them.
+EPOCHS = 24
 TRAIN_ARGS = (
     "train", "--data", "shapes", "--limit-train", "100", "--limit-test", "100", "--width", "0.05", "--bs", "15",
-    "--workers", "0", "--device", "cpu", "--epochs", "48", "--lr-max", "0.1", "--dropout", "0.1",
+    "--workers", "0", "--device", "cpu", "--epochs", str(EPOCHS), "--lr-max", "0.1", "--dropout", "0.1",
 )  # fmt: skip
 
 
@@ -148,5 +149,5 @@ def test_a_signal_to_torchrun_stops_all_ranks_at_one_step_and_the_run_resumes(tm
     assert process.returncode == 0, err
     assert Path(json.loads(out)["run_dir"]) == run  # one object, of one rank
     assert list(tmp_path.iterdir()) == [run]
-    assert [row.step for row in read_steps(run)] == list(range(48 * 7))
+    assert [row.step for row in read_steps(run)] == list(range(EPOCHS * 7))
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
