@@ -17,9 +17,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the pa
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOW_FILES = (  # these start first, so that no process still has a long file to run when the others have ended
-    "core/test_distributed.py", "cli/test_terminal.py", "cli/test_train.py", "cli/test_seeds.py", "cli/test_signals.py",
-    "test_readme.py", "core/training/test_workers.py", "cli/test_errors.py", "cli/test_contract.py",
-    "cli/test_lr_range.py",
+    "core/test_distributed.py", "test_readme.py", "cli/test_train.py", "cli/test_seeds.py", "cli/test_signals.py",
+    "cli/test_errors.py", "test_python_api.py", "report/figures/test_style.py", "cli/test_contract.py",
+    "core/lr_range/test_range_test.py", "report/figures/test_gradcam.py", "core/training/test_resume.py",
+    "report/figures/test_lr_range.py", "cli/test_lr_range.py", "core/augment/test_default.py", "cli/test_terminal.py",
+    "core/training/test_workers.py",
 )  # fmt: skip
 
 
