@@ -14,6 +14,7 @@ from tests.faults import (
     policies,
     runtime_faults,
     silent_errors,
+    terminals,
 )
 from tests.faults.case import ScoreRow
 
@@ -30,5 +31,6 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "soak": crash_sweeps.soak_rows,
     "fuzz": fuzz.rows,
     "silent_errors": silent_errors.rows,
+    "terminals": terminals.rows,
 }
 FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores
