@@ -5,7 +5,6 @@ leads a session whose terminal is closed at a chosen call, so that the system it
 """
 
 import contextlib
-import errno
 import fcntl
 import importlib
 import json
@@ -15,9 +14,10 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from scsuite.cli import app
 from tests.cli.test_terminal import ERRORS, SIGNAL_AT_IMPORT, FailingStream, PseudoTerminal
 from tests.faults import injection as inject
 from tests.faults.case import ScoreRow, check_outcome
@@ -159,10 +159,17 @@ def failing_streams(error: str, *, out: bool = True, err: bool = True) -> inject
     """Replace stdout and stderr by terminals on which each write fails."""
 
     def before() -> None:
-        if out:
-            sys.stdout = FailingStream(ERRORS[error])
-        if err:
-            sys.stderr = FailingStream(ERRORS[error])
+        main = app.main
+
+        def main_on_streams(arguments: Sequence[str]) -> int:
+            with contextlib.ExitStack() as stack:  # only the program's: the caller flushes its own afterwards
+                if out:
+                    stack.enter_context(contextlib.redirect_stdout(FailingStream(ERRORS[error])))
+                if err:
+                    stack.enter_context(contextlib.redirect_stderr(FailingStream(ERRORS[error])))
+                return main(arguments)
+
+        app.main = main_on_streams
 
     return before
 
@@ -259,12 +266,12 @@ def interrupt_at_import(module: str, name: str) -> str:
 
 def interrupt_after(seconds: float) -> str:
     """Ctrl-C some time after the start: no traceback; 130, or the signal itself where Python is not yet there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, new processes ignore it too
     with new_sandbox() as sandbox:
         process = subprocess.Popen(
             [sys.executable, "-m", "scsuite", *ARGUMENTS, "--runs-dir", str(sandbox.runs)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=sandbox.path,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         time.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):
@@ -314,7 +321,7 @@ CHECKS: dict[str, Check] = {
     **_stream_checks(),
 }
 QUICK = ("in the range test", "in an epoch", "in the writing of a commit", "both: no terminal", "stdout is /dev/full")
-IMPORTS_EVERY, QUICK_IMPORTS = 25, 2  # of the modules that are imported, one in so many; or so many in all
+IMPORTS_EVERY, QUICK_IMPORTS = 100, 2  # of the modules that are imported, one in so many; or so many in all
 DELAYS = tuple(step / 20 for step in range(2, 11))  # seconds after the start; until half a second
 
 
