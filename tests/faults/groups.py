@@ -9,6 +9,8 @@ from tests.faults import (
     crash_sweeps,
     distributed,
     fuzz,
+    mismatches,
+    other_systems,
     pickles,
     pictures,
     policies,
@@ -32,5 +34,7 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "fuzz": fuzz.rows,
     "silent_errors": silent_errors.rows,
     "terminals": terminals.rows,
+    "other_systems": other_systems.rows,
+    "mismatches": mismatches.rows,
 }
 FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores
