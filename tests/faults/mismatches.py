@@ -5,6 +5,7 @@ In: a good run, and a run that was stopped. Out: one row. Nothing may differ wit
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from tests.faults import injection as inject
 from tests.faults.builders import classes, picture, write_tree
 from tests.faults.case import FaultCase, ScoreRow, check_cases
 from tests.faults.checkpoints import flip_bit
-from tests.faults.command_line import parameters
 from tests.faults.sandbox import Sandbox, new_sandbox, run
 from tests.tiny_args import MODEL_ARGS
 
@@ -68,7 +68,7 @@ def _data_cases(runs: Runs) -> Iterator[FaultCase]:
     def at_its_place(words: Sequence[object], change: Change) -> Callable[[Sandbox], Sequence[object]]:
         def prepare(sandbox: Sandbox) -> Sequence[object]:
             data = runs.copy_to(sandbox)
-            run_dir = _trained_on(sandbox, runs, data)
+            run_dir = _trained_on(sandbox, data, to_its_end=words[0] != "train")
             change(data)
             return [*words, run_dir, *(() if words[0] == "train" else ("--device", "cpu"))]
 
@@ -85,13 +85,12 @@ def _data_cases(runs: Runs) -> Iterator[FaultCase]:
         yield FaultCase("K1", f"nothing changed, {command}", same, 0, after=_no_word_of_data)
 
 
-def _trained_on(sandbox: Sandbox, runs: Runs, data: Path) -> Path:
-    """Train on the sandbox's own data: a run knows its data by its place too."""
-    del runs
-    outcome = run(sandbox, "train", "--data", data, *TRAIN)
-    assert outcome.code == 0, outcome.err
-    run_dir = sandbox.run_dirs[0]
-    return Path(shutil.move(run_dir, sandbox.path.parent / "trained"))  # outside: it may not count as a new run
+def _trained_on(sandbox: Sandbox, data: Path, *, to_its_end: bool) -> Path:
+    """Train on the sandbox's own data, as a run knows its data by its place too; or stop in the second epoch."""
+    stop = lambda: inject.after_step(2, inject.send_signal(signal.SIGTERM))  # noqa: E731
+    outcome = run(sandbox, "train", "--data", data, *TRAIN, **({} if to_its_end else {"before": stop}))
+    assert outcome.code == (0 if to_its_end else 143), outcome.err
+    return Path(shutil.move(sandbox.run_dirs[0], sandbox.path.parent / "trained"))  # outside: it is no new run
 
 
 def _no_word_of_data(sandbox: Sandbox) -> str:
@@ -115,11 +114,9 @@ MORE_OPTIONS = (
 
 def _option_cases(runs: Runs) -> Iterator[FaultCase]:
     """A resume refuses each option that it would not obey: as a flag, and in a configuration file."""
-    known = parameters(test_mismatches.test_a_resume_refuses_each_option_that_it_would_not_obey)[0:0]
     marks = test_mismatches.test_a_resume_refuses_each_option_that_it_would_not_obey.pytestmark  # type: ignore[attr-defined]
-    for mark in marks:
-        if mark.args[0] == ("options", "words"):
-            known = [(option, value, option) for (option, value), _words in mark.args[1]]
+    (tested,) = (mark.args[1] for mark in marks if mark.args[0] == ("options", "words"))
+    known = [(option, value, option) for (option, value), _words in tested]
     for name in ("finished", "stopped"):
         for option, value, flag in (*known, *MORE_OPTIONS):
             words = [option] if value is None else [option, value]
@@ -229,7 +226,7 @@ def _make_runs(sandbox: Sandbox) -> Runs:
     outcome = run(sandbox, "train", "--data", data, *TRAIN, "--name", "pets")
     assert outcome.code == 0, outcome.err
     (finished,) = sandbox.run_dirs
-    stop = inject.send_signal(15)
+    stop = inject.send_signal(signal.SIGTERM)
     outcome = run(sandbox, "train", "--data", data, *TRAIN, "--name", "pets", before=lambda: inject.after_step(2, stop))
     assert outcome.code == 143, outcome.err
     (stopped,) = set(sandbox.run_dirs) - {finished}
