@@ -87,8 +87,9 @@ def _data_cases(runs: Runs) -> Iterator[FaultCase]:
 
 def _trained_on(sandbox: Sandbox, data: Path, *, to_its_end: bool) -> Path:
     """Train on the sandbox's own data, as a run knows its data by its place too; or stop in the second epoch."""
-    stop = lambda: inject.after_step(2, inject.send_signal(signal.SIGTERM))  # noqa: E731
-    outcome = run(sandbox, "train", "--data", data, *TRAIN, **({} if to_its_end else {"before": stop}))
+    stop_step = -1 if to_its_end else 2
+    before = lambda: inject.after_step(stop_step, inject.send_signal(signal.SIGTERM))  # noqa: E731
+    outcome = run(sandbox, "train", "--data", data, *TRAIN, before=before)
     assert outcome.code == (0 if to_its_end else 143), outcome.err
     return Path(shutil.move(sandbox.run_dirs[0], sandbox.path.parent / "trained"))  # outside: it is no new run
 

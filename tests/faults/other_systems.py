@@ -193,7 +193,7 @@ def with_scaler() -> None:
     """Scale the loss as in fp16, on a CPU that computes in fp32."""
     from scsuite.core.device import Device
 
-    Device.grad_scaler = lambda _self: torch.amp.GradScaler("cpu")  # type: ignore[method-assign]
+    Device.grad_scaler = lambda self: torch.amp.GradScaler("cpu")  # type: ignore[method-assign]
 
 
 def nan_gradients(first: int, count: int) -> inject.Action:

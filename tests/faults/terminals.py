@@ -19,9 +19,10 @@ from pathlib import Path
 
 from scsuite.cli import app
 from tests.cli.test_terminal import ERRORS, SIGNAL_AT_IMPORT, FailingStream, PseudoTerminal
+from tests.conftest import REPOSITORY
 from tests.faults import injection as inject
 from tests.faults.case import ScoreRow, check_outcome
-from tests.faults.command_line import REPOSITORY, redirect
+from tests.faults.command_line import redirect
 from tests.faults.compare_runs import find_differences, find_partial_files, is_complete
 from tests.faults.runtime_faults import make_reference_run, resume
 from tests.faults.sandbox import Sandbox, new_sandbox, run
@@ -161,7 +162,7 @@ def failing_streams(error: str, *, out: bool = True, err: bool = True) -> inject
     def before() -> None:
         main = app.main
 
-        def main_on_streams(arguments: Sequence[str]) -> int:
+        def main_on_streams(arguments: Sequence[str] | None = None) -> int:
             with contextlib.ExitStack() as stack:  # only the program's: the caller flushes its own afterwards
                 if out:
                     stack.enter_context(contextlib.redirect_stdout(FailingStream(ERRORS[error])))
