@@ -162,13 +162,13 @@ def failing_streams(error: str, *, out: bool = True, err: bool = True) -> inject
     def before() -> None:
         main = app.main
 
-        def main_on_streams(arguments: Sequence[str] | None = None) -> int:
+        def main_on_streams(args: Sequence[str] | None = None) -> int:
             with contextlib.ExitStack() as stack:  # only the program's: the caller flushes its own afterwards
                 if out:
                     stack.enter_context(contextlib.redirect_stdout(FailingStream(ERRORS[error])))
                 if err:
                     stack.enter_context(contextlib.redirect_stderr(FailingStream(ERRORS[error])))
-                return main(arguments)
+                return main(args)
 
         app.main = main_on_streams
 
