@@ -27,8 +27,7 @@ def no_full_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
 
 
-@pytest.fixture
-def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_as_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """No folder can be opened, and no descriptor flushed that is only for reading."""
     os_open, os_fsync = os.open, os.fsync
 
@@ -44,6 +43,11 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "open", open_file)
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_as_windows(monkeypatch)
 
 
 @pytest.mark.usefixtures("windows")

@@ -9,11 +9,14 @@ from tests.faults import (
     crash_sweeps,
     distributed,
     fuzz,
+    mismatches,
+    other_systems,
     pickles,
     pictures,
     policies,
     runtime_faults,
     silent_errors,
+    terminals,
 )
 from tests.faults.case import ScoreRow
 
@@ -30,5 +33,8 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "soak": crash_sweeps.soak_rows,
     "fuzz": fuzz.rows,
     "silent_errors": silent_errors.rows,
+    "terminals": terminals.rows,
+    "other_systems": other_systems.rows,
+    "mismatches": mismatches.rows,
 }
 FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores
