@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 HARNESS_FAILED = 99  # exit code of a child whose failure is ours
-COMMANDS_WITH_RUNS = ("zigzag", "lr-range", "train", "evaluate", "gradcam")
+COMMANDS_WITH_RUNS = ("zigzag", "lr-range", "train", "evaluate", "gradcam", "report")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ Source: https://owasp.org/www-community/attacks/CSV_Injection
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from scsuite.core.files import write_atomic
+from scsuite.core.errors import InputError
+from scsuite.core.files import open_regular_file, write_atomic
+
+MAX_ROW_BYTES = 4096  # of a table of a run
 
 # Spreadsheets ignore spaces before a formula, some of them invisible ones; \uff1d and the like are full-width forms.
 _START = "'*[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -41,6 +44,31 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically, in UTF-8. Raises OutputError."""
     write_atomic(path, csv_text([header, *rows]).encode())
+
+
+def read_csv(path: Path) -> Iterator[list[str]]:
+    """Yield the rows of a CSV file without quoted values, none if there is no file. Raises InputError for a long row.
+
+    One row is in memory at a time: the file may have any size.
+    """
+    if not path.exists():
+        return
+    with open_regular_file(path, "run") as file:
+        while line := _read_line(file, path):
+            if text := line.decode(errors="replace").removesuffix("\n"):
+                yield text.split(",")
+
+
+def _read_line(file: BinaryIO, path: Path) -> bytes:
+    try:
+        line = file.readline(MAX_ROW_BYTES + 1)
+    except OSError as error:
+        hint = "Check the disk."
+        raise InputError("run", path, expected="a readable file", found=error.strerror, hint=hint) from None
+    if len(line) > MAX_ROW_BYTES:
+        expected = f"rows of at most {MAX_ROW_BYTES:,} bytes"
+        raise InputError("run", path, expected=expected, found="a longer one", hint="Give a training run.")
+    return line
 
 
 def read_cell(text: str) -> str:
