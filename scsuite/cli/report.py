@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.output_files import check_output_path, writing_to
+from scsuite.cli.output_files import check_different_files, check_output_path, writing_to
 from scsuite.cli.run_output import log_run, relative_path
 from scsuite.cli.runs import create_run, write_result
 from scsuite.core.config import ReportConfig
@@ -35,6 +35,8 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
         )  # fmt: skip
     check_output_path("--out", config.out)
     trainings = find_trainings([Path(run) for run in config.runs])
+    read = [path for training in trainings for run in training.runs for path in run.path.iterdir()]
+    check_different_files("--out", config.out, "no file of the runs", [path for path in read if path.suffix != ".html"])
     comparison = compare(trainings)
     # Before the run directory: nothing is left if this fails.
     if len(trainings) == 1:

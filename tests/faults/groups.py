@@ -16,6 +16,7 @@ from tests.faults import (
     run_files,
     runtime_faults,
     silent_errors,
+    writers,
 )
 from tests.faults.case import ScoreRow
 
@@ -34,5 +35,6 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "soak": crash_sweeps.soak_rows,
     "fuzz": fuzz.rows,
     "silent_errors": silent_errors.rows,
+    "writers": writers.rows,
 }
 FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores
