@@ -22,6 +22,7 @@ from scsuite.core.errors import InputError
 from scsuite.core.files import open_regular_file, write_atomic
 
 MAX_ROW_BYTES = 4096  # of a table of a run
+MAX_DAMAGED_ROWS = 1000  # each crash can leave one
 
 # Spreadsheets ignore spaces before a formula, some of them invisible ones; \uff1d and the like are full-width forms.
 _START = "'*[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -47,16 +48,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_csv(path: Path) -> Iterator[list[str]]:
-    """Yield the rows of a CSV file without quoted values, none if there is no file. Raises InputError for a long row.
+    """Yield the header of a CSV file without quoted values and its rows of as many cells; none if there is no file.
 
-    One row is in memory at a time: the file may have any size.
+    One row is in memory at a time: the file may have any size. Raises InputError for long rows, and for many damaged.
     """
     if not path.exists():
         return
+    num_cells, num_damaged = 0, 0
     with open_regular_file(path, "run") as file:
         while line := _read_line(file, path):
-            if text := line.decode(errors="replace").removesuffix("\n"):
-                yield text.split(",")
+            row = line.decode(errors="replace").removesuffix("\n").split(",")
+            if row != [""] and len(row) == (num_cells or len(row)):
+                num_cells = len(row)
+                yield row
+                continue
+            num_damaged += 1
+            if num_damaged > MAX_DAMAGED_ROWS:
+                found, hint = f"more than {MAX_DAMAGED_ROWS:,} others", "Give a training run."
+                raise InputError("run", path, expected=f"rows of {num_cells} cells", found=found, hint=hint)
 
 
 def _read_line(file: BinaryIO, path: Path) -> bytes:

@@ -295,9 +295,13 @@ def _read_records(
     hint, rows, records = "Give a training run.", read_csv(path), list[Record]()
     if (header := next(rows, None)) is None:
         raise InputError("run", path, expected="the rows of a training run", found="none", hint=hint)
+    convert: list[Callable[[str], float | None]] = [
+        _parse_int if column in ("epoch", "step") else _parse_float for column in header
+    ]
     try:
-        for row in itertools.islice((row for row in rows if len(row) == len(header)), num_rows):
-            records.append(make_record(**dict(zip(header, map(_number, header, row), strict=True))))
+        for row in itertools.islice(rows, num_rows):
+            values = [parse(text) for parse, text in zip(convert, row, strict=True)]
+            records.append(make_record(**dict(zip(header, values, strict=True))))
             if num_rows is None and len(records) > max_rows:
                 raise InputError("run", path, expected=f"at most {max_rows:,} rows", found="more", hint=hint)
     except ValueError as error:
@@ -307,7 +311,9 @@ def _read_records(
     return records
 
 
-def _number(column: str, text: str) -> int | float | None:
-    if text == "":
-        return None
-    return int(text) if column in ("epoch", "step") else float(text)
+def _parse_int(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _parse_float(text: str) -> float | None:
+    return float(text) if text else None

@@ -43,12 +43,6 @@ class TrainSummary:
     problems: tuple[str, ...] = ()
 
     @property
-    def runs(self) -> tuple[RunSummary, ...]:
-        """The training and the runs that belong to it."""
-        others = (self.lr_range, self.evaluation, self.gradcam, *self.other_evaluations)
-        return (self.run, *(run for run in others if run is not None))
-
-    @property
     def is_complete(self) -> bool:
         """Whether the training reached its end."""
         return bool(as_mapping(self.run.result.get("final")))

@@ -199,3 +199,13 @@ def test_more_rows_than_a_run_can_have_are_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="at most 2 rows, found more"):
         read_steps(tmp_path)
     assert len(read_steps(tmp_path, 3)) == 3  # a resume knows how many there are
+
+
+@pytest.mark.parametrize("damaged", ["\n", ",\n", "1,0.1\n"])
+def test_rows_that_are_no_rows_are_passed_over_only_while_they_are_few(damaged: str, tmp_path: Path) -> None:
+    header, row = "step,lr,momentum,loss\n", "0,0.1,0.9,2.0\n"
+    (tmp_path / "steps.csv").write_text("\n" + header + damaged * 999 + row)
+    assert len(read_steps(tmp_path)) == 1
+    (tmp_path / "steps.csv").write_text(header + damaged * 1001 + row)
+    with pytest.raises(InputError, match="rows of 4 cells, found more than 1,000 others"):
+        read_steps(tmp_path)
