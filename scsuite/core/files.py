@@ -32,6 +32,7 @@ _PARTIAL = re.compile(r"\.scsuite-(\d{1,9})-[0-9a-f]{16}\.part")  # the temporar
 # A few bytes of JSON can become a hundred bytes of memory; an evaluation of 1,000 classes has two million values.
 MAX_JSON_BYTES, MAX_JSON_VALUES, MAX_JSON_KEYS = 2**25, 2**21, 2**18
 MAX_DIGITS = 300  # of a number; a float has up to 309 before its point, and larger numbers fail where they are used
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -252,7 +253,7 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
             if self.check_event(yaml.events.AliasEvent):
                 raise yaml.YAMLError("an alias (aliases are not allowed)")
             node = super().compose_node(parent, index)
-            if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_DIGITS and node.tag in _NUMBER_TAGS:
                 raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
             return node
 
