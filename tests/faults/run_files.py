@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.faults.builders import train_on
 from tests.faults.case import BoundedCase, ScoreRow, run_bounded
+from tests.faults.injection import leave_out_figures
 from tests.faults.sandbox import Sandbox
 from tests.made_runs import make_evaluation, make_gradcam, make_lr_range, make_training
 
@@ -167,15 +168,8 @@ LARGE: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def _without_rendering() -> None:
-    """Leave out the rendering of figures, which takes seconds; what is read and put on the page stays."""
-    from scsuite.report import page, page_images
-
-    page.vector = page_images.vector = lambda _figure: "data:,"
-
-
 def _report_case(name: str, prepare: Callable[[Sandbox], Sequence[object]]) -> BoundedCase:
-    return BoundedCase(f"report, {name}", prepare, before=_without_rendering)
+    return BoundedCase(f"report, {name}", prepare, before=leave_out_figures)
 
 
 def _report_cases() -> Iterator[BoundedCase]:

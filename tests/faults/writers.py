@@ -77,23 +77,14 @@ def same_output(*words: str) -> Check:
 def same_page(sandbox: Sandbox) -> list[str]:
     """Reports of one run to one page."""
     training, page = make_training(sandbox.inputs / "training"), sandbox.path / "page.html"
-    processes = [start(sandbox, ("report", training, "--out", page), before=_without_figures) for _ in range(4)]
+    processes = [start(sandbox, ("report", training, "--out", page), before=inject.leave_out_figures) for _ in range(4)]
     return _read_while(processes, [page]) + _check_all(processes)
-
-
-def _without_figures() -> None:
-    """Leave out the drawing of figures, which takes seconds."""
-    from scsuite.cli import train_display
-    from scsuite.report import page, page_images
-
-    page.vector = page_images.vector = lambda _figure: "data:,"
-    train_display.draw_figures = lambda *_args: []
 
 
 def same_runs_directory(sandbox: Sandbox) -> list[str]:
     """Trainings that start in the same second, in the same runs directory and from the same empty cache."""
     words = (*FAULT_TRAIN_ARGS, "--cache-dir", sandbox.path / "cache", "--name", "same")
-    processes = [start(sandbox, words, before=_without_figures) for _ in range(4)]
+    processes = [start(sandbox, words, before=inject.leave_out_figures) for _ in range(4)]
     problems = _check_all(processes, timeout=240)  # each computes on its own, and there may be two cores
     weights = {(path / "model.safetensors").read_bytes()[-1000:] for path in sandbox.run_dirs}
     if len(sandbox.run_dirs) != len(processes) or len(weights) != 1:
