@@ -68,6 +68,17 @@ def read_csv(path: Path) -> Iterator[list[str]]:
                 raise InputError("run", path, expected=f"rows of {num_cells} cells", found=found, hint=hint)
 
 
+def check_num_rows(path: Path, max_rows: int) -> None:
+    """Raise InputError for a CSV file of more rows than that, in much less time than reading them takes."""
+    num_lines = 0
+    with open_regular_file(path, "run") as file:
+        while (block := file.read(2**20)) and (count := block.count(b"\n")):  # a block without one is a long row
+            num_lines += count
+            if num_lines > max_rows + 1:
+                hint = "Give a training run."
+                raise InputError("run", path, expected=f"at most {max_rows:,} rows", found="more", hint=hint)
+
+
 def _read_line(file: BinaryIO, path: Path) -> bytes:
     try:
         line = file.readline(MAX_ROW_BYTES + 1)

@@ -16,7 +16,7 @@ from scsuite import __version__
 from scsuite.core.config import MAX_PLOTTED_STEPS
 from scsuite.core.errors import InputError, one_line
 from scsuite.core.files import load_json
-from scsuite.core.runs.csv_files import read_csv
+from scsuite.core.runs.csv_files import check_num_rows, read_csv
 
 MAX_EPOCHS = 100_000  # as --epochs has
 TOLERANCE = 1e-9  # of an accuracy: a mean that equals the target reaches it, whatever the last digit of the sum is
@@ -295,6 +295,8 @@ def _read_records(
     hint, rows, records = "Give a training run.", read_csv(path), list[Record]()
     if (header := next(rows, None)) is None:
         raise InputError("run", path, expected="the rows of a training run", found="none", hint=hint)
+    if num_rows is None:
+        check_num_rows(path, max_rows)
     convert: list[Callable[[str], float | None]] = [
         _parse_int if column in ("epoch", "step") else _parse_float for column in header
     ]
@@ -302,8 +304,6 @@ def _read_records(
         for row in itertools.islice(rows, num_rows):
             values = [parse(text) for parse, text in zip(convert, row, strict=True)]
             records.append(make_record(**dict(zip(header, values, strict=True))))
-            if num_rows is None and len(records) > max_rows:
-                raise InputError("run", path, expected=f"at most {max_rows:,} rows", found="more", hint=hint)
     except ValueError as error:
         raise InputError("run", path, expected="numbers", found=one_line(error), hint=hint) from None
     except TypeError as error:  # a column that is missing or unknown
