@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from scsuite.core.lr_range.sweep import smooth, smoothing_window
-from scsuite.core.runs.results import read_csv, read_epochs, read_result, read_steps
+from scsuite.core.runs.csv_files import read_csv
+from scsuite.core.runs.results import read_epochs, read_result, read_steps
 from scsuite.report import formatting
 from scsuite.report.figures import save_figure, style
 

@@ -16,6 +16,7 @@ from scsuite.cli.common_options import COMMON_OPTIONS, OutputOptions
 from scsuite.cli.config_file import name_config_file
 from scsuite.cli.option_values import absolute_paths, check_non_empty, collect_trailing_files, is_explicit, value_source
 from scsuite.cli.outcome import Outcome
+from scsuite.cli.output_files import check_different_files
 from scsuite.cli.streams import print_loading, safe_streams
 from scsuite.core.config import Config, DataConfig, NetworkConfig, flag_name, parse_number
 
@@ -49,6 +50,10 @@ def options(config_class: type[C], **extra_options: Any) -> Callable[[Callable[.
             values = {name: value for name, value in values.items() if value_source(context, name) != "DEFAULT"}
             with name_config_file(context):
                 config = config_class(**absolute_paths(config_class, values))
+                for name in ("out", "csv") if common["config"] else ():
+                    check_different_files(
+                        f"--{name}", getattr(config, name, None), "another file than --config", [common["config"]]
+                    )
                 outcome.seed = getattr(config, "seed", None)
                 if isinstance(config, DataConfig | NetworkConfig):
                     print_loading(output)

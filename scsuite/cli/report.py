@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scsuite.cli.console import Terminal
 from scsuite.cli.options import OutputOptions, options
-from scsuite.cli.output_files import check_output_path, writing_to
+from scsuite.cli.output_files import check_different_files, check_output_path, writing_to
 from scsuite.cli.run_output import log_run, relative_path
 from scsuite.cli.runs import create_run, write_result
 from scsuite.core.config import ReportConfig
@@ -35,6 +35,7 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
         )  # fmt: skip
     check_output_path("--out", config.out)
     trainings = find_trainings([Path(run) for run in config.runs])
+    check_different_files("--out", config.out, "no file of the runs", _files_of(trainings))
     comparison = compare(trainings)
     # Before the run directory: nothing is left if this fails.
     if len(trainings) == 1:
@@ -59,6 +60,15 @@ def report(config: ReportConfig, output: OutputOptions) -> None:
             differences=comparison.difference_rows(),
         )
         write_result(run, terminal, result, start_time)
+
+
+def _files_of(trainings: "Sequence[TrainSummary]") -> list[Path]:
+    """Return the files of the trainings and of the runs that belong to them, except for pages."""
+    runs = [
+        run for training in trainings
+        for run in (training.run, training.lr_range, training.evaluation, training.gradcam, *training.other_evaluations)
+    ]  # fmt: skip
+    return [path for run in runs if run is not None for path in run.path.iterdir() if path.suffix != ".html"]
 
 
 def training_row(training: "TrainSummary") -> dict[str, Any]:

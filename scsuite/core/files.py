@@ -1,4 +1,4 @@
-"""Write files atomically, read only regular files, and read strict YAML. Imports no torch.
+"""Write files atomically, read only regular files, and read JSON and strict YAML. Imports no torch.
 
 In: paths and bytes or text. Out: files that are complete or not there; bytes or plain values.
 """
@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import errno
 import itertools
+import json
 import os
 import platform
 import re
@@ -28,6 +29,10 @@ MAX_NAME_BYTES = 255  # of one part of a path, on all common file systems
 MAX_NAMES_COMPARED = 1000  # of a folder, to find one that is similar to a missing name
 STALE_SECONDS = 3600  # no file takes longer to write
 _PARTIAL = re.compile(r"\.scsuite-(\d{1,9})-[0-9a-f]{16}\.part")  # the temporary files of `write_atomic`
+# A few bytes of JSON can become a hundred bytes of memory; an evaluation of 1,000 classes has two million values.
+MAX_JSON_BYTES, MAX_JSON_VALUES, MAX_JSON_KEYS = 2**25, 2**21, 2**18
+MAX_DIGITS = 300  # of a number; a float has up to 309 before its point, and larger numbers fail where they are used
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MAX_YAML_BYTES = 64 * 1024  # a configuration or a policy is a page of text, not a data file
 
 # Symbolic links are not followed, so nothing is written outside the named place; opening a pipe does not block.
@@ -206,6 +211,20 @@ def read_regular_file(path: str | Path, what: str, limit: int = MAX_FILE_BYTES) 
     return data
 
 
+def load_json(path: Path, what: str) -> Any:
+    """Return what a JSON file holds. Raises InputError, ValueError or RecursionError, before it takes much memory."""
+    data = read_regular_file(path, what, MAX_JSON_BYTES)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES or data.count(b":") > MAX_JSON_KEYS:
+        raise ValueError("too many values")
+    return json.loads(data, parse_int=_parse_int)
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of more than {MAX_DIGITS} digits")
+    return int(text)
+
+
 def normalise_name(name: str) -> str:
     r"""Return the name of a class as text that can be written everywhere: in NFC, with `\udcXX` for a byte XX.
 
@@ -233,7 +252,10 @@ def read_yaml_texts(path: str, what: str) -> tuple[dict[str, Any], dict[str, str
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
                 raise yaml.YAMLError("an alias (aliases are not allowed)")
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
+            if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_DIGITS and node.tag in _NUMBER_TAGS:
+                raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
+            return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]

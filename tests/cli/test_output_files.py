@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_errors import check_refusal
+from tests.made_runs import make_evaluation, make_training
 from tests.run_cli import CliResult, run_cli
 
 SHORT = ("zigzag", "--step-size", 2, "--cycles", 1)
@@ -31,6 +32,25 @@ def test_the_files_that_a_run_is_drawn_from_are_not_overwritten(train_run: CliRe
     answer = run_cli("zigzag", "--run", train_run.run_dir, "--csv", steps, "--runs-dir", tmp_path / "runs")
     check_refusal(answer, 2, "--csv: expected a file that is not read")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["training/result.json", "training/steps.csv", "evaluation/config.yaml"])
+def test_a_page_does_not_replace_a_file_of_its_runs(name: str, tmp_path: Path) -> None:
+    training = make_training(tmp_path / "training")
+    make_evaluation(tmp_path / "evaluation", "training")
+    before = (tmp_path / name).read_bytes()
+    answer = run_cli("report", training, "--out", tmp_path / name, "--runs-dir", tmp_path / "runs")
+    check_refusal(answer, 2, "--out: expected no file of the runs", name)
+    assert (tmp_path / name).read_bytes() == before and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--out"])
+def test_the_configuration_is_not_overwritten(flag: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.svg"
+    config.write_text("step_size: 2\n")
+    answer = run_cli(*SHORT, "--config", config, flag, config, "--runs-dir", tmp_path / "runs")
+    check_refusal(answer, 2, f"{flag}: expected another file than --config")
+    assert config.read_text() == "step_size: 2\n" and not (tmp_path / "runs").exists()
 
 
 def test_an_error_of_an_output_names_its_own_option(

@@ -34,6 +34,16 @@ class FaultCase:
     after: Callable[[Sandbox], str] = lambda _sandbox: ""  # what is wrong with the files afterwards
 
 
+@dataclass(frozen=True)
+class BoundedCase:
+    """A command line on hostile inputs: accepted or refused, but within the limits of a refusal and without a trace."""
+
+    name: str
+    prepare: Callable[[Sandbox], Sequence[object]]
+    codes: tuple[int, ...] = (0, 3)
+    before: Callable[[], None] = lambda: None  # as in FaultCase
+
+
 @dataclass
 class ScoreRow:
     """One line of the scorecard. `total` counts the cases that ran; skipped ones are counted apart."""
@@ -114,6 +124,31 @@ def check_case(case: FaultCase, row: ScoreRow) -> list[str]:
         if process.has_orphans():
             problems.append("a process was left behind")
         return problems
+
+
+def run_bounded(figure: str, cases: Sequence[BoundedCase]) -> ScoreRow:
+    """Run every case of hostile inputs."""
+    row = ScoreRow(figure, f"all: no traceback; {MAX_SECONDS:g} s of processor time and {MAX_MEGABYTES:g} MB")
+    for case in cases:
+        row.run(case.name, lambda case=case: check_bounded(case, row))  # type: ignore[misc]
+    return row
+
+
+def check_bounded(case: BoundedCase, row: ScoreRow) -> list[str]:
+    """Run one case and list what is wrong: another exit code, a traceback, too much time or memory, a changed input."""
+    with new_sandbox() as sandbox:
+        arguments = case.prepare(sandbox)
+        tree = sandbox.tree(with_runs=False)
+        process = start(sandbox, arguments, case.before)
+        outcome = process.wait()
+        code = outcome.code if outcome.code in case.codes else case.codes[0]
+        problems = check_outcome(outcome, code)
+        problems += _check_refusal_cost(outcome, row)
+        if sandbox.canary.exists():
+            problems.append("CODE WAS EXECUTED")
+        if sandbox.tree(with_runs=False) != tree:
+            problems.append("an input was changed, or a file written beside it")
+        return problems + (["a process was left behind"] if process.has_orphans() else [])
 
 
 def check_outcome(outcome: Outcome, exit_code: int, *words: str) -> list[str]:

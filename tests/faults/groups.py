@@ -9,14 +9,17 @@ from tests.faults import (
     crash_sweeps,
     distributed,
     fuzz,
+    hostile,
     mismatches,
     other_systems,
     pickles,
     pictures,
     policies,
+    run_files,
     runtime_faults,
     silent_errors,
     terminals,
+    writers,
 )
 from tests.faults.case import ScoreRow
 
@@ -25,7 +28,9 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "pickles": pickles.rows,
     "pictures": pictures.rows,
     "archives": archives.rows,
+    "hostile": hostile.rows,
     "policies": policies.rows,
+    "run_files": run_files.rows,
     "command_line": command_line.rows,
     "runtime_faults": runtime_faults.rows,
     "distributed": distributed.rows,
@@ -36,5 +41,6 @@ GROUPS: dict[str, Callable[[bool], list[ScoreRow]]] = {
     "terminals": terminals.rows,
     "other_systems": other_systems.rows,
     "mismatches": mismatches.rows,
+    "writers": writers.rows,
 }
 FULL_ONLY = frozenset({"distributed"})  # not in the quick scorecard: ranks that wait for each other need free cores

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 HARNESS_FAILED = 99  # exit code of a child whose failure is ours
-COMMANDS_WITH_RUNS = ("zigzag", "lr-range", "train", "evaluate", "gradcam")
+COMMANDS_WITH_RUNS = ("zigzag", "lr-range", "train", "evaluate", "gradcam", "report")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Outcome:
     err: str
     seconds: float
     cpu_seconds: float
-    megabytes: float  # peak of resident memory, above the parent's when it forked
+    megabytes: float  # peak of anonymous memory, above the parent's when it forked
 
 
 class Sandbox:
@@ -87,10 +87,10 @@ def import_heavy() -> None:
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)  # the first optimizer imports half of torch
 
 
-def resident_megabytes() -> float:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def anonymous_megabytes(pid: int) -> float:
+    """Resident memory of a process without files that are mapped: a child has those of libraries once it uses them."""
+    _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    return (resident - shared) * resource.getpagesize() / 2**20
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ class Process:
 
     def wait(self, timeout: float = 60.0) -> Outcome:
         """Wait for its end; after `timeout` seconds it is killed, and its code is that of SIGKILL."""
-        deadline = self.start_time + timeout
+        deadline, peak_megabytes = self.start_time + timeout, self.parent_megabytes
         while True:
+            peak_megabytes = max(peak_megabytes, anonymous_megabytes(self.pid))  # 0 of a process that has ended
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 break
@@ -118,7 +119,7 @@ class Process:
         code = os.waitstatus_to_exitcode(status)
         out, err = (path.read_text(errors="backslashreplace") for path in (self.out, self.err))
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        return Outcome(code, out, err, seconds, cpu_seconds, usage.ru_maxrss / 1024 - self.parent_megabytes)
+        return Outcome(code, out, err, seconds, cpu_seconds, peak_megabytes - self.parent_megabytes)
 
     def has_orphans(self, patience: float = 6.0) -> bool:
         """Whether a process of its group outlives it; DataLoader workers look for their parent every 5 seconds."""
@@ -140,7 +141,7 @@ def start(sandbox: Sandbox, arguments: Sequence[object], before: Callable[[], No
     out.touch()  # another process may be started before this one creates it
     sys.stdout.flush()
     sys.stderr.flush()
-    parent_megabytes, start_time = resident_megabytes(), time.monotonic()
+    parent_megabytes, start_time = anonymous_megabytes(os.getpid()), time.monotonic()
     pid = os.fork()
     if pid == 0:
         _run_child(sandbox, [str(argument) for argument in arguments], before, out, err)

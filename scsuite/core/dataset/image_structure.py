@@ -13,7 +13,7 @@ from PIL import Image
 
 from scsuite.core.dataset.image_checks import CorruptImageError
 
-_MAX_SEGMENTS = 1000  # of a JPEG before its image data; an extended XMP of 16 MB has 260
+_MAX_SEGMENTS = 1000  # of a JPEG before its image data, and between its scans; an extended XMP of 16 MB has 260
 _MAX_METADATA_BYTES = 2**24  # of them together
 _MAX_JUNK_BYTES = 2**16  # between segments, among them fill bytes
 _MAX_RESTARTS = 2**20  # a restart marker for each 8 x 8 block of 67 megapixels
@@ -99,7 +99,7 @@ def _read_jpeg(data: bytes) -> JpegScan | None:
 
 def _read_scans(data: bytes, start: int, is_sequential: bool, has_restarts: bool) -> JpegScan | None:
     """Check the markers in and between the scans; None without the end marker, which `check_complete` reports."""
-    first_end, num_scans = None, 1
+    first_end, num_scans, segments = None, 1, 0
     position = start
     while match := _SCAN_END.search(data, position):
         marker, end = match[0][1], match.start()
@@ -113,6 +113,9 @@ def _read_scans(data: bytes, start: int, is_sequential: bool, has_restarts: bool
         if marker == 0xD9:
             return JpegScan(first_end, is_sequential and num_scans == 1)
         num_scans += marker == 0xDA
+        segments += 1
+        if segments > _MAX_SEGMENTS:
+            raise CorruptImageError(f"a JPEG of more than {_MAX_SEGMENTS:,} segments")
         position = end + 2 + max(int.from_bytes(data[end + 2 : end + 4]), 2)
     return None
 

@@ -14,11 +14,15 @@ Source: https://owasp.org/www-community/attacks/CSV_Injection
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from scsuite.core.files import write_atomic
+from scsuite.core.errors import InputError
+from scsuite.core.files import open_regular_file, write_atomic
+
+MAX_ROW_BYTES = 4096  # of a table of a run
+MAX_DAMAGED_ROWS = 1000  # each crash can leave one
 
 # Spreadsheets ignore spaces before a formula, some of them invisible ones; \uff1d and the like are full-width forms.
 _START = "'*[\\s\u200b-\u200f\u2060\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -41,6 +45,50 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically, in UTF-8. Raises OutputError."""
     write_atomic(path, csv_text([header, *rows]).encode())
+
+
+def read_csv(path: Path) -> Iterator[list[str]]:
+    """Yield the header of a CSV file without quoted values and its rows of as many cells; none if there is no file.
+
+    One row is in memory at a time: the file may have any size. Raises InputError for long rows, and for many damaged.
+    """
+    if not path.exists():
+        return
+    num_cells, num_damaged = 0, 0
+    with open_regular_file(path, "run") as file:
+        while line := _read_line(file, path):
+            row = line.decode(errors="replace").removesuffix("\n").split(",")
+            if row != [""] and len(row) == (num_cells or len(row)):
+                num_cells = len(row)
+                yield row
+                continue
+            num_damaged += 1
+            if num_damaged > MAX_DAMAGED_ROWS:
+                found, hint = f"more than {MAX_DAMAGED_ROWS:,} others", "Give a training run."
+                raise InputError("run", path, expected=f"rows of {num_cells} cells", found=found, hint=hint)
+
+
+def check_num_rows(path: Path, max_rows: int) -> None:
+    """Raise InputError for a CSV file of more rows than that, in much less time than reading them takes."""
+    num_lines = 0
+    with open_regular_file(path, "run") as file:
+        while (block := file.read(2**20)) and (count := block.count(b"\n")):  # a block without one is a long row
+            num_lines += count
+            if num_lines > max_rows + 1:
+                hint = "Give a training run."
+                raise InputError("run", path, expected=f"at most {max_rows:,} rows", found="more", hint=hint)
+
+
+def _read_line(file: BinaryIO, path: Path) -> bytes:
+    try:
+        line = file.readline(MAX_ROW_BYTES + 1)
+    except OSError as error:
+        hint = "Check the disk."
+        raise InputError("run", path, expected="a readable file", found=error.strerror, hint=hint) from None
+    if len(line) > MAX_ROW_BYTES:
+        expected = f"rows of at most {MAX_ROW_BYTES:,} bytes"
+        raise InputError("run", path, expected=expected, found="a longer one", hint="Give a training run.")
+    return line
 
 
 def read_cell(text: str) -> str:

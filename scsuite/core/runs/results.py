@@ -5,7 +5,7 @@ losses means per image in nats, durations seconds.
 """
 
 import contextlib
-import json
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scsuite import __version__
+from scsuite.core.config import MAX_PLOTTED_STEPS
 from scsuite.core.errors import InputError, one_line
-from scsuite.core.files import read_regular_file
+from scsuite.core.files import load_json
+from scsuite.core.runs.csv_files import check_num_rows, read_csv
 
-MAX_CSV_BYTES = 2**30  # ten million steps
+MAX_EPOCHS = 100_000  # as --epochs has
 TOLERANCE = 1e-9  # of an accuracy: a mean that equals the target reaches it, whatever the last digit of the sum is
 Record = TypeVar("Record")
 
@@ -251,7 +253,7 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     path = path / "result.json" if os.path.isdir(path) else path  # noqa: PTH112 - returns False for a long name
     hint = f"Give a directory that scsuite {command} made."
     try:
-        result = json.loads(read_regular_file(path, "run"))
+        result = load_json(path, "run")
     except (ValueError, RecursionError):
         raise InputError("run", path, expected="a JSON object", found="something else", hint=hint) from None
     actual = result.get("command", "no command") if isinstance(result, dict) else "no command"
@@ -263,30 +265,22 @@ def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     return dict(result)
 
 
-def read_steps(run: Path) -> list[StepRow]:
-    """Return the rows of steps.csv as numbers. Raises InputError if there is no file or it has other values."""
-    return _read_records(run / "steps.csv", StepRow)
+def read_steps(run: Path, num_steps: int | None = None) -> list[StepRow]:
+    """Return the rows of steps.csv, or the first `num_steps`. Raises InputError for no file, other values, too many."""
+    return _read_records(run / "steps.csv", StepRow, MAX_PLOTTED_STEPS, num_steps)
 
 
 def read_epochs(run: Path) -> list[EpochResult]:
-    """Return the rows of metrics.csv as numbers. Raises InputError if there is no file or it has other values."""
-    return _read_records(run / "metrics.csv", EpochResult)
+    """Return the rows of metrics.csv as numbers. Raises InputError for no file, other values, or too many."""
+    return _read_records(run / "metrics.csv", EpochResult, MAX_EPOCHS)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, or an empty dictionary if the file is missing or damaged."""
     with contextlib.suppress(InputError, ValueError, RecursionError):
-        values = json.loads(read_regular_file(path, "run"))
+        values = load_json(path, "run")
         return values if isinstance(values, dict) else {}
     return {}
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    """Return the rows of a CSV file without quoted values; an empty list if there is no file."""
-    if not path.exists():
-        return []
-    text = read_regular_file(path, "run", MAX_CSV_BYTES).decode(errors="replace")
-    return [line.split(",") for line in text.split("\n") if line]
 
 
 def is_reached(accuracy: float, target: float) -> bool:
@@ -294,22 +288,32 @@ def is_reached(accuracy: float, target: float) -> bool:
     return accuracy >= target - TOLERANCE
 
 
-def _read_records(path: Path, make_record: Callable[..., Record]) -> list[Record]:
+def _read_records(
+    path: Path, make_record: Callable[..., Record], max_rows: int, num_rows: int | None = None
+) -> list[Record]:
     """Return the complete rows of a CSV file, made of numbers by column; an empty cell is None."""
-    hint = "Give a training run."
-    header, *rows = read_csv(path) or [[]]
-    if not header:
+    hint, rows, records = "Give a training run.", read_csv(path), list[Record]()
+    if (header := next(rows, None)) is None:
         raise InputError("run", path, expected="the rows of a training run", found="none", hint=hint)
+    if num_rows is None:
+        check_num_rows(path, max_rows)
+    convert: list[Callable[[str], float | None]] = [
+        _parse_int if column in ("epoch", "step") else _parse_float for column in header
+    ]
     try:
-        values = [dict(zip(header, map(_number, header, row), strict=True)) for row in rows if len(row) == len(header)]
-        return [make_record(**row) for row in values]
+        for row in itertools.islice(rows, num_rows):
+            values = [parse(text) for parse, text in zip(convert, row, strict=True)]
+            records.append(make_record(**dict(zip(header, values, strict=True))))
     except ValueError as error:
         raise InputError("run", path, expected="numbers", found=one_line(error), hint=hint) from None
     except TypeError as error:  # a column that is missing or unknown
         raise InputError("run", path, expected="the columns of a run", found=one_line(error), hint=hint) from None
+    return records
 
 
-def _number(column: str, text: str) -> int | float | None:
-    if text == "":
-        return None
-    return int(text) if column in ("epoch", "step") else float(text)
+def _parse_int(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _parse_float(text: str) -> float | None:
+    return float(text) if text else None

@@ -5,6 +5,7 @@ No other module writes to a run directory without it.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from scsuite.core.files import (
 )
 from scsuite.core.flush import flush_file, flush_folder
 from scsuite.core.runs.checkpoints import checkpoint_name, prune_checkpoints, remove_left_over_files
-from scsuite.core.runs.csv_files import csv_text, write_csv
+from scsuite.core.runs.csv_files import csv_text, read_csv, write_csv
 from scsuite.core.runs.environment import collect_environment, environment_changes, last_process
 from scsuite.core.runs.results import (
     EPOCH_COLUMNS,
@@ -36,7 +37,6 @@ from scsuite.core.runs.results import (
     CommandResult,
     EpochResult,
     StepResult,
-    read_csv,
     read_json,
 )
 
@@ -240,7 +240,7 @@ def truncate_rows(run: Path, num_steps: int, num_epochs: int) -> list[str]:
     tables = (("steps.csv", STEP_COLUMNS, 0, num_steps), ("metrics.csv", EPOCH_COLUMNS, 1, num_epochs))
     for name, header, first, count in tables:
         rows: dict[int, list[str]] = {}
-        for row in read_csv(run / name)[1:]:
+        for row in itertools.islice(read_csv(run / name), 1, None):
             if len(row) == len(header) and row[0].isdigit() and first <= int(row[0]) < first + count:
                 rows.setdefault(int(row[0]), row)
         if len(rows) < count:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from scsuite.core.config import is_finite_number
 from scsuite.core.errors import InputError
 from scsuite.core.runs.results import EpochResult, StepRow, TrainHistory, is_reached, read_epochs, read_steps
 from scsuite.core.runs.summary import (
@@ -271,4 +272,4 @@ def _require_numbers(run: RunSummary) -> None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_finite_number(value) else None

@@ -74,7 +74,7 @@ def resume(trainer: Trainer, path: Path) -> None:
 def load_history(trainer: Trainer, run: Path) -> None:
     """Read the rows of a run directory up to the trainer's position."""
     trainer.epochs = read_epochs(run)[: trainer.num_epochs_done] if trainer.num_epochs_done else []
-    trainer.steps = read_steps(run)[: trainer.state.step]
+    trainer.steps = read_steps(run, trainer.state.step)
 
 
 def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:

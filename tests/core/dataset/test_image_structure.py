@@ -49,6 +49,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "jpeg of fill bytes": lambda: JPEG[:2] + b"\xff" * 70_000 + JPEG[2:],
     "jpeg of fill bytes before its data": lambda: JPEG[:SCAN] + b"\xff" * 70_000 + JPEG[SCAN:],
     "jpeg of fill bytes in its data": lambda: JPEG[:-2] + b"\xff" * 70_000 + JPEG[-2:],
+    "jpeg of segments between its scans": lambda: JPEG[:-2] + segment(0xFE, b"") * 1001 + JPEG[-2:],
     "jpeg of zeros between segments": lambda: JPEG[:2] + bytes(70_000) + JPEG[2:],
     "jpeg of repeated EXIF": lambda: JPEG[:2] + segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 260 + JPEG[2:],
     "jpeg of repeated profiles": lambda: (

@@ -1,6 +1,7 @@
 """The JSON contract, and rows read back as numbers. Run: pytest tests/core/runs/test_results.py."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from scsuite.core.runs.results import (
     TrainResult,
     ZigzagResult,
     read_epochs,
+    read_json,
     read_result,
     read_steps,
 )
@@ -146,3 +148,64 @@ def test_a_result_of_another_command_is_refused(run: RunDir) -> None:
     (run.path / "result.json").write_text("[1]")
     with pytest.raises(InputError, match="the result of lr-range"):
         read_result(str(run.path), "lr-range")
+
+
+HOSTILE_JSON = {
+    "empty lists": b'{"a":[' + b"[]," * 2**21 + b"[]]}",
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(2**18 + 1)) + b"}",
+    "one long text": b'{"a":"' + b"x" * 2**25 + b'"}',
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE_JSON.values(), ids=HOSTILE_JSON.keys())
+def test_json_that_would_take_gigabytes_is_not_parsed(
+    text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json, "loads", lambda _text, **_: pytest.fail("it was parsed"))
+    (tmp_path / "result.json").write_bytes(text)
+    assert read_json(tmp_path / "result.json") == {}
+    with pytest.raises(InputError, match=r"result\.json"):
+        read_result(tmp_path, "train")
+
+
+def test_a_number_that_no_float_can_hold_makes_a_file_a_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"command": "train", "steps": 1' + "0" * 400 + "}")
+    assert read_json(tmp_path / "result.json") == {}
+
+
+def test_the_json_of_an_evaluation_of_a_thousand_classes_is_read(tmp_path: Path) -> None:
+    text = '{"confusion_matrix": [' + ",".join(f"[{'0,' * 999}0]" for _ in range(1000)) + "],"
+    text += '"confusion_normalized": [' + ",".join(f"[{'0.0,' * 999}0.0]" for _ in range(1000)) + "],"
+    text += '"per_class": [' + ",".join(['{"a": 0, "b": 1, "c": [0, 1]}'] * 1000) + "]}"
+    (tmp_path / "a.json").write_text(text)
+    assert len(read_json(tmp_path / "a.json")["confusion_matrix"]) == 1000
+
+
+def test_a_row_without_an_end_is_refused_and_one_row_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_text("step,lr,momentum,loss\n0,0.1,0.9,2.0\n1," + "1" * 5000)
+    with pytest.raises(InputError, match="rows of at most 4,096 bytes"):
+        read_steps(tmp_path)
+    assert read_steps(tmp_path, 1) == [StepRow(0, 0.1, 0.9, 2.0)]  # what comes after it is not looked at
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(InputError, match="rows of at most 4,096 bytes"):
+        read_steps(tmp_path)
+
+
+def test_more_rows_than_a_run_can_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scsuite.core.runs.results.MAX_PLOTTED_STEPS", 2)
+    (tmp_path / "steps.csv").write_text("step,lr,momentum,loss\n" + "0,0.1,0.9,2.0\n" * 3)
+    with pytest.raises(InputError, match="at most 2 rows, found more"):
+        read_steps(tmp_path)
+    assert len(read_steps(tmp_path, 3)) == 3  # a resume knows how many there are
+
+
+@pytest.mark.parametrize("damaged", ["\n", ",\n", "1,0.1\n"])
+def test_rows_that_are_no_rows_are_passed_over_only_while_they_are_few(damaged: str, tmp_path: Path) -> None:
+    header, row = "step,lr,momentum,loss\n", "0,0.1,0.9,2.0\n"
+    (tmp_path / "steps.csv").write_text("\n" + header + damaged * 999 + row)
+    assert len(read_steps(tmp_path)) == 1
+    (tmp_path / "steps.csv").write_text(header + damaged * 1001 + row)
+    with pytest.raises(InputError, match="rows of 4 cells, found more than 1,000 others"):
+        read_steps(tmp_path)

@@ -199,3 +199,12 @@ def test_an_evaluation_beside_a_group_belongs_to_its_first_seed(tmp_path: Path) 
     group = make_group(tmp_path / "runs" / "g", 2)
     make_evaluation(tmp_path / "runs" / "e", "a-seed0")
     assert [name_of(training.evaluation) for training in find_trainings([group])] == ["e", None]
+
+
+@pytest.mark.parametrize("text", ["1e999", "-Infinity", "NaN", "true", '"0.9"', "[0.9]"])
+def test_an_accuracy_that_is_no_finite_number_is_none(text: str, tmp_path: Path) -> None:
+    run = make_training(tmp_path / "run")
+    result = (run / "result.json").read_text()
+    (run / "result.json").write_text(result.replace('"test_accuracy": 0.9', f'"test_accuracy": {text}', 1))
+    training = read_training(run)
+    assert (training.accuracy, training.accuracy_ci95) == (None, None)
