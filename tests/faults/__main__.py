@@ -19,14 +19,8 @@ from tests.faults.groups import FULL_ONLY, GROUPS
 from tests.faults.sandbox import import_heavy
 
 NUM_JOBS = 2
-LONGEST = (
-    "runtime_faults",
-    "crash_sweeps",
-    "fuzz",
-    "terminals",
-    "run_files",
-    "mismatches",
-)  # started first: otherwise one would run alone at the end
+# Started first: otherwise one would run alone at the end.
+LONGEST = ("runtime_faults", "crash_sweeps", "fuzz", "terminals", "run_files", "mismatches")
 Row = dict[str, Any]  # a ScoreRow and the name of its group
 
 

@@ -1,4 +1,4 @@
-"""H: input made to cost minutes or gigabytes: images and policies, in folders and small archives; pipes for files.
+"""M: input made to cost minutes or gigabytes: images and policies, in folders and small archives; pipes for files.
 
 In: images of millions of empty parts, policies whose numbers are all allowed, and every option that takes a path. Out:
 three rows. Each is accepted or refused within 5 seconds of processor time and 300 MB, in one line.
@@ -366,7 +366,7 @@ def _linked_pipe(sandbox: Sandbox) -> None:
 def rows(quick: bool) -> list[ScoreRow]:
     """Three rows: images, texts, and places."""
     return [
-        run_bounded("H hostile images", list(_image_cases())[:: 40 if quick else 1]),
-        run_bounded("H costly policies and texts", list(_text_cases())[:: 24 if quick else 1]),
-        run_bounded("H pipes and devices as files", list(_path_cases())[:: 20 if quick else 1]),
+        run_bounded("M hostile images", list(_image_cases())[:: 40 if quick else 1]),
+        run_bounded("M costly policies and texts", list(_text_cases())[:: 24 if quick else 1]),
+        run_bounded("M pipes and devices as files", list(_path_cases())[:: 20 if quick else 1]),
     ]

@@ -1,4 +1,4 @@
-"""H: files of run directories that other people made: huge, deep, wrong or endless, as `report` and others read them.
+"""N: files of run directories that other people made: huge, deep, wrong or endless, as `report` and others read them.
 
 In: run directories without weights, one of whose files is hostile. Out: one row. Such a file is passed over or refused
 in one line; either way within 5 seconds of processor time and 300 MB.
@@ -277,6 +277,6 @@ def rows(quick: bool) -> list[ScoreRow]:
     parts = (_report_cases(), _zigzag_cases(), _lr_from_cases(), _resume_cases())
     files = [case for part in parts for case in part]
     return [
-        run_bounded("H hostile files of runs", files[:: 40 if quick else 1]),
-        run_bounded("H odd values in files of runs", list(_edit_cases())[:: 60 if quick else 1]),
+        run_bounded("N hostile files of runs", files[:: 40 if quick else 1]),
+        run_bounded("N odd values in files of runs", list(_edit_cases())[:: 60 if quick else 1]),
     ]

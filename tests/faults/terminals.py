@@ -1,4 +1,4 @@
-"""H: terminals, pipes and disks behind the output that fail, and Ctrl-C while the program starts.
+"""L: terminals, pipes and disks behind the output that fail, and Ctrl-C while the program starts.
 
 In: an empty sandbox, and the finished run that nothing happened to. Out: one row. The terminals are real: the program
 leads a session whose terminal is closed at a chosen call, so that the system itself sends SIGHUP and fails each write.
@@ -328,19 +328,19 @@ DELAYS = tuple(step / 20 for step in range(2, 11))  # seconds after the start; u
 
 def rows(quick: bool) -> list[ScoreRow]:
     """Two rows: terminals and streams, and signals while the program starts."""
-    row = ScoreRow("H terminals and streams that fail", "all: the signal's exit code; resumed to the same end")
+    row = ScoreRow("L terminals and streams that fail", "all: the signal's exit code; resumed to the same end")
     with new_sandbox() as reference_sandbox:
         reference = make_reference_run(reference_sandbox)
         for name, check in CHECKS.items():
             if not quick or name in QUICK:
                 with new_sandbox() as sandbox:
-                    row.run(f"H {name}", lambda check=check, sandbox=sandbox: check(sandbox, reference))  # type: ignore[misc]
-    starts = ScoreRow("H signals while the program starts", "all: 130, 143 or 129, and no traceback")
+                    row.run(f"L {name}", lambda check=check, sandbox=sandbox: check(sandbox, reference))  # type: ignore[misc]
+    starts = ScoreRow("L signals while the program starts", "all: 130, 143 or 129, and no traceback")
     modules = imported_modules()
     modules = modules[10 :: len(modules) // QUICK_IMPORTS] if quick else modules[5::IMPORTS_EVERY]
     for number, module in enumerate(modules):
         signum = ("SIGINT", "SIGTERM", "SIGHUP", "SIGINT")[number % 4]
-        starts.count(f"H {signum} at the import of {module}", interrupt_at_import(module, signum))
+        starts.count(f"L {signum} at the import of {module}", interrupt_at_import(module, signum))
     for seconds in DELAYS[-1:] if quick else DELAYS:
-        starts.count(f"H Ctrl-C after {seconds} s", interrupt_after(seconds))
+        starts.count(f"L Ctrl-C after {seconds} s", interrupt_after(seconds))
     return [row, starts]

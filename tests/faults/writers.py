@@ -1,4 +1,4 @@
-"""H: several processes that write the same output, names of the greatest length, and files that are not ours.
+"""P: several processes that write the same output, names of the greatest length, and files that are not ours.
 
 In: an empty sandbox. Out: one row. A reader sees a whole file or none at each moment, whoever writes; a file of the
 user stays as it is; what could lose a file is refused before anything is written.
@@ -193,28 +193,28 @@ def locked_runs(sandbox: Sandbox) -> list[str]:
 
 
 CHECKS: dict[str, Check] = {
-    "H 20 writers of one SVG": same_output("--out", "{}/a.svg"),
-    "H 20 writers of one PNG and one CSV": same_output("--out", "{}/a.png", "--csv", "{}/a.csv"),
-    "H 20 writers of a name of 255 bytes": same_output("--out", "{}/" + LONGEST),
-    "H 4 reports to one page": same_page,
-    "H 4 trainings of one name from one empty cache": same_runs_directory,
-    "H 6 resumes of one run": locked_runs,
-    "H one of two writers is killed": a_killed_writer,
-    "H names of 255 bytes": longest_names,
-    "H files of the user that look like ours": files_of_the_user,
-    "H --out and --csv of one file": same_path_twice,
-    "H an output that is an input": the_file_that_is_read,
-    "H hints name the option": hints_name_their_option,
+    "P 20 writers of one SVG": same_output("--out", "{}/a.svg"),
+    "P 20 writers of one PNG and one CSV": same_output("--out", "{}/a.png", "--csv", "{}/a.csv"),
+    "P 20 writers of a name of 255 bytes": same_output("--out", "{}/" + LONGEST),
+    "P 4 reports to one page": same_page,
+    "P 4 trainings of one name from one empty cache": same_runs_directory,
+    "P 6 resumes of one run": locked_runs,
+    "P one of two writers is killed": a_killed_writer,
+    "P names of 255 bytes": longest_names,
+    "P files of the user that look like ours": files_of_the_user,
+    "P --out and --csv of one file": same_path_twice,
+    "P an output that is an input": the_file_that_is_read,
+    "P hints name the option": hints_name_their_option,
 }
 QUICK = frozenset(
-    {"H 20 writers of one SVG", "H files of the user that look like ours", "H an output that is an input"}
+    {"P 20 writers of one SVG", "H files of the user that look like ours", "H an output that is an input"}
 )
 
 
 def rows(quick: bool) -> list[ScoreRow]:
     """One row: all checks, or a few."""
     row = ScoreRow(
-        "H writers of the same files", "all: exit code; whole files at each moment; no file of others changed"
+        "P writers of the same files", "all: exit code; whole files at each moment; no file of others changed"
     )
     for name, check in CHECKS.items():
         if not quick or name in QUICK:
