@@ -207,7 +207,7 @@ CHECKS: dict[str, Check] = {
     "P hints name the option": hints_name_their_option,
 }
 QUICK = frozenset(
-    {"P 20 writers of one SVG", "H files of the user that look like ours", "H an output that is an input"}
+    {"P 20 writers of one SVG", "P files of the user that look like ours", "P an output that is an input"}
 )
 
 
