@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, _imaging
 
 _MAX_SCANS = 100  # of a JPEG; encoders write 10, and a file may have two or three images in it
-_MAX_PLAIN_BYTES = 2**24  # of a PNM with its numbers as text, which Pillow reads one by one
+_MAX_PLAIN_BYTES = 10 * 2**20  # of a PNM with its numbers as text, which Pillow reads one by one
 _MAX_COMMENTS = 100  # of one, each of which Pillow removes by copying what follows
 _BITS, _SAMPLE_FORMAT, _PLANAR_CONFIGURATION = 258, 339, 284  # TIFF tags
 _TIFF_BLOCKS = ((273, 279), (324, 325))  # the tags of offsets and byte counts, of strips and of tiles

@@ -22,7 +22,7 @@ _MIN_CHUNK_BYTES = 12  # its length, type and checksum
 _MAX_BLOCKS, _MAX_SUB_BLOCKS = 2**17, 2**20  # of a GIF; a sub-block has up to 255 bytes
 _MAX_TAG_VALUES = 2**18  # of one TIFF tag; a color map has 3 * 2**16, an image of 65,536 rows as many strips
 _MAX_TAGS = 2**16
-_MAX_WEBP_BYTES = 2**26  # Pillow and libwebp copy the file
+_MAX_WEBP_BYTES = 2**25  # Pillow and libwebp copy the file six times
 _HEADER_BYTES = 2**16  # of a PNM, with its comments
 _EXIF, _MPF = b"Exif\0\0", b"MPF\0"  # two kinds of metadata that have the form of a TIFF
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -115,7 +115,7 @@ def _read_scans(data: bytes, start: int, is_sequential: bool, has_restarts: bool
         num_scans += marker == 0xDA
         segments += 1
         if segments > _MAX_SEGMENTS:
-            raise CorruptImageError(f"a JPEG of more than {_MAX_SEGMENTS:,} segments")
+            raise CorruptImageError(f"a JPEG of more than {_MAX_SEGMENTS:,} scans and segments between them")
         position = end + 2 + max(int.from_bytes(data[end + 2 : end + 4]), 2)
     return None
 
