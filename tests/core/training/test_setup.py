@@ -105,6 +105,28 @@ def test_validation_images_are_not_trained_on(tiny_data: Dataset, tiny_config: T
     assert split_validation(tiny_data.train, 0) == (tiny_data.train, None)
 
 
+@pytest.mark.parametrize("width", [0.05, 0.125, 0.25, 1.0])
+def test_neither_held_out_nor_test_images_are_in_mean_std_or_whitening_filters(
+    tiny_data: Dataset, tiny_config: TrainConfig, width: float
+) -> None:
+    config = replace(tiny_config, val_split=12, width=width)
+    held_out = split_validation(tiny_data.train, 12)[1]
+    assert held_out is not None
+    others_NHWC = tiny_data.train.images_NHWC.copy()
+    others_NHWC[[tiny_data.train.files.index(file) for file in held_out.files]] = 255
+    test = replace(tiny_data.test, images_NHWC=255 - tiny_data.test.images_NHWC)
+    others = replace(tiny_data, train=replace(tiny_data.train, images_NHWC=others_NHWC), test=test)
+    setup, other = setup_of(tiny_data, config), setup_of(others, config)
+    assert (other.mean, other.std) == (setup.mean, setup.std)
+    assert equal_tensors(other.model.state_dict(), setup.model.state_dict())
+    trained_NHWC = setup.train.images_NHWC / 255
+    assert setup.mean == pytest.approx(trained_NHWC.mean(axis=(0, 1, 2)).tolist(), abs=1e-9)
+    assert setup.std == pytest.approx(trained_NHWC.std(axis=(0, 1, 2)).tolist(), abs=1e-9)
+    (batch, *_) = setup.loader.epoch(0)  # normalised by them: the colors of the holes are the mean
+    assert abs(float(batch.images_NCHW.mean())) < 0.2
+    assert 0.8 < float(batch.images_NCHW.std()) < 1.2
+
+
 def test_batches_without_an_image_for_each_rank_or_never_full_are_refused() -> None:
     check_batch_size(16, 16, World(size=2))
     with pytest.raises(UsageError, match="at least one image for each of 2 ranks, found 1"):

@@ -113,8 +113,12 @@ def test_l1_moves_the_weights_by_its_subgradient(tiny_config: TrainConfig, batch
     before, plain = weights_around_step(config, batch)
     _, with_l1 = weights_around_step(replace(config, l1=0.01), batch)
     # The first Nesterov step moves by lr * (1 + momentum) * gradient; the L1 term's gradient is l1 * sign(weight).
-    expected = -0.1 * (1 + 0.9) * 0.01 * before["fc.weight"].sign()
-    assert torch.allclose(with_l1["fc.weight"] - plain["fc.weight"], expected, atol=1e-6)
+    assert {weight.ndim for weight in before.values()} == {1, 2, 4}  # gains and biases of batch norm too
+    for name, weight in before.items():
+        expected = -0.1 * (1 + 0.9) * 0.01 * weight.sign()
+        if weight.ndim == 4:  # gradient centralization takes the mean off the L1 term too
+            expected -= expected.mean(dim=(1, 2, 3), keepdim=True)
+        assert torch.allclose(with_l1[name] - plain[name], expected, atol=1e-6), name
 
 
 @pytest.mark.parametrize("bad_value", [math.nan, math.inf])

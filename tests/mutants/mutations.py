@@ -1,0 +1,137 @@
+"""The mutants of a source file, by the operators of mutmut and one of our own.
+
+In: the text of a module. Out: `Mutant` objects, each with the changed text.
+
+mutmut's own runner leaves out properties and tables at the top of a module, which are half of the metrics and all of
+the rules' constants; so only its operators are used here.
+"""
+
+import ast
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import libcst as cst
+import libcst.matchers as m
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation.mutators import mutation_operators
+
+# Not mutated, as no promise depends on it: types and imports, checks of our own invariants, and texts for people.
+_SKIPPED = (
+    cst.Annotation, cst.AnnAssign, cst.Import, cst.ImportFrom, cst.Decorator, cst.Assert, cst.Raise, cst.FormattedString,
+)  # fmt: skip
+
+
+CONTEXT = 60  # characters around a change, in its description
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of a file. `lines` are those of its statement: tests that run none of them cannot notice it."""
+
+    path: str
+    line: int
+    lines: range
+    change: str
+    text: str
+
+
+def make_mutants(repository: Path, path: str, count: int, seed: int) -> tuple[list[Mutant], int]:
+    """Return the mutants of a file, or `count` of them drawn at random, and how many there are in all."""
+    wrapper = MetadataWrapper(cst.parse_module((repository / path).read_text(encoding="utf-8")))
+    positions = wrapper.resolve(PositionProvider)
+    changes = list(_changes(wrapper.module, None))
+    chosen = random.Random(f"{seed} {path}").sample(changes, min(count, len(changes)))
+    mutants = []
+    for old, new, statement in chosen:
+        mutated = wrapper.module.deep_replace(old, new)
+        code = wrapper.module.code_for_node
+        change = describe(" ".join(code(old).split()), " ".join(code(new).split()))
+        mutants.append(Mutant(path, positions[old].start.line, _lines(positions, statement), change, mutated.code))
+    return sorted(mutants, key=lambda mutant: (mutant.line, mutant.change)), len(changes)
+
+
+def describe(old: str, new: str) -> str:
+    """Return what differs between two lines of code, with the code around it: `a([b -> c])`."""
+    start = len(os.path.commonprefix([old, new]))
+    end = min(len(os.path.commonprefix([old[::-1], new[::-1]])), len(old) - start, len(new) - start)
+    while start and (old[start - 1].isalnum() or old[start - 1] in "_."):
+        start -= 1
+    while end and (old[-end].isalnum() or old[-end] == "_"):
+        end -= 1
+    changed = f"[{old[start : len(old) - end]} -> {new[start : len(new) - end]}]"
+    return f"{old[max(0, start - CONTEXT) : start]}{changed}{old[len(old) - end :][:CONTEXT]}"
+
+
+def _changes(node: cst.CSTNode, statement: Any) -> Iterator[tuple[cst.CSTNode, cst.CSTNode, cst.CSTNode]]:
+    """Yield (old node, new node, statement) of all mutants below a node."""
+    if _is_skipped(node):
+        return
+    if isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+        statement = node
+    if m.matches(node, m.SimpleStatementLine(body=[m.Expr(value=m.Call() | m.Yield())])):
+        yield node, node.with_changes(body=[cst.Pass()]), node  # our own operator: the call is left out
+    if not _is_prose(node):
+        for kind, operator in mutation_operators:
+            if isinstance(node, kind):
+                for new in operator(node):
+                    if _is_wanted(node, new):
+                        yield node, new, statement
+    for child in node.children:
+        yield from _changes(child, statement)
+
+
+def _is_skipped(node: cst.CSTNode) -> bool:
+    if isinstance(node, cst.AnnAssign):
+        return False  # its value is mutated, its annotation is not
+    if isinstance(node, _SKIPPED) or m.matches(node, m.If(test=m.Name("TYPE_CHECKING"))):
+        return True
+    if m.matches(node, m.Arg(keyword=m.Name("strict") | m.Name("stacklevel"))):
+        return True  # a check of our own; a line number in a warning
+    if not isinstance(node, cst.Call):
+        return False
+    name = cst.Module([]).code_for_node(node.func)
+    return name.endswith(("Error", "_error", "warnings.warn", "TypeVar", "getLogger"))
+
+
+def _is_prose(node: cst.CSTNode) -> bool:
+    """Return whether a text has spaces: it is for people, unlike names and keys."""
+    return isinstance(node, cst.SimpleString | cst.ConcatenatedString) and " " in cst.Module([]).code_for_node(node)
+
+
+def _is_wanted(node: cst.CSTNode, new: cst.CSTNode) -> bool:
+    """Leave out the change of a text's case, next to XXtextXX, and of calls whose arguments are checks or texts."""
+    if isinstance(node, cst.SimpleString):
+        return "XX" in cst.ensure_type(new, cst.SimpleString).value
+    if isinstance(node, cst.Call):
+        changed = [a for a, b in zip(node.args, cst.ensure_type(new, cst.Call).args, strict=False) if a is not b]
+        if changed and m.matches(changed[0], m.Arg(keyword=m.Name("strict") | m.Name("stacklevel"))):
+            return False
+        return not m.matches(node.func, m.Name("len") | m.Name("isinstance"))
+    return True
+
+
+def statement_lines(text: str, part: str) -> range:
+    """Return the lines of the statements that contain a part of a module's text, without bodies of compound ones."""
+    start = text.count("\n", 0, text.index(part) + len(part) - len(part.lstrip())) + 1
+    end = start + part.strip().count("\n")
+    inner = (start, end)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and node.lineno <= end and (node.end_lineno or node.lineno) >= start:
+            body = getattr(node, "body", None)
+            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
+            if node.lineno <= end and last >= start:
+                inner = min(inner[0], node.lineno), max(inner[1], last)
+    return range(inner[0], inner[1] + 1)
+
+
+def _lines(positions: Any, statement: cst.CSTNode) -> range:
+    """Return the lines of a statement, without the body of a compound one."""
+    start, end = positions[statement].start.line, positions[statement].end.line
+    body = getattr(statement, "body", None)
+    if isinstance(statement, cst.BaseCompoundStatement) and body is not None:
+        end = max(start, positions[body].start.line - 1)
+    return range(start, end + 1)
