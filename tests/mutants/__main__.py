@@ -80,7 +80,7 @@ def _run_known(arguments: argparse.Namespace) -> int:
     known = [change for change in KNOWN if arguments.known in change.name]
     files = {path for target in TARGETS.values() for path in target.tests} | set(MORE_TESTS)
     paths = sorted({change.path for change in known})
-    tests, modules = record_tests(paths, [f"tests/core/{path}" for path in sorted(files)])
+    tests, modules = record_tests(paths, [f"tests/{path}" for path in sorted(files)])
     preload(modules)
     mutants = []
     for change in known:
@@ -100,7 +100,7 @@ def _run_known(arguments: argparse.Namespace) -> int:
 
 def _run_target(name: str, arguments: argparse.Namespace, again: set[str] | None) -> dict[str, Any]:
     target, start = TARGETS[name], time.perf_counter()
-    tests, modules = record_tests(target.sources, [f"tests/core/{path}" for path in target.tests])
+    tests, modules = record_tests(target.sources, [f"tests/{path}" for path in target.tests])
     preload(modules)
     mutants: list[Mutant] = []
     num_all = 0

@@ -174,7 +174,8 @@ class _MutantFinder(MetaPathFinder):
 
 def _run_pytest(arguments: list[str], plugins: list[Any]) -> int:
     # Not the plugin for unraisable exceptions: it collects all garbage several times, which takes longer than a test.
-    options = ["-q", "--assert=plain", f"--basetemp={tempfile.gettempdir()}/pytest"]
+    # Nor the tests of costly transforms, which take minutes where each call is traced.
+    options = ["-q", "--assert=plain", "-k", "not costly", f"--basetemp={tempfile.gettempdir()}/pytest"]
     for name in ("cacheprovider", "faulthandler", "unraisableexception"):
         options += ["-p", f"no:{name}"]
     return int(pytest.main([*options, *arguments], plugins=plugins))
