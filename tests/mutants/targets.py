@@ -17,7 +17,7 @@ class Target(NamedTuple):
 TARGETS = {
     "step": Target(
         (f"{TRAINING}/step.py",),
-        ("core/training/test_step.py", "core/training/test_step_ranks.py", "core/training/test_step_calls.py", "core/training/test_loop.py", "core/training/test_no_float64.py"),
+        ("core/training/test_step.py", "core/training/test_step_ranks.py", "core/training/test_step_calls.py", "core/training/test_step_graph.py", "core/training/test_loop.py", "core/training/test_no_float64.py"),
     ),
     "loader": Target(
         (f"{TRAINING}/loader.py",),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,11 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.model.checkpoint import network_metadata, save_checkpoint
 from scsuite.core.model.network import build_model
+from scsuite.core.runs import rundir
 from scsuite.core.runs.checkpoints import latest_checkpoint, list_checkpoints, open_checkpoint, prune_checkpoints
 from scsuite.core.runs.find_runs import find_unfinished_run
 from scsuite.core.runs.results import CommandResult, EpochResult, StepResult, read_epochs, read_steps
-from scsuite.core.runs.rundir import RunDir, record_resume, slugify, truncate_rows
+from scsuite.core.runs.rundir import RunDir, record_resume, remove_result, slugify, truncate_rows
 from scsuite.core.training.checkpoint_schedule import check_disk_space
 
 
@@ -303,3 +305,115 @@ def test_damaged_final_weights_are_not_replaced_in_silence(run: RunDir) -> None:
         flip_a_bit(run.checkpoint_path(number))
     with pytest.raises(InputError, match=r"model\.safetensors: .*damaged or was changed\. Give a run"):
         open_checkpoint(run.path)
+
+
+def test_rows_are_on_disk_before_the_checkpoint_that_counts_them(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("flush_file", "flush_folder", "prune_checkpoints"):
+        monkeypatch.setattr(rundir, name, lambda path, name=name: calls.append(f"{name} {path.name}"))
+    save = "scsuite.core.model.checkpoint.save_checkpoint"
+    monkeypatch.setattr(save, lambda path, tensors, metadata: calls.append(f"save {path.name} {tensors} {metadata}"))
+    run.append_step(step(0))
+    calls.clear()
+    run.save_checkpoint(1, {}, {"a": 1})
+    assert calls == [
+        "flush_file steps.csv", f"flush_folder {run.path.name}", "save step-000001.safetensors {} {'a': 1}",
+        f"prune_checkpoints {run.path.name}",
+    ]  # fmt: skip
+    run.append_epoch(epoch(1))
+    calls.clear()
+    run.save_checkpoint(10, {}, {})
+    assert calls[:2] == ["flush_file steps.csv", "flush_file metrics.csv"]
+
+
+def test_a_disk_that_fails_before_a_checkpoint_is_an_output_error(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(rundir, "flush_folder", fail)
+    with pytest.raises(OutputError, match=f"cannot write: {run.path}: .*Input/output error"):
+        run.save_checkpoint(1, {}, {})
+    assert list_checkpoints(run.path) == []
+
+
+def test_folders_of_figures_and_checkpoints_are_made_when_first_used(run: RunDir) -> None:
+    assert {path.name for path in run.path.iterdir()} <= {".lock"}
+    assert run.figure_path("loss") == run.path / "figures" / "loss.png"
+    assert run.checkpoint_path(490) == run.path / "checkpoints" / "step-000490.safetensors"
+    assert run.figure_path("lr").parent.is_dir() and run.checkpoint_path(980).parent.is_dir()
+    shutil.rmtree(run.path / "figures")
+    (run.path / "figures").write_text("a file")
+    with pytest.raises(OutputError, match="cannot write: .*figures"):
+        run.figure_path("loss")
+
+
+# --- its result ---
+
+
+def test_only_the_result_of_a_complete_run_is_its_result(run: RunDir) -> None:
+    assert run.result() is None
+    for values, expected in (
+        ({"status": "ok", "epochs": 3}, True), ({"epochs": 3}, True),  # an earlier version wrote no status
+        ({"status": "failed", "epochs": 3}, False), ({"status": "stopped", "epochs": 3}, False), ({}, False),
+    ):  # fmt: skip
+        (run.path / "result.json").write_text(json.dumps(values))
+        assert run.result() == (values if expected else None)
+    remove_result(run.path)
+    assert not (run.path / "result.json").exists()
+    remove_result(run.path)  # there is none
+
+
+def test_json_is_for_people_and_holds_any_path(run: RunDir) -> None:
+    run.write_environment({"data": {"name": "Ärger \udcff"}, "threads": 2})
+    text = (run.path / "environment.json").read_text(encoding="utf-8")
+    assert '\n  "data": {\n    "name": "Ärger \\udcff"\n  },\n' in text  # one value a line, letters as they are
+    assert text.endswith("\n}\n")
+    assert json.loads(text)["data"]["name"] == "Ärger \udcff"
+    run.write_config(TrainConfig(data="Ärger", lr_max=0.1))
+    config = (run.path / "config.yaml").read_text(encoding="utf-8")
+    assert config.startswith("data: Ärger\n")  # in the order of the options
+
+
+# --- its name, again ---
+
+
+def test_names_are_fit_for_files() -> None:
+    for text, expected in (
+        ("My data", "My-data"), ("a/../b", "a-..-b"), (".hidden.", "hidden"), ("-x-", "x"), ("", "run"), ("猫", "run"),
+        ("a_b.c-1", "a_b.c-1"), ("x" * 100, "x" * 60),
+    ):  # fmt: skip
+        assert slugify(text) == expected
+
+
+def test_a_run_is_made_below_folders_that_do_not_exist_and_numbered_from_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            assert tz == UTC
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    monkeypatch.setattr(rundir, "datetime", Clock)
+    flushed: list[Path] = []
+    monkeypatch.setattr(rundir, "flush_folder", flushed.append)
+    runs = [RunDir.create(tmp_path / "a" / "b", "train", "x") for _ in range(3)]
+    stem = "20260102T030405Z-train-x"
+    assert [run.path.name for run in runs] == [stem, f"{stem}-2", f"{stem}-3"]
+    assert flushed == [tmp_path / "a" / "b"] * 3
+    assert all(run.path.is_absolute() for run in runs)
+
+
+def test_a_lock_is_held_until_close_and_a_deleted_run_holds_none(run: RunDir) -> None:
+    run.write_config(TrainConfig(data="x", lr_max=0.1))
+    with pytest.raises(InUseError):
+        RunDir.open(run.path)
+    run.close()
+    with RunDir.open(run.path) as again, pytest.raises(InUseError):
+        RunDir.open(again.path)
+    RunDir.open(run.path).close()
+    with RunDir.open(run.path) as last:
+        last.delete()
+        assert not run.path.exists()
+        run.path.mkdir()
+        RunDir(run.path).close()

@@ -410,3 +410,12 @@ def test_only_batches_for_cuda_come_in_pinned_memory() -> None:
         loader = make_loader(device=torch.device(name))._loader
         assert isinstance(loader, torch.utils.data.DataLoader)
         assert loader.pin_memory == (name == "cuda")
+
+
+def test_worker_processes_live_for_all_epochs() -> None:
+    loader, before = make_loader(1), set(multiprocessing.active_children())
+    workers = []
+    for epoch in range(2):
+        list(loader.epoch(epoch))
+        workers.append(set(multiprocessing.active_children()) - before)
+    assert workers[0] == workers[1] != set()

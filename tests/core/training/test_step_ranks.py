@@ -5,18 +5,22 @@ the same with torchrun, which no mutation test can reach.
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scsuite.core.config import TrainConfig
+from scsuite.core.dataset import Dataset
 from scsuite.core.device import resolve_device
 from scsuite.core.distributed import World
 from scsuite.core.model.network import KeyedDropout, build_model
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.step import StepOutput, reseed_dropout, train_step
+from scsuite.core.training.trainer import Trainer
 
 NUM_IMAGES, LR = 5, 0.5  # shards of three and two images
 WEIGHTS_K = torch.tensor([0.2, 1.0, 3.0])
@@ -42,6 +46,9 @@ class ThreadWorld(World):
         total = torch.stack(self.exchange.tensors).sum(dim=0)
         self.exchange.barrier.wait()
         return tensor.copy_(total)
+
+    def all_reduce_max(self, value: int) -> int:
+        return int(self.all_reduce_sum(torch.nn.functional.one_hot(torch.tensor(value), 9)).nonzero().max())
 
 
 def on_two_ranks(make_model: Callable[[], nn.Module], batch: Batch, **settings: float) -> list[tuple[nn.Module, StepOutput]]:
@@ -141,3 +148,30 @@ def test_a_users_network_draws_the_same_numbers_in_a_step_whatever_was_drawn_bef
     own, before = build_model(3, 0.05, dropout=0.5), torch.get_rng_state()
     reseed_dropout(own, 7, 0, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)  # scsuite's own network leaves torch's random state alone
+
+
+@pytest.mark.filterwarnings("ignore:no effect on your own network")
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_two_ranks_train_a_network_without_batch_norm_as_one_process_does(
+    tiny_data: Dataset, tiny_config: TrainConfig, class_weights: str
+) -> None:
+    # Six images fewer of one class; 66 images in batches of 16, the last of two, one on each rank.
+    data = replace(tiny_data, train=tiny_data.train.select(np.delete(np.arange(72), np.arange(0, 18, 3))))
+    config = replace(tiny_config, epochs=2, class_weights=class_weights, l1=0.001, label_smoothing=0.1, lr_max=0.01)
+    exchange = Exchange()
+
+    def run_rank(trainer: Trainer) -> Trainer:
+        trainer.fit()
+        return trainer
+
+    single = run_rank(Trainer(data, config, model=linear_network()))
+    worlds = [ThreadWorld(rank=rank, size=2, exchange=exchange) for rank in range(2)]
+    trainers = [Trainer(data, config, world, model=linear_network()) for world in worlds]
+    with ThreadPoolExecutor(2) as threads:
+        ranks = list(threads.map(run_rank, trainers))
+    for rank in ranks:
+        for name, parameter in single.raw_model.named_parameters():
+            assert torch.allclose(rank.raw_model.get_parameter(name), parameter, atol=1e-5), name
+        assert [row.loss for row in rank.steps] == pytest.approx([row.loss for row in single.steps], abs=1e-4)
+        assert [epoch.test_loss for epoch in rank.epochs] == pytest.approx([epoch.test_loss for epoch in single.epochs], abs=1e-4)
+        assert [epoch.train_accuracy for epoch in rank.epochs] == [epoch.train_accuracy for epoch in single.epochs]
