@@ -7,7 +7,6 @@ the rules' constants; so only its operators are used here.
 """
 
 import ast
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from mutmut.mutation.mutators import mutation_operators
 
 # Not mutated, as no promise depends on it: types and imports, checks of our own invariants, and texts for people.
 _SKIPPED = (
-    cst.Annotation, cst.AnnAssign, cst.Import, cst.ImportFrom, cst.Decorator, cst.Assert, cst.Raise, cst.FormattedString,
+    cst.Annotation, cst.Import, cst.ImportFrom, cst.Decorator, cst.Assert, cst.Raise, cst.FormattedString,
 )  # fmt: skip
 
 
@@ -56,14 +55,21 @@ def make_mutants(repository: Path, path: str, count: int, seed: int) -> tuple[li
 
 def describe(old: str, new: str) -> str:
     """Return what differs between two lines of code, with the code around it: `a([b -> c])`."""
-    start = len(os.path.commonprefix([old, new]))
-    end = min(len(os.path.commonprefix([old[::-1], new[::-1]])), len(old) - start, len(new) - start)
+    start = _num_equal(old, new)
+    end = min(_num_equal(old[::-1], new[::-1]), len(old) - start, len(new) - start)
     while start and (old[start - 1].isalnum() or old[start - 1] in "_."):
         start -= 1
     while end and (old[-end].isalnum() or old[-end] == "_"):
         end -= 1
     changed = f"[{old[start : len(old) - end]} -> {new[start : len(new) - end]}]"
     return f"{old[max(0, start - CONTEXT) : start]}{changed}{old[len(old) - end :][:CONTEXT]}"
+
+
+def _num_equal(first: str, second: str) -> int:
+    """Return how many characters both begin with."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _changes(node: cst.CSTNode, statement: Any) -> Iterator[tuple[cst.CSTNode, cst.CSTNode, cst.CSTNode]]:
@@ -85,8 +91,6 @@ def _changes(node: cst.CSTNode, statement: Any) -> Iterator[tuple[cst.CSTNode, c
 
 
 def _is_skipped(node: cst.CSTNode) -> bool:
-    if isinstance(node, cst.AnnAssign):
-        return False  # its value is mutated, its annotation is not
     if isinstance(node, _SKIPPED) or m.matches(node, m.If(test=m.Name("TYPE_CHECKING"))):
         return True
     if m.matches(node, m.Arg(keyword=m.Name("strict") | m.Name("stacklevel"))):

@@ -199,7 +199,7 @@ def _be_child(work: Any, folder: Path, limit: float) -> None:
         # Processor time too: on a busy machine the clock says little about a loop that never ends.
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        with open(folder / "output.txt", "wb") as output:
+        with (folder / "output.txt").open("wb") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
