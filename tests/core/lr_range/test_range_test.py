@@ -199,6 +199,15 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedTest:
     return run
 
 
+@pytest.mark.parametrize(("loss", "diverged"), [(6.8, False), (7.2, True)])
+def test_a_sweep_diverges_where_the_smoothed_loss_exceeds_four_times_its_minimum(
+    loss: float, diverged: bool, scripted: ScriptedTest
+) -> None:
+    # As fastai and Lightning. The window is two steps: after many losses of 1, one of 7 gives an average of 4.
+    (sweep,) = scripted([1.0] * 29 + [loss] + [1.0] * 10).sweeps
+    assert (sweep.diverged, len(sweep.lrs_L)) == (diverged, 30 if diverged else 40)
+
+
 def test_a_non_finite_step_ends_the_sweep_before_it(scripted: ScriptedTest) -> None:
     (sweep,) = scripted([2.3] * 15 + [None] * 105).sweeps
     assert sweep.diverged

@@ -19,6 +19,7 @@ from scsuite.core.lr_range.rules import (
     lr_max_source,
     make_warnings,
     reference_lr_max,
+    steepest,
     valley,
 )
 from scsuite.core.lr_range.run_sweep import sweep_lrs
@@ -78,6 +79,11 @@ def test_steepest_measures_the_slope_per_log_lr_not_per_lr() -> None:
     assert LRS[140] <= suggest("steepest", loss) <= LRS[160]
 
 
+def test_steepest_measures_the_slope_per_log_lr_in_a_linear_sweep_too() -> None:
+    lrs = np.linspace(0.1, 1.0, 50)
+    assert steepest(lrs, 2 - lrs) == 1.0  # the loss falls by 1 per LR, so by LR per log LR
+
+
 def test_minimum_over_10_is_a_tenth_of_the_lr_with_the_lowest_loss() -> None:
     loss = (np.log(LRS) - np.log(LRS[150])) ** 2
     assert suggest("minimum_over_10", loss) == pytest.approx(LRS[150] / 10)
@@ -131,6 +137,7 @@ def test_a_rise_within_the_noise_is_no_turn() -> None:
     loss = piecewise_linear((0, 2.3), (20, 2.3), (60, 1.5), (65, 1.9), (100, 1.0), (200, 3.0))
     assert suggest("edge_of_divergence", loss) == pytest.approx(LRS[60])
     assert suggest("edge_of_divergence", loss, noise=0.11) == pytest.approx(LRS[100])  # 0.4 is less than 4 * 0.11
+    assert suggest("edge_of_divergence", loss, noise=0.09) == pytest.approx(LRS[60])
 
 
 @pytest.mark.parametrize(
@@ -318,7 +325,7 @@ def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
     assert smooth(np.full(30, 2.3), 10) == pytest.approx(np.full(30, 2.3))
 
 
-@pytest.mark.parametrize("window", [5.0, 20.0])
+@pytest.mark.parametrize("window", [2.0, 5.0, 20.0])
 def test_noise_is_the_deviation_of_the_smoothed_curve_whatever_its_trend(window: float) -> None:
     noise = np.random.default_rng(1).normal(scale=0.3, size=20_000)
     deviation = smooth(noise, window)[200:].std()  # known to about 3 % from 20,000 steps, the median to about 1 %
@@ -333,6 +340,11 @@ def test_mean_curves_end_where_the_shortest_sweep_ends() -> None:
     assert lrs.tolist() == LRS[:30].tolist()
     assert losses == pytest.approx(np.full(30, 3.0))
     assert accuracies == pytest.approx(np.full(30, 0.2))
+    rising, falling = (make_smooth_sweep(np.arange(40.0) * sign, np.arange(40.0) * sign / 40) for sign in (3, -1))
+    for sweeps in ([rising, falling], [falling, rising]):
+        lrs, losses, accuracies = mean_curves(sweeps)
+        assert losses.tolist() == np.arange(40.0).tolist()
+        assert accuracies == pytest.approx(np.arange(40.0) / 40)
 
 
 MARKS = Landmarks(LRS[0], LRS[40], LRS[100], LRS[150], "the last LR of the test")
