@@ -10,6 +10,7 @@ import ast
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _SKIPPED = (
 )  # fmt: skip
 
 
-CONTEXT = 60  # characters around a change, in its description
+CONTEXT = 50  # characters around a change, in its description
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,13 @@ def make_mutants(repository: Path, path: str, count: int, seed: int) -> tuple[li
     mutants = []
     for old, new, statement in chosen:
         mutated = wrapper.module.deep_replace(old, new)
-        code = wrapper.module.code_for_node
-        change = describe(" ".join(code(old).split()), " ".join(code(new).split()))
+        change = describe(wrapper.module.code, mutated.code)
         mutants.append(Mutant(path, positions[old].start.line, _lines(positions, statement), change, mutated.code))
     return sorted(mutants, key=lambda mutant: (mutant.line, mutant.change)), len(changes)
 
 
 def describe(old: str, new: str) -> str:
-    """Return what differs between two lines of code, with the code around it: `a([b -> c])`."""
+    """Return what differs between two texts, with the code around it: `a([b -> c])`."""
     start = _num_equal(old, new)
     end = min(_num_equal(old[::-1], new[::-1]), len(old) - start, len(new) - start)
     while start and (old[start - 1].isalnum() or old[start - 1] in "_."):
@@ -62,7 +62,8 @@ def describe(old: str, new: str) -> str:
     while end and (old[-end].isalnum() or old[-end] == "_"):
         end -= 1
     changed = f"[{old[start : len(old) - end]} -> {new[start : len(new) - end]}]"
-    return f"{old[max(0, start - CONTEXT) : start]}{changed}{old[len(old) - end :][:CONTEXT]}"
+    text = f"{old[max(0, start - CONTEXT) : start]}{changed}{old[len(old) - end :][:CONTEXT]}"
+    return " ".join(text.split())
 
 
 def _num_equal(first: str, second: str) -> int:
@@ -111,7 +112,8 @@ def _is_wanted(node: cst.CSTNode, new: cst.CSTNode) -> bool:
     if isinstance(node, cst.SimpleString):
         return "XX" in cst.ensure_type(new, cst.SimpleString).value
     if isinstance(node, cst.Call):
-        changed = [a for a, b in zip(node.args, cst.ensure_type(new, cst.Call).args, strict=False) if a is not b]
+        pairs = zip_longest(node.args, cst.ensure_type(new, cst.Call).args)
+        changed = [before for before, after in pairs if before is not after]
         if changed and m.matches(changed[0], m.Arg(keyword=m.Name("strict") | m.Name("stacklevel"))):
             return False
         return not m.matches(node.func, m.Name("len") | m.Name("isinstance"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from scsuite.core.config import TrainCommandConfig, TrainConfig
@@ -97,8 +98,48 @@ def test_optimizer_state_that_adamw_cannot_have_is_refused(
     else:
         tensors[name].view(-1)[0] = value
     save_checkpoint(tmp_path / "state.safetensors", tensors, trainer.metadata())
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf"checkpoint: .*state\.safetensors: .*{message}"):
         load_state(trainer, read_checkpoint(tmp_path / "state.safetensors"))
+
+
+def test_the_gradient_scaler_of_fp16_resumes_as_well(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    def new_trainer() -> Trainer:
+        """A training with a scaler that doubles its scale after every four steps."""
+        trainer = Trainer(tiny_data, tiny_config)
+        trainer.setup = replace(trainer.setup, scaler=torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=4))
+        return trainer
+
+    uninterrupted, stopped = new_trainer(), train_until(new_trainer(), 7)
+    train(uninterrupted)
+    stopped.save(tmp_path / "state.safetensors")
+    resumed = new_trainer().resume(tmp_path / "state.safetensors")
+    assert resumed.setup.scaler.state_dict() == stopped.setup.scaler.state_dict()
+    assert resumed.setup.scaler.get_scale() == 128.0
+    train(resumed)
+    assert resumed.setup.scaler.get_scale() == 64.0 * 2**3  # three times four of 15 steps
+    assert equal_tensors(resumed.state_tensors(), uninterrupted.state_tensors())
+    without_scale = {name: t for name, t in stopped.state_tensors().items() if name != "scaler.scale"}
+    save_checkpoint(tmp_path / "state.safetensors", without_scale, stopped.metadata())
+    with pytest.raises(InputError, match=r"scaler\.scale is missing"):
+        new_trainer().resume(tmp_path / "state.safetensors")
+
+
+def test_a_training_in_fp16_that_skipped_all_updates_resumes_without_momentum(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    trainer.setup = replace(trainer.setup, scaler=torch.amp.GradScaler("cpu"))
+    trainer.state = train_until(Trainer(tiny_data, tiny_config), 1).state
+    trainer.setup.scaler.scale(torch.ones(1))  # type: ignore[no-untyped-call]  # the scale exists from the first step on
+    trainer.save(tmp_path / "state.safetensors")
+    assert not any(name.startswith("optimizer.") for name in read_checkpoint(tmp_path / "state.safetensors").tensors)
+    resumed = Trainer(tiny_data, tiny_config)
+    resumed.setup = replace(resumed.setup, scaler=torch.amp.GradScaler("cpu"))
+    assert resumed.resume(tmp_path / "state.safetensors").state.step == 1
+    with pytest.raises(InputError, match="is missing"):  # without a scaler, no update can have been skipped
+        Trainer(tiny_data, tiny_config).resume(tmp_path / "state.safetensors")
 
 
 @pytest.mark.parametrize(("alternate_flips", "flip"), [(True, "alternate"), (False, "random")])
