@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,13 +20,15 @@ os.environ |= {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}  # befor
 
 from tests.mutants.accepted import ACCEPTED
 from tests.mutants.known import KNOWN
-from tests.mutants.mutations import Mutant, make_mutants, statement_lines
-from tests.mutants.runner import INVALID, NO_TEST, SURVIVED, Tests, preload, record_tests, run_mutant
-from tests.mutants.targets import MORE_TESTS, REPOSITORY, TARGETS
+from tests.mutants.mutations import Mutant, make_mutants
+from tests.mutants.runner import INVALID, NO_TEST, SURVIVED, preload, record_tests, run_mutant
+from tests.mutants.targets import REPOSITORY, TARGETS, tests_of
 
 MAX_SURVIVING = 0.05
 SEED = 43
 ACCEPTED_OUTCOME = "accepted"
+KNOWN_SECONDS = 60.0  # of processor time for the tests of a module
+Row = tuple[Mutant, str, str]
 PACKAGES = ("torch", "numpy", "albumentations", "safetensors.torch", "yaml", "filelock", "PIL.Image")  # slow to import
 
 
@@ -53,32 +55,27 @@ def main() -> int:
     return int(num_left >= MAX_SURVIVING * num_valid)
 
 
-def _run_all(mutants: list[Mutant], tests: Tests, num_jobs: int) -> Iterator[tuple[Mutant, str, str]]:
+def _run_all(mutants: list[Mutant], tests: list[Sequence[str]], seconds: list[float], num_jobs: int) -> Iterator[Row]:
     """Yield each mutant with its outcome and the first test that failed."""
-    jobs = []
     with ProcessPoolExecutor(num_jobs, mp_context=get_context("fork")) as pool:
-        for mutant in mutants:
-            names = tests.of(mutant.path, mutant.lines)
-            seconds = sum(tests.seconds[name] for name in names)
-            jobs.append(pool.submit(run_mutant, mutant.path, mutant.text, names, seconds))
+        jobs = [
+            pool.submit(run_mutant, mutant.path, mutant.text, names, limit)
+            for mutant, names, limit in zip(mutants, tests, seconds, strict=True)
+        ]
         for mutant, job in zip(mutants, jobs, strict=True):
             yield mutant, *job.result()
 
 
 def _run_known(arguments: argparse.Namespace) -> int:
-    """Run the changes of known.py; return 1 if a test does not notice one."""
-    known = [change for change in KNOWN if arguments.known in change.name]
-    files = {path for target in TARGETS.values() for path in target.tests} | set(MORE_TESTS)
-    paths = sorted({change.path for change in known})
-    tests, modules = record_tests(paths, [f"tests/{path}" for path in sorted(files)])
-    preload(modules)
+    """Run the changes of known.py against the tests of their modules; return 1 if no test notices one."""
     mutants = []
-    for change in known:
-        text = (REPOSITORY / change.path).read_text(encoding="utf-8")
-        lines = statement_lines(text, change.old)
-        mutants.append(Mutant(change.path, lines.start, lines, change.name, text.replace(change.old, change.new)))
+    for change in KNOWN:
+        if arguments.known in change.name:
+            text = (REPOSITORY / change.path).read_text(encoding="utf-8")
+            mutants.append(Mutant(change.path, 0, range(0), change.name, text.replace(change.old, change.new)))
+    tests: list[Sequence[str]] = [tests_of(mutant.path) for mutant in mutants]
     results = {}
-    for mutant, outcome, test in _run_all(mutants, tests, arguments.jobs):
+    for mutant, outcome, test in _run_all(mutants, tests, [KNOWN_SECONDS] * len(mutants), arguments.jobs):
         results[mutant.change] = f"{outcome}, {test.removeprefix('tests/')}"
         print(f"{mutant.change} ({mutant.path}): {results[mutant.change]}", flush=True)
     if arguments.json is not None:
@@ -99,7 +96,9 @@ def _run_target(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         mutants += chosen
         num_all += count
     outcomes, survivors = [], []
-    for mutant, outcome, _ in _run_all(mutants, tests, arguments.jobs):
+    names = [tests.of(mutant.path, mutant.lines) for mutant in mutants]
+    limits = [sum(tests.seconds[test] for test in tests_of_mutant) for tests_of_mutant in names]
+    for mutant, outcome, _ in _run_all(mutants, list(names), limits, arguments.jobs):
         if outcome in (SURVIVED, NO_TEST):
             if mutant.change in ACCEPTED.get(mutant.path, {}):
                 outcomes.append(ACCEPTED_OUTCOME)

@@ -6,7 +6,6 @@ mutmut's own runner leaves out properties and tables at the top of a module, whi
 the rules' constants; so only its operators are used here.
 """
 
-import ast
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,20 +117,6 @@ def _is_wanted(node: cst.CSTNode, new: cst.CSTNode) -> bool:
             return False
         return not m.matches(node.func, m.Name("len") | m.Name("isinstance"))
     return True
-
-
-def statement_lines(text: str, part: str) -> range:
-    """Return the lines of the statements that contain a part of a module's text, without bodies of compound ones."""
-    start = text.count("\n", 0, text.index(part) + len(part) - len(part.lstrip())) + 1
-    end = start + part.strip().count("\n")
-    inner = (start, end)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.stmt) and node.lineno <= end and (node.end_lineno or node.lineno) >= start:
-            body = getattr(node, "body", None)
-            last = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno or node.lineno
-            if node.lineno <= end and last >= start:
-                inner = min(inner[0], node.lineno), max(inner[1], last)
-    return range(inner[0], inner[1] + 1)
 
 
 def _lines(positions: Any, statement: cst.CSTNode) -> range:

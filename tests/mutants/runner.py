@@ -44,13 +44,17 @@ class Tests:
     by_line: dict[str, dict[int, set[str]]] = field(default_factory=dict)  # path, line: names of tests
 
     def of(self, path: str, lines: Sequence[int]) -> list[str]:
-        """Return the tests that run one of these lines, the fastest first; all tests for a line of the import."""
+        """Return the tests that run one of these lines; all tests for a line that is run by the import.
+
+        Those in the test file of the module come first, and the fastest first.
+        """
         names: set[str] = set()
         for line in lines:
             names |= self.by_line.get(path, {}).get(line, set())
         if "" in names:
             names = set(self.seconds)
-        return sorted(names & self.seconds.keys(), key=lambda name: (self.seconds[name], name))
+        own = f"test_{Path(path).stem}.py::"
+        return sorted(names & self.seconds.keys(), key=lambda name: (own not in name, self.seconds[name], name))
 
 
 class _Recorder:

@@ -62,11 +62,29 @@ TARGETS = {
     ),
 }  # fmt: skip
 
-# The known changes are in more modules.
-MORE_TESTS = (
-    "core/augment/test_default.py", "core/augment/test_draws.py", "core/augment/test_transforms.py",
-    "core/dataset/test_cache.py", "core/dataset/test_folder.py", "core/evaluation/test_predict.py",
-    "core/lr_range/test_range_test.py", "core/model/test_ema.py", "core/model/test_ghost_norm.py",
-    "core/model/test_initialization.py", "core/model/test_network.py", "core/test_schedule.py",
-    "core/training/test_optimizer.py",
-)  # fmt: skip
+# The tests of the other modules that known.py changes.
+MORE_TESTS = {
+    "scsuite/core/augment/default.py": ("core/augment/test_default.py",),
+    "scsuite/core/augment/policy.py": ("core/evaluation/test_evaluate.py", "core/augment/test_policy.py"),
+    "scsuite/core/augment/transforms.py": ("core/augment/test_transforms.py", "core/augment/test_draws.py"),
+    "scsuite/core/dataset/__init__.py": ("core/dataset/test_load_dataset.py", "cli/test_fit.py"),
+    "scsuite/core/dataset/cache.py": ("core/dataset/test_cache.py",),
+    "scsuite/core/dataset/folder.py": ("core/dataset/test_folder.py",),
+    "scsuite/core/evaluation/evaluate.py": ("core/evaluation/test_evaluate.py",),
+    "scsuite/core/lr_range/range_test.py": ("core/lr_range/test_range_test.py", "core/training/test_own_network.py"),
+    "scsuite/core/lr_range/run_sweep.py": ("core/lr_range/test_range_test.py",),
+    "scsuite/core/model/ema.py": ("core/model/test_ema.py",),
+    "scsuite/core/model/initialization.py": ("core/model/test_initialization.py",),
+    "scsuite/core/model/network.py": ("core/model/test_network.py", "core/model/test_ghost_norm.py"),
+    "scsuite/core/schedule.py": ("core/test_schedule.py",),
+    f"{TRAINING}/checkpoint_schedule.py": ("core/training/test_trainer.py",),
+    f"{TRAINING}/loop.py": ("core/training/test_loop.py", "core/training/test_trainer.py"),
+    f"{TRAINING}/optimizer.py": ("core/training/test_optimizer.py", "core/training/test_step.py"),
+    f"{TRAINING}/trainer.py": ("core/training/test_trainer.py", "core/model/test_ema.py"),
+}
+
+
+def tests_of(path: str) -> tuple[str, ...]:
+    """Return the test files of a source file."""
+    own = [test for target in TARGETS.values() if path in target.sources for test in target.tests]
+    return tuple(f"tests/{test}" for test in own or MORE_TESTS[path])
