@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}  # before torch is imported
 
-from tests.mutants.accepted import ACCEPTED
+from tests.mutants.accepted import is_accepted
 from tests.mutants.known import KNOWN
 from tests.mutants.mutations import Mutant, make_mutants
 from tests.mutants.runner import INVALID, NO_TEST, SURVIVED, preload, record_tests, run_mutant
@@ -100,7 +100,7 @@ def _run_target(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     limits = [sum(tests.seconds[test] for test in tests_of_mutant) for tests_of_mutant in names]
     for mutant, outcome, _ in _run_all(mutants, list(names), limits, arguments.jobs):
         if outcome in (SURVIVED, NO_TEST):
-            if mutant.change in ACCEPTED.get(mutant.path, {}):
+            if is_accepted(mutant.path, mutant.change):
                 outcomes.append(ACCEPTED_OUTCOME)
                 continue
             note = " (no test runs it)" if outcome == NO_TEST else ""

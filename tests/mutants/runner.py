@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -30,7 +31,8 @@ import pytest
 
 from tests.mutants.targets import REPOSITORY
 
-MAX_TEST_SECONDS = 4.0  # slower tests are left out
+MAX_TEST_SECONDS = 4.0  # of processor time; slower tests are left out
+MAX_SECONDS = 10.0  # of the tests that a mutant is run against
 PATIENCE = 20  # of the clock for a limit of processor time: a busy machine is slow, and a child that waits is rare
 MEMORY_BYTES = 16 << 30  # of addresses: a mutant may ask for any amount
 KILLED, SURVIVED, TIMEOUT, INVALID, NO_TEST = "killed", "survived", "timeout", "invalid", "no test"
@@ -44,9 +46,9 @@ class Tests:
     by_line: dict[str, dict[int, set[str]]] = field(default_factory=dict)  # path, line: names of tests
 
     def of(self, path: str, lines: Sequence[int]) -> list[str]:
-        """Return the tests that run one of these lines; all tests for a line that is run by the import.
+        """Return tests that run one of these lines; any test for a line that is run by the import.
 
-        Those in the test file of the module come first, and the fastest first.
+        Those in the test file of the module come first, and the fastest first, up to MAX_SECONDS in all.
         """
         names: set[str] = set()
         for line in lines:
@@ -54,7 +56,9 @@ class Tests:
         if "" in names:
             names = set(self.seconds)
         own = f"test_{Path(path).stem}.py::"
-        return sorted(names & self.seconds.keys(), key=lambda name: (own not in name, self.seconds[name], name))
+        ordered = sorted(names & self.seconds.keys(), key=lambda name: (own not in name, self.seconds[name], name))
+        ends = itertools.accumulate(self.seconds[name] for name in ordered)
+        return [name for name, end in zip(ordered, ends, strict=True) if end <= MAX_SECONDS]
 
 
 class _Recorder:

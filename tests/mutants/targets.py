@@ -40,8 +40,8 @@ TARGETS = {
             "scsuite/core/runs/checkpoints.py", f"{TRAINING}/state.py",
         ),
         (
-            "core/model/test_checkpoint.py", "core/training/test_state.py", "core/training/test_trainer.py",
-            "core/training/test_resume.py", "core/runs/test_rundir.py", "core/training/test_own_network.py",
+            "core/model/test_checkpoint.py", "core/training/test_state.py", "core/runs/test_rundir.py",
+            "core/model/test_ema.py", "core/training/test_trainer.py", "core/training/test_own_network.py",
         ),
     ),
     "resume": Target(
