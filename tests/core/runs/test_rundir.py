@@ -239,6 +239,19 @@ def test_missing_and_duplicate_rows_are_reported(run: RunDir) -> None:
     assert [row.step for row in read_steps(run.path)] == [0, 1, 3]
 
 
+def test_truncation_sorts_the_rows_and_keeps_one_of_each(run: RunDir) -> None:
+    for number in (0, 2, 1, 1, 2, 3):
+        run.append_step(step(number))
+    for number in (2, 1, 1, 3):
+        run.append_epoch(epoch(number))
+    assert truncate_rows(run.path, 3, 2) == []
+    assert [row.step for row in read_steps(run.path)] == [0, 1, 2]
+    assert [row.epoch for row in read_epochs(run.path)] == [1, 2]
+    (run.path / "steps.csv").write_text((run.path / "steps.csv").read_text() + "x,1,1,1\n3,0.1\n-1,0.1,0.9,2.0\n")
+    assert truncate_rows(run.path, 3, 2) == []  # rows without a number, too short or below 0 are dropped
+    assert [row.step for row in read_steps(run.path)] == [0, 1, 2]
+
+
 # --- its checkpoints ---
 
 

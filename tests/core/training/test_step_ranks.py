@@ -16,9 +16,10 @@ from torch.nn import functional
 from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.device import resolve_device
-from scsuite.core.distributed import World
+from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.model.network import KeyedDropout, build_model
 from scsuite.core.training.loader import Batch
+from scsuite.core.training.setup import init_model
 from scsuite.core.training.step import StepOutput, reseed_dropout, train_step
 from scsuite.core.training.trainer import Trainer
 
@@ -175,3 +176,20 @@ def test_two_ranks_train_a_network_without_batch_norm_as_one_process_does(
         assert [row.loss for row in rank.steps] == pytest.approx([row.loss for row in single.steps], abs=1e-4)
         assert [epoch.test_loss for epoch in rank.epochs] == pytest.approx([epoch.test_loss for epoch in single.epochs], abs=1e-4)
         assert [epoch.train_accuracy for epoch in rank.epochs] == [epoch.train_accuracy for epoch in single.epochs]
+
+
+def test_all_ranks_start_with_the_whitening_filters_of_the_first(tiny_config: TrainConfig) -> None:
+    config, device = replace(tiny_config, width=1.0, identity_init=False), resolve_device("cpu", "fp32")
+    images = [torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    exchange = Exchange()
+
+    def run_rank(rank: int) -> Tensor:
+        world = ThreadWorld(rank=rank, size=2, exchange=exchange)
+        return init_model(3, config, device, images[rank], world).prep[0].weight.detach()
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(run_rank, range(2))
+    alone, other = (init_model(3, config, device, images[rank], SINGLE_PROCESS).prep[0].weight for rank in range(2))
+    assert torch.equal(first, alone)
+    assert torch.equal(second, alone)
+    assert not torch.equal(other, alone)
