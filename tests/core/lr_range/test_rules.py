@@ -372,6 +372,7 @@ def test_each_warning_has_its_own_condition_and_an_option_that_helps(in_train: b
 
     steps, end = helps("raise --steps", "a higher --steps"), helps("raise --lr-end", "a higher --lr-end")
     start = helps("lower --lr-start", "a lower --lr-start")
+    not_turned = f"the loss had not turned at the last LR: the upper bound may be higher; {end}"
     for sweeps, landmarks, arguments, expected in (
         ([TURNED], [MARKS], {"num_steps": 99}, "only 99 steps: the LR bounds are uncertain; use 100 or more"),
         ([TURNED], [NOISY], {}, f"loss curve too noisy: using the reference LR; raise --bs, or {steps}"),
@@ -380,8 +381,8 @@ def test_each_warning_has_its_own_condition_and_an_option_that_helps(in_train: b
             [TURNED], [NOISY], {"has_reference": False},
             f"loss curve too noisy: using 0.1 times the upper bound; raise --bs, or {steps}",
         ),
-        ([FALLS], [MARKS], {}, f"the loss had not turned at the last LR: the upper bound may be higher; {end}"),
-        ([TURNED, FALLS], [MARKS] * 2, {}, f"the loss had not turned at the last LR: the upper bound may be higher; {end}"),
+        ([FALLS], [MARKS], {}, not_turned),
+        ([TURNED, FALLS], [MARKS] * 2, {}, not_turned),
         # The average is over too few steps up to the tenth step; a valley within the step after it is too early.
         ([TURNED], [MARKS._replace(valley_lr=LRS[10])], {}, f"the loss turned at the first LRs: {start}"),
         (
@@ -409,7 +410,9 @@ def test_of_repeats_that_are_too_noisy_the_learning_rates_are_compared_and_twice
 
 def test_the_reason_of_several_repeats_is_that_of_the_one_with_the_median_lr_max() -> None:
     # LRMAX of each is its upper bound, which has its own reason.
-    repeats = [MARKS._replace(upper_bound=bound, upper_bound_reason=f"bound {bound}") for bound in (0.03, 0.01, 0.02, 0.04)]
+    repeats = [
+        MARKS._replace(upper_bound=bound, upper_bound_reason=f"bound {bound}") for bound in (0.03, 0.01, 0.02, 0.04)
+    ]
     assert "bound 0.02;" in explain(repeats[:3], 10.0)
     assert "bound 0.02;" in explain(repeats, 10.0)  # of an even number the lower one
     assert explain(repeats[:3], 10.0).startswith("Median of 3 repeats: LRMAX = 0.02: ")

@@ -403,9 +403,15 @@ def signed(header: bytes, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}', "tensors of a network and its optimizer, found a tensor named 'x'"),
+        (
+            '{"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}',
+            "tensors of a network and its optimizer, found a tensor named 'x'",
+        ),
         ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 3]}', "bytes, as in its header, found .*: truncated"),
-        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 1]}', "bytes, as in its header, found .*: bytes were added"),
+        (
+            '{"dtype": "U8", "shape": [2], "data_offsets": [0, 1]}',
+            "bytes, as in its header, found .*: bytes were added",
+        ),
         ('{"dtype": "U8", "shape": [2], "data_offsets": [0, -2]}', "the offset -2"),
         ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 2.0]}', "the offset 2.0"),
         ('{"dtype": "U8", "shape": [-2], "data_offsets": [0, 2]}', "the shape"),
@@ -424,7 +430,9 @@ def test_each_entry_of_the_header_is_checked(model: ResNet3, tmp_path: Path, ent
     path.write_bytes(signed(header, b"\1\2"))
     with pytest.raises(InputError, match=words):
         read_checkpoint(path)
-    good = header.replace(b'"x": ' + entry.encode(), b'"model.x": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}')
+    good = header.replace(
+        b'"x": ' + entry.encode(), b'"model.x": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}'
+    )
     path.write_bytes(signed(good, b"\1\2"))
     assert read_checkpoint(path).tensors["model.x"].tolist() == [1, 2]
 
@@ -452,7 +460,9 @@ def test_metadata_of_another_kind_is_refused(tmp_path: Path, metadata: str, word
         read_checkpoint(path)
 
 
-def test_a_file_with_more_data_than_its_network_can_have_is_refused_by_its_header(model: ResNet3, tmp_path: Path) -> None:
+def test_a_file_with_more_data_than_its_network_can_have_is_refused_by_its_header(
+    model: ResNet3, tmp_path: Path
+) -> None:
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     limit = 6 * 4 * num_weights + 2**20  # six copies of the weights in float32, and a MB
     path, tensors = tmp_path / "a.safetensors", {"model.x": torch.zeros(limit, dtype=torch.uint8)}
@@ -499,7 +509,8 @@ def test_infinity_is_allowed_only_where_the_present_network_has_it() -> None:
 @pytest.mark.parametrize(
     ("name", "is_refused"),
     [
-        ("bn.running_var", True), ("bn.num_batches_tracked", True), ("bn.running_mean", False), ("running_var.x", False),
+        ("bn.running_var", True), ("bn.num_batches_tracked", True), ("bn.running_mean", False),
+        ("running_var.x", False),
         ("optimizer.exp_avg_sq.fc.weight", True), ("optimizer.step.fc.weight", True), ("scaler.scale", True),
         ("optimizer.exp_avg.running_var", False), ("optimizer.momentum_buffer.step", False), ("scaler.growth", False),
     ],

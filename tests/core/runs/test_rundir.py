@@ -344,7 +344,7 @@ def test_a_disk_that_fails_before_a_checkpoint_is_an_output_error(run: RunDir, m
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(rundir, "flush_folder", fail)
-    with pytest.raises(OutputError, match=f"cannot write: {run.path}: .*Input/output error"):
+    with pytest.raises(OutputError, match=rf"cannot write: {run.path}: .*Input/output error"):
         run.save_checkpoint(1, {}, {})
     assert list_checkpoints(run.path) == []
 
@@ -356,7 +356,7 @@ def test_folders_of_figures_and_checkpoints_are_made_when_first_used(run: RunDir
     assert run.figure_path("lr").parent.is_dir() and run.checkpoint_path(980).parent.is_dir()
     shutil.rmtree(run.path / "figures")
     (run.path / "figures").write_text("a file")
-    with pytest.raises(OutputError, match="cannot write: .*figures"):
+    with pytest.raises(OutputError, match=r"cannot write: .*figures"):
         run.figure_path("loss")
 
 

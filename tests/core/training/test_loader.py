@@ -170,7 +170,6 @@ def test_batches_are_float32_channels_last_and_int64() -> None:
 
 
 def test_both_backends_give_equal_batches_for_a_deterministic_policy() -> None:
-
     policy = a.Compose([
         a.Pad(2, border_mode=4), a.CenterCrop(32, 32), a.HorizontalFlip(p=1.0), a.ToGray(p=1.0), a.Normalize(),
     ])  # fmt: skip
@@ -401,7 +400,9 @@ def test_an_accelerator_draws_integers_itself_and_augments_4096_images_or_more_a
     assert [source.batches_per_augmentation for source in sources] == [820, 1]  # type: ignore[union-attr]
     assert {source.images_NHWC.device.type for source in sources} == {"meta", "cpu"}  # type: ignore[union-attr]
     assert {source.labels_N.device.type for source in sources} == {"meta", "cpu"}  # type: ignore[union-attr]
-    real_numbers = make_loader(backend="batched", policy=a.Compose([a.RandomBrightnessContrast(), a.Normalize()]), device=accelerator)
+    real_numbers = make_loader(
+        backend="batched", policy=a.Compose([a.RandomBrightnessContrast(), a.Normalize()]), device=accelerator
+    )
     assert not real_numbers._source.draws_on_device  # type: ignore[union-attr]
 
 

@@ -362,7 +362,8 @@ def test_results_of_a_moved_run_have_the_paths_of_today(tmp_path: Path) -> None:
         "final": {"log": f"{old}/log.txt", "loss": 0.5}, "neighbour": "/before/run-2/x", "epochs": 3, "hint": None,
     }  # fmt: skip
     assert relocate_result(result, new) == {
-        "run_dir": str(new), "checkpoint": f"{new}/model.safetensors", "figures": [f"{new}/figures/a.png", "/before/b.png"],
+        "run_dir": str(new), "checkpoint": f"{new}/model.safetensors",
+        "figures": [f"{new}/figures/a.png", "/before/b.png"],
         "final": {"log": f"{new}/log.txt", "loss": 0.5}, "neighbour": "/before/run-2/x", "epochs": 3, "hint": None,
     }  # fmt: skip
     new.mkdir()
@@ -404,22 +405,24 @@ def test_a_resume_takes_over_places_and_options_that_change_no_number(config_run
     )
     assert merged(config_run, data="/moved").data == "/moved"
     assert merged(config_run, batch_size=16, lr_max=0.1) == own
-    with pytest.raises(UsageError, match="--data: expected tiny, as in .*, found cifar10"):
+    with pytest.raises(UsageError, match=r"--data: expected tiny, as in .*, found cifar10"):
         merged(config_run, data="cifar10")  # a name of data, not a place
-    with pytest.raises(UsageError, match="--augment: expected none, as in .*, found policy.yaml"):
+    with pytest.raises(UsageError, match=r"--augment: expected none, as in .*, found policy\.yaml"):
         merged(config_run, augment="policy.yaml")  # the run had the default policy
-    with pytest.raises(UsageError, match="--bs: expected 16, as in .*, found 32"):
+    with pytest.raises(UsageError, match=r"--bs: expected 16, as in .*, found 32"):
         merged(config_run, batch_size=32)
     config_run.write_config(replace(own, data="shapes", augment="old.yaml"))
     assert merged(config_run, augment="new.yaml").augment == "new.yaml"
-    with pytest.raises(UsageError, match="--data: expected shapes, as in .*, found /moved"):
+    with pytest.raises(UsageError, match=r"--data: expected shapes, as in .*, found /moved"):
         merged(config_run, data="/moved")
 
 
 @pytest.mark.parametrize("missing", ["data", "batch_size", "epochs", "lr_max"])
 def test_the_configuration_of_another_command_is_not_resumed(config_run: RunDir, missing: str) -> None:
     saved = {name: value for name, value in config_run.config().items() if name != missing}
-    with pytest.raises(InputError, match=f"config.yaml: expected the configuration of a training, found none of {missing}"):
+    with pytest.raises(
+        InputError, match=f"config.yaml: expected the configuration of a training, found none of {missing}"
+    ):
         merge_resume_settings(saved, TrainConfig(), frozenset(), config_run.path)
 
 
@@ -459,9 +462,7 @@ def test_the_first_difference_is_named(saved: Any, current: Any, words: str) -> 
         _check_equal(Path("x"), "name", saved, current)
 
 
-def test_a_resume_warns_of_another_environment(
-    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
-) -> None:
+def test_a_resume_warns_of_another_environment(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
     run = stopped_run(tiny_data, tiny_config, tmp_path / "runs", 1)
     environment = json.loads((run / "environment.json").read_text())
     environment["versions"]["torch"] = "1.0"

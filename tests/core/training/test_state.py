@@ -119,9 +119,9 @@ def test_counts_are_whole_numbers(name: str) -> None:
     for value in (1.0, -1, True, None, "1"):
         with pytest.raises(ValueError, match=name):
             TrainState.from_dict({**STATE.to_dict(), "totals": {**STATE.to_dict()["totals"], name: value}})
-    with pytest.raises(ValueError, match="epoch 1.0"):
+    with pytest.raises(ValueError, match=r"epoch 1\.0"):
         TrainState.from_dict({**STATE.to_dict(), "best": {"epoch": 1.0, "accuracy": 0.5, "selected_on": "test"}})
-    with pytest.raises(ValueError, match="seconds -0.5"):
+    with pytest.raises(ValueError, match=r"seconds -0\.5"):
         TrainState.from_dict({**STATE.to_dict(), "totals": {**STATE.to_dict()["totals"], "seconds": -0.5}})
 
 

@@ -25,6 +25,7 @@ from scsuite.core.training.trainer import Trainer
 
 NUM_IMAGES, LR = 5, 0.5  # shards of three and two images
 WEIGHTS_K = torch.tensor([0.2, 1.0, 3.0])
+NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 @dataclass
@@ -52,7 +53,9 @@ class ThreadWorld(World):
         return int(self.all_reduce_sum(torch.nn.functional.one_hot(torch.tensor(value), 9)).nonzero().max())
 
 
-def on_two_ranks(make_model: Callable[[], nn.Module], batch: Batch, **settings: float) -> list[tuple[nn.Module, StepOutput]]:
+def on_two_ranks(
+    make_model: Callable[[], nn.Module], batch: Batch, **settings: float
+) -> list[tuple[nn.Module, StepOutput]]:
     """Return each rank's network after one step of plain SGD, and what the step reports."""
     exchange = Exchange()
 
@@ -60,7 +63,7 @@ def on_two_ranks(make_model: Callable[[], nn.Module], batch: Batch, **settings: 
         world, model = ThreadWorld(rank=rank, size=2, exchange=exchange), models[rank]
         shard = Batch(batch.images_NCHW[world.shard], batch.labels_N[world.shard])
         output = train_step(
-            model, torch.optim.SGD(model.parameters(), lr=LR, fused=True), torch.amp.GradScaler("cpu", enabled=False), shard,
+            model, torch.optim.SGD(model.parameters(), lr=LR, fused=True), NO_SCALER, shard,
             device=resolve_device("cpu", "fp32"), label_smoothing=settings.get("label_smoothing", 0.0),
             l1=settings.get("l1", 0.0), world=world, num_images=len(batch.labels_N),
             class_weights_K=WEIGHTS_K if settings.get("weighted") else None,
@@ -174,7 +177,9 @@ def test_two_ranks_train_a_network_without_batch_norm_as_one_process_does(
         for name, parameter in single.raw_model.named_parameters():
             assert torch.allclose(rank.raw_model.get_parameter(name), parameter, atol=1e-5), name
         assert [row.loss for row in rank.steps] == pytest.approx([row.loss for row in single.steps], abs=1e-4)
-        assert [epoch.test_loss for epoch in rank.epochs] == pytest.approx([epoch.test_loss for epoch in single.epochs], abs=1e-4)
+        assert [epoch.test_loss for epoch in rank.epochs] == pytest.approx(
+            [epoch.test_loss for epoch in single.epochs], abs=1e-4
+        )
         assert [epoch.train_accuracy for epoch in rank.epochs] == [epoch.train_accuracy for epoch in single.epochs]
 
 
