@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from scsuite.core.augment import augment_image, choose_backend, compile_policy, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
-from scsuite.core.training.loader import CPU, Batch, TrainLoader, _DeviceBatches, images_per_augmentation
+from scsuite.core.training.loader import (
+    CPU,
+    Batch,
+    TrainLoader,
+    _DeviceBatches,
+    flipped_in_epoch,
+    images_per_augmentation,
+)
 from scsuite.core.training.workers import default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
@@ -420,3 +427,45 @@ def test_worker_processes_live_for_all_epochs() -> None:
         list(loader.epoch(epoch))
         workers.append(set(multiprocessing.active_children()) - before)
     assert workers[0] == workers[1] != set()
+
+
+def test_order_and_flips_are_the_recorded_ones_so_that_runs_of_earlier_versions_resume() -> None:
+    # Recorded on 2026-11-29: a resume under another version warns, and has to continue with the same images.
+    assert flipped_in_epoch(0, np.arange(16), 0).astype(int).tolist() == [
+        1,
+        1,
+        0,
+        1,
+        1,
+        0,
+        1,
+        1,
+        0,
+        0,
+        0,
+        1,
+        1,
+        0,
+        1,
+        0,
+    ]
+    assert flipped_in_epoch(1, np.arange(16), 7).astype(int).tolist() == [
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        1,
+        0,
+        1,
+        0,
+        1,
+        1,
+    ]
+    loader = make_loader(seed=3, split=numbered_split(10), batch_size=4)
+    assert [batch.labels_N.tolist() for batch in loader.epoch(2)] == [[9, 0, 6, 8], [7, 2, 4, 1], [5, 3]]
