@@ -26,6 +26,7 @@ ACCEPTED = [
     Accepted(STEP, "device.is_cuda [or -> and] is_recorded", "the flag is read on the CPU where it need not be"),
     Accepted(STEP, "step * world.size [+ -> -] world.rank", "another key, which is still one of each step and rank"),
     Accepted(LOADER, "[num_workers -> (num_workers) or True]", "a wrapper without processes gives the same batches"),
+    Accepted(LOADER, "next(groups, [[] -> None])", "only whether it is empty counts"),
     Accepted(MAPS, "CAM_BATCH = [100 -> 101]", "speed and memory only"),
     Accepted(MAPS, "images_NCHW[:[1 -> 2]]", "shapes of layers for two images instead of one"),
     Accepted(SWEEP, "Float1D = [", "a type"),

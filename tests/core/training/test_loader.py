@@ -469,3 +469,7 @@ def test_order_and_flips_are_the_recorded_ones_so_that_runs_of_earlier_versions_
     ]
     loader = make_loader(seed=3, split=numbered_split(10), batch_size=4)
     assert [batch.labels_N.tolist() for batch in loader.epoch(2)] == [[9, 0, 6, 8], [7, 2, 4, 1], [5, 3]]
+
+
+def test_only_batches_of_worker_processes_take_shared_memory() -> None:
+    assert [next(make_loader(workers).epoch(0)).images_NCHW.is_shared() for workers in (0, 1)] == [False, True]
