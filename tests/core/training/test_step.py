@@ -267,3 +267,11 @@ def test_class_weights_change_a_training_and_none_is_todays(tiny_data: Dataset, 
         return train_until(Trainer(uneven, config), 1).raw_model.get_parameter("fc.weight").detach()
 
     assert not torch.equal(weights_after_a_step("none"), weights_after_a_step("balanced"))
+
+
+def test_a_step_trains_a_network_that_was_left_in_eval_mode(batch: Batch, tiny_config: TrainConfig) -> None:
+    trained, left_in_eval_mode = build_model(3, WIDTH, seed=1).train(), build_model(3, WIDTH, seed=1).eval()
+    for model in (trained, left_in_eval_mode):
+        run_step(model, make_optimizer(model, tiny_config, 0.9), batch)
+        assert model.get_buffer("prep.1.num_batches_tracked") == 1
+    assert equal_tensors(trained.state_dict(), left_in_eval_mode.state_dict())
