@@ -260,7 +260,10 @@ def test_the_newest_two_checkpoints_by_step_are_kept_and_partial_files_removed(r
         run.checkpoint_path(number).write_text("x")
     folder = run.path / "checkpoints"
     (folder / f".scsuite-{os.getpid()}-{16 * '0'}.part").write_text("half")
-    of_the_user = [".step-000011.safetensors.part", "step-9.safetensors", "step-000009 copy.safetensors"]
+    of_the_user = [
+        ".step-000011.safetensors.part", "step-9.safetensors", "step-000009 copy.safetensors",
+        "step-٠٠٠٠٠٩.safetensors", "step-0000009.safetensors",
+    ]  # fmt: skip
     for name in of_the_user:
         (folder / name).write_text("mine")
     prune_checkpoints(run.path)
@@ -273,9 +276,11 @@ def test_a_resumed_run_removes_the_partial_files_of_a_killed_process_and_no_othe
     run.write_config(TrainConfig(data="x", lr_max=0.1))
     run.close()
     (run.path / f".scsuite-{os.getpid()}-{16 * 'a'}.part").write_text("half")
+    for path in (run.figure_path("loss"), run.checkpoint_path(1)):
+        (path.parent / f".scsuite-{os.getpid()}-{16 * 'b'}.part").write_text("half")
     (run.path / ".notes.part").write_text("mine")
     with RunDir.open(run.path):
-        assert [path.name for path in run.path.glob(".*.part")] == [".notes.part"]
+        assert [path.name for path in run.path.rglob(".*.part")] == [".notes.part"]
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:

@@ -473,3 +473,11 @@ def test_order_and_flips_are_the_recorded_ones_so_that_runs_of_earlier_versions_
 
 def test_only_batches_of_worker_processes_take_shared_memory() -> None:
     assert [next(make_loader(workers).epoch(0)).images_NCHW.is_shared() for workers in (0, 1)] == [False, True]
+
+
+def test_the_number_of_workers_is_that_of_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 0)
+    loader: Any = TrainLoader(numbered_split(), default_policy(tiny.MEAN, tiny.STD), batch_size=5, seed=0)
+    assert loader._loader.num_workers == 0
+    monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 3)
+    assert make_loader(0)._loader.num_workers == 0  # type: ignore[attr-defined]

@@ -280,3 +280,17 @@ def test_the_assignments_recipe_is_a_plain_pytorch_training(tiny_data: Dataset) 
             schedule.step() if len(losses) < 9 else None
             losses.append(loss.item())
     assert [step.loss for step in train(trainer)] == pytest.approx(losses, rel=1e-4)
+
+
+def test_each_step_is_done_with_the_learning_rate_and_the_momentum_of_the_cycle(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, cycle_momentum=True))
+    (group, *_), used = trainer.setup.optimizer.param_groups, []
+    trainer.fit(on_step=lambda _: used.append((group["lr"], group["momentum"])))
+    # Three epochs of five steps, with the peak at 5/24 of them.
+    assert used == [(trainer.cycle.lr_at(step), trainer.cycle.momentum_at(step)) for step in range(15)]
+    lrs, momenta = zip(*used, strict=True)
+    assert (max(lrs), min(momenta)) == (0.1, 0.85)
+    assert lrs.index(0.1) == momenta.index(0.85) == trainer.cycle.peak_step
+    assert (momenta[0], momenta[-1]) == (0.95, 0.95)
