@@ -173,6 +173,15 @@ def test_bounds_are_a_tenth_of_the_drop_and_the_reference_lr_within_the_valley_r
     assert bounds(sweep, valley_lr / 33)[1] == pytest.approx(valley_lr / 32)
 
 
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_losses_in_another_unit_have_the_same_landmarks(factor: float) -> None:
+    loss = piecewise_linear((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (150, 2.0), (181, 2.6))
+    noise = 0.001  # far below the drop
+    expected = find_landmarks(make_smooth_sweep(loss, noise=noise))
+    assert None not in expected[:4]
+    assert find_landmarks(make_smooth_sweep(factor * loss, noise=factor * noise)) == expected
+
+
 def test_nothing_after_the_first_turn_moves_fall_start_and_valley() -> None:
     falls_again = piecewise_linear((0, 2.3), (20, 2.3), (121, 1.3), (150, 2.3), (200, 0.5))
     landmarks = find_landmarks(make_smooth_sweep(falls_again))

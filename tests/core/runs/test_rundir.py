@@ -298,8 +298,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(run: RunDi
     assert latest_checkpoint(run.path) == (None, [])
     write_checkpoint(run, 10)
     flip_a_bit(run.checkpoint_path(10))
-    with pytest.raises(InputError, match="step-000010"):
+    with pytest.raises(InputError, match=r"step-000010.* Remove that folder to start the run again\."):
         latest_checkpoint(run.path)
+    with pytest.raises(InputError, match=r"step-000010.* Give another run\."):
+        open_checkpoint(run.path)
 
 
 def test_a_checkpoint_of_a_run_is_its_final_weights_or_else_its_newest_state(run: RunDir) -> None:
