@@ -420,7 +420,8 @@ def test_of_repeats_that_are_too_noisy_the_learning_rates_are_compared_and_twice
 def test_the_reason_of_several_repeats_is_that_of_the_one_with_the_median_lr_max() -> None:
     # LRMAX of each is its upper bound, which has its own reason.
     repeats = [
-        MARKS._replace(upper_bound=bound, upper_bound_reason=f"bound {bound}") for bound in (0.03, 0.01, 0.02, 0.04)
+        MARKS._replace(first_lr=1e-6 / bound, upper_bound=bound, upper_bound_reason=f"bound {bound}")
+        for bound in (0.03, 0.01, 0.02, 0.04)
     ]
     assert "bound 0.02;" in explain(repeats[:3], 10.0)
     assert "bound 0.02;" in explain(repeats, 10.0)  # of an even number the lower one
