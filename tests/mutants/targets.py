@@ -49,7 +49,8 @@ TARGETS = {
         ("core/training/test_resume.py", "core/training/test_own_network.py", "core/training/test_step_graph.py"),
     ),
     "rules": Target(
-        ("scsuite/core/lr_range/rules.py", "scsuite/core/lr_range/sweep.py"), ("core/lr_range/test_rules.py",)
+        ("scsuite/core/lr_range/rules.py", "scsuite/core/lr_range/sweep.py"),
+        ("core/lr_range/test_rules.py", "core/lr_range/test_range_test.py"),
     ),
     "metrics": Target(
         ("scsuite/core/evaluation/metrics.py",),
