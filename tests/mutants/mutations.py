@@ -97,7 +97,7 @@ def _is_skipped(node: cst.CSTNode) -> bool:
         return True  # a check of our own; a line number in a warning
     if not isinstance(node, cst.Call):
         return False
-    name = cst.Module([]).code_for_node(node.func)
+    name: str = cst.Module([]).code_for_node(node.func)
     return name.endswith(("Error", "_error", "warnings.warn", "TypeVar", "getLogger"))
 
 

@@ -65,7 +65,9 @@ class _Recorder:
     """A pytest plugin that records how long each test takes and which lines it, and its fixtures, run."""
 
     def __init__(self, coverage: Any) -> None:
-        self.coverage, self.seconds, self.fixtures = coverage, {}, {}
+        self.coverage = coverage
+        self.seconds: dict[str, float] = {}
+        self.fixtures: dict[str, list[str]] = {}
         self.failed: list[str] = []
 
     @pytest.hookimpl(wrapper=True)
@@ -176,7 +178,7 @@ class _MutantFinder(MetaPathFinder):
         if fullname != self.module:
             return None
         loader = SourceFileLoader(fullname, str(self.path))
-        loader.get_code = lambda _: compile(self.text, str(self.path), "exec")  # type: ignore[method-assign]
+        loader.get_code = lambda _: compile(self.text, str(self.path), "exec")  # type: ignore[assignment, method-assign]
         return importlib.util.spec_from_file_location(fullname, self.path, loader=loader)
 
 

@@ -447,7 +447,8 @@ def test_a_map_of_one_row_or_one_column_has_positions_and_one_of_a_single_pixel_
 
         def forward(self, images_NCHW: Tensor) -> Tensor:
             column, row, pixel = self.column(images_NCHW), self.row(images_NCHW), self.pixel(images_NCHW)
-            return (column.sum(dim=2) + row.sum(dim=3) + pixel.sum(dim=2)).flatten(1)
+            sums_NC: Tensor = column.sum(dim=(2, 3)) + row.sum(dim=(2, 3)) + pixel.sum(dim=(2, 3))
+            return sums_NC
 
     network = nn.Sequential(Pools(), nn.Linear(3, 4))
     network(images(1))  # it has no convolution, so that only the names are listed

@@ -472,7 +472,8 @@ def test_order_and_flips_are_the_recorded_ones_so_that_runs_of_earlier_versions_
 
 
 def test_only_batches_of_worker_processes_take_shared_memory() -> None:
-    assert [next(make_loader(workers).epoch(0)).images_NCHW.is_shared() for workers in (0, 1)] == [False, True]
+    images: list[Any] = [next(make_loader(workers).epoch(0)).images_NCHW for workers in (0, 1)]
+    assert [images_NCHW.is_shared() for images_NCHW in images] == [False, True]
 
 
 def test_the_number_of_workers_is_that_of_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,5 +321,6 @@ def test_the_best_epoch_is_the_first_with_the_highest_accuracy_on_the_images_tha
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     trainer.fit()
     assert trainer.state.best == BestEpoch(*best)
-    assert [epoch.val_accuracy for epoch in trainer.epochs] == (on_val or [None] * 3)
-    assert [epoch.test_accuracy for epoch in trainer.epochs] == (on_test if not on_val else [None, None, *on_test])
+    nothing: list[float | None] = [None, None, None]
+    assert [epoch.val_accuracy for epoch in trainer.epochs] == (on_val or nothing)
+    assert [epoch.test_accuracy for epoch in trainer.epochs] == ([*nothing[:2], *on_test] if on_val else on_test)

@@ -132,7 +132,7 @@ def test_a_training_in_fp16_that_skipped_all_updates_resumes_without_momentum(
     trainer = Trainer(tiny_data, tiny_config)
     trainer.setup = replace(trainer.setup, scaler=torch.amp.GradScaler("cpu"))
     trainer.state = train_until(Trainer(tiny_data, tiny_config), 1).state
-    trainer.setup.scaler.scale(torch.ones(1))  # type: ignore[no-untyped-call]  # the scale exists from the first step on
+    trainer.setup.scaler.scale(torch.ones(1))  # the scale exists from the first step on
     trainer.save(tmp_path / "state.safetensors")
     assert not any(name.startswith("optimizer.") for name in read_checkpoint(tmp_path / "state.safetensors").tensors)
     resumed = Trainer(tiny_data, tiny_config)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scsuite.core.distributed import SINGLE_PROCESS, World
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.evaluation import evaluate
 from scsuite.core.model.initialization import identity_init, whitening_init
-from scsuite.core.model.network import GhostBatchNorm2d, KeyedDropout, build_model
+from scsuite.core.model.network import GhostBatchNorm2d, KeyedDropout, ResNet3, build_model
 from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.setup import (
     TrainSetup,
@@ -148,6 +149,7 @@ def test_a_setup_has_the_parts_of_its_configuration(tiny_data: Dataset, tiny_con
     setup = setup_of(tiny_data, replace(tiny_config, dropout=0.25, label_smoothing=0.1, seed=5, width=0.1))
     (dropout,) = (module for module in setup.model.modules() if isinstance(module, KeyedDropout))
     assert dropout.p == 0.25
+    assert isinstance(setup.model, ResNet3)
     assert (setup.model.num_classes, setup.model.width) == (3, 0.1)
     assert setup.model.training
     assert setup.model.get_parameter("layer1.x.0.weight").is_contiguous(memory_format=torch.channels_last)
@@ -168,7 +170,8 @@ def test_albumentations_is_used_where_it_is_asked_for(tiny_data: Dataset, tiny_c
     assert isinstance(default, DefaultPolicy)
     assert (default.mean, default.std) == tiny_data.train.mean_std()
     assert not default.flip  # the loader alternates the flips
-    assert make_policy(replace(tiny_config, flip="random"), tiny_data.train).flip  # type: ignore[union-attr]
+    random_flips = make_policy(replace(tiny_config, flip="random"), tiny_data.train)
+    assert isinstance(random_flips, DefaultPolicy) and random_flips.flip
     for flip in ("random", "alternate", "none"):
         config = replace(tiny_config, augment_backend="albumentations", flip=flip)
         policy = make_policy(config, tiny_data.train)
@@ -190,8 +193,16 @@ def test_training_images_of_one_class_are_refused() -> None:
 def test_a_setup_evaluates_with_its_own_normalisation_and_names(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
     setup, calls = setup_of(tiny_data, tiny_config), []
     ours = setup.evaluate(setup.model, tiny_data.test, tta="flip", on_batch=lambda: calls.append(1))
-    settings = {"mean": setup.mean, "std": setup.std, "class_names": tiny_data.class_names}
+    settings: dict[str, Any] = {"mean": setup.mean, "std": setup.std, "class_names": tiny_data.class_names}
     expected = evaluate(setup.model, tiny_data.test, tta="flip", **settings)
     assert np.array_equal(ours.probabilities_NK, expected.probabilities_NK)
     assert ours.class_names == tiny_data.class_names
     assert calls == [1]
+
+
+def test_the_workers_of_the_configuration_augment(
+    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 3)
+    loader: Any = setup_of(tiny_data, replace(tiny_config, augment_backend="albumentations", workers=0)).loader
+    assert loader._loader.num_workers == 0
