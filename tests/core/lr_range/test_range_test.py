@@ -64,6 +64,13 @@ def test_the_sweep_follows_its_curve_from_end_to_end(curve: str, expected: Calla
     assert {repeat for _, repeat in steps} == {0}
 
 
+@pytest.mark.parametrize(("cycle_momentum", "momentum"), [(False, 0.9), (True, 0.85)])
+def test_the_momentum_is_that_of_the_training_at_its_peak(cycle_momentum: bool, momentum: float) -> None:
+    steps: list[StepResult] = []
+    range_test(tiny.dataset(), make_config(cycle_momentum=cycle_momentum), on_step=lambda step, _: steps.append(step))
+    assert {step.momentum for step in steps} == {momentum}
+
+
 @pytest.mark.parametrize(("epochs", "expected"), [(4.0, 16), (2.6, 10)])
 def test_epochs_set_the_length_in_passes_over_the_images(epochs: float, expected: int) -> None:
     # 60 images in batches of 15 are four steps per epoch.
