@@ -256,7 +256,7 @@ def test_truncation_sorts_the_rows_and_keeps_one_of_each(run: RunDir) -> None:
 
 
 def test_the_newest_two_checkpoints_by_step_are_kept_and_partial_files_removed(run: RunDir) -> None:
-    for number in (9, 10, 100, 1000000):
+    for number in (9, 10, 999999, 1000000):  # as text, 999999 would be the last
         run.checkpoint_path(number).write_text("x")
     folder = run.path / "checkpoints"
     (folder / f".scsuite-{os.getpid()}-{16 * '0'}.part").write_text("half")
@@ -267,7 +267,7 @@ def test_the_newest_two_checkpoints_by_step_are_kept_and_partial_files_removed(r
     for name in of_the_user:
         (folder / name).write_text("mine")
     prune_checkpoints(run.path)
-    kept = ["step-1000000.safetensors", "step-000100.safetensors"]
+    kept = ["step-1000000.safetensors", "step-999999.safetensors"]
     assert [path.name for path in list_checkpoints(run.path)] == kept
     assert {path.name for path in folder.iterdir()} == {*kept, *of_the_user}
 
