@@ -27,6 +27,7 @@ ACCEPTED = [
     Accepted(STEP, "step * world.size [+ -> -] world.rank", "another key, which is still one of each step and rank"),
     Accepted(LOADER, "[num_workers -> (num_workers) or True]", "a wrapper without processes gives the same batches"),
     Accepted(LOADER, "next(groups, [[] -> None])", "only whether it is empty counts"),
+    Accepted(SETUP, "[device=device.device, workers -> workers]", "only on another device than the CPU"),
     Accepted(SETUP, "weights_K.float().to([device.device -> None])", "only on another device than the CPU"),
     Accepted(MAPS, "CAM_BATCH = [100 -> 101]", "speed and memory only"),
     Accepted(MAPS, "images_NCHW[:[1 -> 2]]", "shapes of layers for two images instead of one"),

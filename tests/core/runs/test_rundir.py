@@ -435,5 +435,6 @@ def test_a_lock_is_held_until_close_and_a_deleted_run_holds_none(run: RunDir) ->
     with RunDir.open(run.path) as last:
         last.delete()
         assert not run.path.exists()
+        assert not last._lock.is_locked  # Windows removes no open file
         run.path.mkdir()
         RunDir(run.path).close()
