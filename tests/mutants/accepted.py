@@ -6,6 +6,7 @@ In: nothing. Out: `ACCEPTED`: the path, a part of the mutant's description, and 
 from typing import NamedTuple
 
 STEP, LOADER, MAPS = "scsuite/core/training/step.py", "scsuite/core/training/loader.py", "scsuite/core/cam/maps.py"
+RESUME = "scsuite/core/training/resume.py"
 SETUP, SWEEP = "scsuite/core/training/setup.py", "scsuite/core/lr_range/sweep.py"
 
 
@@ -27,6 +28,7 @@ ACCEPTED = [
     Accepted(STEP, "step * world.size [+ -> -] world.rank", "another key, which is still one of each step and rank"),
     Accepted(LOADER, "[num_workers -> (num_workers) or True]", "a wrapper without processes gives the same batches"),
     Accepted(LOADER, "next(groups, [[] -> None])", "only whether it is empty counts"),
+    Accepted(RESUME, "[sort_keys=False -> ]", "the order of the keys in a YAML file"),
     Accepted(SETUP, "[device=device.device, workers -> workers]", "only on another device than the CPU"),
     Accepted(SETUP, "weights_K.float().to([device.device -> None])", "only on another device than the CPU"),
     Accepted(MAPS, "CAM_BATCH = [100 -> 101]", "speed and memory only"),

@@ -371,6 +371,7 @@ def test_results_of_a_moved_run_have_the_paths_of_today(tmp_path: Path) -> None:
     same = {"run_dir": str(tmp_path / "link"), "checkpoint": f"{tmp_path}/link/model.safetensors"}
     assert relocate_result(same, new) is same  # the same folder under another name was not moved
     assert relocate_result({"epochs": 3, "note": "None"}, new) == {"epochs": 3, "note": "None"}
+    assert relocate_result({"run_dir": "a\0b"}, new) == {"run_dir": str(new)}  # no path at all
 
 
 @pytest.fixture
@@ -424,6 +425,11 @@ def test_the_configuration_of_another_command_is_not_resumed(config_run: RunDir,
         InputError, match=f"config.yaml: expected the configuration of a training, found none of {missing}"
     ):
         merge_resume_settings(saved, TrainConfig(), frozenset(), config_run.path)
+
+
+def test_a_value_that_no_run_can_have_is_an_error_in_the_file(config_run: RunDir) -> None:
+    with pytest.raises(InputError, match=rf"{config_run.path}/config\.yaml: .*epochs"):
+        merge_resume_settings({**config_run.config(), "epochs": -1}, TrainConfig(), frozenset(), config_run.path)
 
 
 def test_auto_learning_rates_are_accepted_where_the_run_found_its_own(config_run: RunDir) -> None:
