@@ -10,7 +10,7 @@ CORE = "scsuite/core"
 STEP, LOADER, SETUP = (f"{CORE}/training/{name}.py" for name in ("step", "loader", "setup"))
 LOOP, TRAINER, STATE = (f"{CORE}/training/{name}.py" for name in ("loop", "trainer", "state"))
 RESUME, OPTIMIZER, COMMIT = (f"{CORE}/training/{name}.py" for name in ("resume", "optimizer", "checkpoint_schedule"))
-SPLIT, FOLDER, CACHE = (f"{CORE}/dataset/{name}.py" for name in ("split", "folder", "cache"))
+SPLIT, FOLDER, CACHE = (f"{CORE}/dataset/{name}.py" for name in ("split", "folder_walk", "cache"))
 METRICS, EVALUATE = (f"{CORE}/evaluation/{name}.py" for name in ("metrics", "evaluate"))
 RUN_DIR, CHECKPOINTS = (f"{CORE}/runs/{name}.py" for name in ("rundir", "checkpoints"))
 CHECKPOINT, CHECKPOINT_FILE = (f"{CORE}/model/{name}.py" for name in ("checkpoint", "checkpoint_file"))
@@ -84,7 +84,7 @@ KNOWN = [
         "(file.name, file.identity[1], ",
         "(file.name, "),
     Known("a folder's key without empty folders", FOLDER,
-        "(*sorted(walk.folders), ",
+        "(*sorted(self.folders), ",
         "("),
     Known("the fingerprint without labels", CACHE,
         'f"{name}.labels": split.labels_N}',
@@ -93,8 +93,8 @@ KNOWN = [
         "json.dumps(dataset.class_names).encode()",
         'b""'),
     Known("the cache's key without --fit", f"{CORE}/dataset/__init__.py",
-        'f"{listing.content_hash} {fit}{suffix}"',
-        'f"{listing.content_hash} {suffix}"'),
+        'f"{listing.hash_contents()} {fit}{suffix}"',
+        'f"{listing.hash_contents()} {suffix}"'),
     Known("rows after the checkpoint kept on resume", RUN_DIR,
         "first <= int(row[0]) < first + count",
         "first <= int(row[0])"),

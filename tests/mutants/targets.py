@@ -70,7 +70,7 @@ MORE_TESTS = {
     "scsuite/core/augment/transforms.py": ("core/augment/test_transforms.py", "core/augment/test_draws.py"),
     "scsuite/core/dataset/__init__.py": ("core/dataset/test_load_dataset.py", "cli/test_fit.py"),
     "scsuite/core/dataset/cache.py": ("core/dataset/test_cache.py",),
-    "scsuite/core/dataset/folder.py": ("core/dataset/test_folder.py",),
+    "scsuite/core/dataset/folder_walk.py": ("core/dataset/test_folder.py",),
     "scsuite/core/evaluation/evaluate.py": ("core/evaluation/test_evaluate.py",),
     "scsuite/core/lr_range/range_test.py": ("core/lr_range/test_range_test.py", "core/training/test_own_network.py"),
     "scsuite/core/lr_range/run_sweep.py": ("core/lr_range/test_range_test.py",),
