@@ -33,6 +33,8 @@ ACCEPTED = [
     Accepted(SETUP, "weights_K.float().to([device.device -> None])", "only on another device than the CPU"),
     Accepted(MAPS, "CAM_BATCH = [100 -> 101]", "speed and memory only"),
     Accepted(MAPS, "images_NCHW[:[1 -> 2]]", "shapes of layers for two images instead of one"),
+    Accepted(MAPS, "[memory_format=torch.channels_last -> ]", "speed only"),
+    Accepted(MAPS, "classes_N[:, None].to([logits_NK.device -> None])", "only on another device than the CPU"),
     Accepted(SWEEP, "Float1D = [", "a type"),
     Accepted(SWEEP, "sweeps[[0 -> 1]].lrs_L", "all repeats have the same learning rates"),
 ]
