@@ -6,6 +6,7 @@ In: nothing. Out: `ACCEPTED`: the path, a part of the mutant's description, and 
 from typing import NamedTuple
 
 STEP, LOADER, MAPS = "scsuite/core/training/step.py", "scsuite/core/training/loader.py", "scsuite/core/cam/maps.py"
+METRICS = "scsuite/core/evaluation/metrics.py"
 RESUME = "scsuite/core/training/resume.py"
 SETUP, SWEEP = "scsuite/core/training/setup.py", "scsuite/core/lr_range/sweep.py"
 
@@ -31,6 +32,7 @@ ACCEPTED = [
     Accepted(RESUME, "[sort_keys=False -> ]", "the order of the keys in a YAML file"),
     Accepted(SETUP, "[device=device.device, workers -> workers]", "only on another device than the CPU"),
     Accepted(SETUP, "weights_K.float().to([device.device -> None])", "only on another device than the CPU"),
+    Accepted(METRICS, "np.array(rows, [np.float64 -> ])", "floats have this type anyway"),
     Accepted(MAPS, "CAM_BATCH = [100 -> 101]", "speed and memory only"),
     Accepted(MAPS, "images_NCHW[:[1 -> 2]]", "shapes of layers for two images instead of one"),
     Accepted(MAPS, "[memory_format=torch.channels_last -> ]", "speed only"),

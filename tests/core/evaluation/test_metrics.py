@@ -239,7 +239,7 @@ def test_wilsons_interval_is_the_one_of_the_textbook() -> None:
 
 def test_wilsons_interval_has_a_width_without_mistakes_and_stays_in_bounds() -> None:
     assert wilson_interval(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
-    assert wilson_interval(20, 20)[1] <= 1
+    assert all(0 <= wilson_interval(k, n)[0] <= wilson_interval(k, n)[1] <= 1 for n in range(1, 300) for k in (0, n))
     assert wilson_interval(0, 0) == (0, 1)  # an empty sample
 
 
@@ -267,6 +267,7 @@ def test_a_training_is_compared_with_the_largest_class_where_classes_are_uneven(
     assert baseline_warning(0.9, uneven, names) == "never exceeded the fraction of the largest class (90.0 %, cat)"
     assert baseline_warning(0.91, uneven, names) is None
     assert baseline_warning(0.52, even, names) == "never exceeded chance (50 %)"
+    assert baseline_warning(chance_accuracy_bound(2, 100), even, names) == "never exceeded chance (50 %)"
     assert baseline_warning(0.9, even, names) is None
 
 
