@@ -28,7 +28,7 @@ from scsuite.core.training.loader import (
     flipped_in_epoch,
     images_per_augmentation,
 )
-from scsuite.core.training.workers import default_workers
+from scsuite.core.training.workers import WorkerError, default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
 
@@ -482,3 +482,12 @@ def test_the_number_of_workers_is_that_of_the_machine_unless_it_is_given(monkeyp
     assert loader._loader.num_workers == 0
     monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 3)
     assert make_loader(0)._loader.num_workers == 0  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_finds_no_shared_memory_ends_the_epoch_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # in the processes that the loader forks
+    with pytest.raises(WorkerError, match="unable to allocate shared memory"):
+        list(make_loader(1).epoch(0))
