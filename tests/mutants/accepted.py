@@ -6,6 +6,7 @@ In: nothing. Out: `ACCEPTED`: the path, a part of the mutant's description, and 
 from typing import NamedTuple
 
 STEP, LOADER, MAPS = "scsuite/core/training/step.py", "scsuite/core/training/loader.py", "scsuite/core/cam/maps.py"
+SPLIT = "scsuite/core/dataset/split.py"
 METRICS = "scsuite/core/evaluation/metrics.py"
 RESUME = "scsuite/core/training/resume.py"
 SETUP, SWEEP = "scsuite/core/training/setup.py", "scsuite/core/lr_range/sweep.py"
@@ -30,6 +31,9 @@ ACCEPTED = [
     Accepted(LOADER, "[num_workers -> (num_workers) or True]", "a wrapper without processes gives the same batches"),
     Accepted(LOADER, "next(groups, [[] -> None])", "only whether it is empty counts"),
     Accepted(RESUME, "[sort_keys=False -> ]", "the order of the keys in a YAML file"),
+    Accepted(SPLIT, "counts = np.zeros((3, 256), [dtype=np.int64 -> ])", "counts are exact as floats too"),
+    Accepted(SPLIT, "counts = np.zeros((3, 256), dtype=[np.int64 -> None])", "counts are exact as floats too"),
+    Accepted(SETUP, "on_batch=on_batch, [world=self.world, -> ]", "each rank evaluates all images: more work"),
     Accepted(SETUP, "[device=device.device, workers -> workers]", "only on another device than the CPU"),
     Accepted(SETUP, "weights_K.float().to([device.device -> None])", "only on another device than the CPU"),
     Accepted(METRICS, "np.array(rows, [np.float64 -> ])", "floats have this type anyway"),

@@ -324,9 +324,6 @@ KNOWN = [
     Known("the training loss is a mean of means", STATE,
         "self.loss + step.loss * step.num_images",
         "self.loss + step.loss * 16"),
-    Known("sums go on over the epochs", LOOP,
-        "    state.totals = EpochTotals()\n",
-        ""),
     # --- range test ---
     Known("the reference LR grows with the batch size", RULES,
         "math.sqrt(size * short)",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scsuite.core.dataset import Split, split_holdout
+from scsuite.core.dataset.split import balanced_indices
 from scsuite.core.errors import InputError, UsageError
 from tests.core.tiny import dataset
 
@@ -113,3 +114,9 @@ def test_held_out_images_are_balanced_and_none_is_trained_on() -> None:
         with pytest.raises(UsageError, match=f"fewer than the 60 training images, found {too_many}"):
             split_holdout(split, too_many)
     assert set(holdout.files) != set(replace(dataset(), train=split).with_limits(9, None).train.files)
+
+
+def test_the_selections_are_the_recorded_ones_so_that_limits_mean_the_same_images_in_every_version() -> None:
+    labels_N = np.arange(12) % 3  # recorded on 2026-11-29
+    assert balanced_indices(labels_N, 5, "limit").tolist() == [0, 7, 11, 3, 10]
+    assert balanced_indices(labels_N, 5, "val").tolist() == [9, 10, 8, 6, 7]
