@@ -99,10 +99,10 @@ def test_a_trailing_byte_is_refused(saved: Path) -> None:
         load_network(read_checkpoint(saved))
 
 
-@pytest.mark.parametrize("header_length", [0, 1 << 40, 100_000_001])
+@pytest.mark.parametrize("header_length", [0, 1, 2**20 + 1, 1 << 40, 100_000_001])
 def test_a_header_length_out_of_bounds_is_refused_before_the_header_is_read(saved: Path, header_length: int) -> None:
     saved.write_bytes(struct.pack("<Q", header_length) + saved.read_bytes()[8:])
-    with pytest.raises(InputError, match="header"):
+    with pytest.raises(InputError, match=f"header of at most 1,048,576 bytes, found a length of {header_length:,}"):
         load_network(read_checkpoint(saved))
 
 
@@ -228,7 +228,7 @@ def test_a_complete_file_of_another_network_is_refused_with_the_difference(
     metadata = make_metadata(model)
     change(tensors, metadata)
     save_checkpoint(tmp_path / "changed.safetensors", tensors, metadata)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=rf"checkpoint: .*changed\.safetensors: .*{words}"):
         load_network(read_checkpoint(tmp_path / "changed.safetensors"))
 
 
