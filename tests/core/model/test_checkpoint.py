@@ -152,7 +152,7 @@ def test_a_path_that_is_no_regular_file_is_refused_without_waiting(tmp_path: Pat
         path.mkdir()
     if kind == "fifo":
         os.mkfifo(path)
-    with pytest.raises(InputError, match="^checkpoint: "):
+    with pytest.raises(InputError, match=r"^checkpoint: "):
         load_network(read_checkpoint(path))
 
 
