@@ -293,7 +293,8 @@ def test_a_map_lies_on_what_the_network_saw_under_each_fit(height: int, width: i
 
 def test_the_defaults_are_those_of_command_and_network_and_classes_may_be_a_tensor(model: ResNet3) -> None:
     expected = grad_cam(model, images(), CLASSES, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
-    assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES)), expected)
+    for dtype in (torch.int64, torch.int32):
+        assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES, dtype=dtype)), expected)
 
 
 def test_the_class_matters(model: ResNet3) -> None:

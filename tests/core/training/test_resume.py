@@ -21,6 +21,7 @@ from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.loop import fit
 from scsuite.core.training.resume import (
     _check_equal,
+    check_same_data,
     check_same_policy,
     load_history,
     load_state,
@@ -218,7 +219,7 @@ def test_settings_that_change_no_number_may_differ(
     tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
     train_until(Trainer(tiny_data, tiny_config), 1).save(tmp_path / "state.safetensors")
-    other = replace(tiny_config, workers=1, cache_dir="elsewhere", data="moved")
+    other = replace(tiny_config, workers=1, cache_dir="elsewhere", data="moved", device="auto")
     assert Trainer(tiny_data, other).resume(tmp_path / "state.safetensors").state.step == 1
 
 
@@ -313,6 +314,13 @@ def test_options_of_a_resume_must_be_those_of_the_run(
 
 
 # --- without a training ---
+
+
+@pytest.mark.parametrize("saved", [None, [], "x", {}, {"fingerprint": None}, {"fingerprint": "1" * 64}])
+def test_data_without_the_same_fingerprint_is_refused_whatever_the_file_holds(saved: Any) -> None:
+    with pytest.raises(InputError, match="the same data"):
+        check_same_data(Path("x"), saved, "0" * 64)
+    check_same_data(Path("x"), {"fingerprint": "0" * 64, "name": "elsewhere"}, "0" * 64)
 
 
 def test_a_moved_policy_file_is_written_again_from_the_checkpoint(
