@@ -17,7 +17,7 @@ bs = $(if $(BS),--bs $(BS))
 ckpt = --ckpt $(or $(RUN),$(error no training run in $(RUNS)/: make train first, or give RUN=))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-quick lint type docs check smoke zigzag lr-range train evaluate gradcam bench study clean
+.PHONY: help setup demo test faults faults-quick mutants lint type docs check smoke zigzag lr-range train evaluate gradcam bench study clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ faults: $(READY) ## The fault scorecard: damaged and hostile input, crashes, ful
 
 faults-quick: $(READY) ## Part of the fault scorecard (Linux; 4 minutes)
 	$(BIN)/python -m tests.faults --quick --json faults.json
+
+mutants: $(READY) ## Wrong changes to the core that no test notices (Linux; an hour on two cores)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	$(BIN)/python -m tests.mutants --known
+	$(BIN)/python -m tests.mutants --json mutants.json $(ARGS)
 
 lint: $(READY) ## Check style and format (ruff)
 	$(BIN)/ruff check .
@@ -84,5 +89,5 @@ study: $(READY) ## Compare the range test's learning rates with the best of a gr
 	$(BIN)/python -m tests.studies
 
 clean: ## Remove .venv and files of the tools; runs/ is kept
-	rm -rf $(VENV) build dist faults.json .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist faults.json mutants.json .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find scsuite tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -131,9 +131,6 @@ class _EpochBatches:
         for indices_N in self.indices():
             yield [(self.epoch, index) for index in indices_N.tolist()]
 
-    def __len__(self) -> int:
-        return num_steps_per_epoch(self.num_images, self.batch_size) - self.first_batch
-
 
 class _DeviceBatches:
     """Keeps the uint8 images on the device, and gathers and augments whole batches there, in this process."""

@@ -145,7 +145,7 @@ def _all_reduce_step(
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     running_stats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    weighted_stats = torch._foreach_mul(running_stats, shard_fraction)
+    weighted_stats = [stats * shard_fraction for stats in running_stats]
     packed = [*gradients, *weighted_stats, loss, num_correct.float()]  # counts are exact up to 2^24
     flat = world.all_reduce_sum(torch.cat([tensor.flatten() for tensor in packed]))
     chunks = torch.split(flat, [tensor.numel() for tensor in packed])

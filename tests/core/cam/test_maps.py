@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scsuite.core.cam import cam_layer_shapes, grad_cam, maps, paste_map
+from scsuite.core.cam.maps import resolve_layers
 from scsuite.core.config import CAM_METHODS, GradcamConfig
 from scsuite.core.errors import UsageError
 from scsuite.core.model.network import ResNet3, build_model
@@ -292,7 +293,8 @@ def test_a_map_lies_on_what_the_network_saw_under_each_fit(height: int, width: i
 
 def test_the_defaults_are_those_of_command_and_network_and_classes_may_be_a_tensor(model: ResNet3) -> None:
     expected = grad_cam(model, images(), CLASSES, layer=model.cam_layer, method=GradcamConfig(ckpt="x").method)
-    assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES)), expected)
+    for dtype in (torch.int64, torch.int32):
+        assert torch.equal(grad_cam(model, images(), torch.tensor(CLASSES, dtype=dtype)), expected)
 
 
 def test_the_class_matters(model: ResNet3) -> None:
@@ -435,3 +437,45 @@ def test_a_network_without_a_default_layer_has_the_maps_of_its_last_block_with_a
 def test_a_network_without_a_convolution_needs_a_layer() -> None:
     with pytest.raises(UsageError, match=r"--layer: expected a convolution .* found none in Sequential"):
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), images(1), [0])
+
+
+def test_a_map_of_one_row_or_one_column_has_positions_and_one_of_a_single_pixel_has_none() -> None:
+    class Pools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.column, self.row = nn.AvgPool2d((8, 32)), nn.AvgPool2d((32, 8))
+            self.pixel = nn.AvgPool2d(32)
+
+        def forward(self, images_NCHW: Tensor) -> Tensor:
+            column, row, pixel = self.column(images_NCHW), self.row(images_NCHW), self.pixel(images_NCHW)
+            sums_NC: Tensor = column.sum(dim=(2, 3)) + row.sum(dim=(2, 3)) + pixel.sum(dim=(2, 3))
+            return sums_NC
+
+    network = nn.Sequential(Pools(), nn.Linear(3, 4))
+    network(images(1))  # it has no convolution, so that only the names are listed
+    shapes = cam_layer_shapes(network, images(1))
+    assert {name: shape for name, shape in shapes.items() if "." in name} == {"0.column": (3, 4, 1), "0.row": (3, 1, 4)}
+
+
+def test_the_model_computes_in_the_dtype_of_its_weights(model: ResNet3) -> None:
+    double = copy.deepcopy(model).double()
+    expected = grad_cam(model, images(2), [0, 1])
+    assert torch.allclose(grad_cam(double, images(2), [0, 1]).float(), expected, atol=1e-5)
+
+
+def test_without_a_layer_of_its_own_a_network_needs_a_name() -> None:
+    with pytest.raises(UsageError, match="--layer: expected one of 0, 1, found ''"):
+        resolve_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), None)
+    assert resolve_layers(build_model(width=0.05), None) == ["layer2"]
+    assert resolve_layers(build_model(width=0.05), "layer3,prep,layer3") == ["layer3", "prep"]
+
+
+def test_a_layer_without_evidence_does_not_divide_by_its_maximum_of_zero() -> None:
+    maps_LNHW = torch.zeros(2, 2, 2, 2)
+    maps_LNHW[0, 0] = torch.tensor([[1.0, 2.0], [0.0, 4.0]])
+    maps_LNHW[1, 1, 0, 0] = 0.5
+    averaged_NHW = maps._average(maps_LNHW)
+    # The first image: a shape of (1/4, 1/2, 0, 1) and one of zeros, times the mean of the maxima 4 and 0.
+    assert torch.equal(averaged_NHW[0], torch.tensor([[1.0, 2.0], [0.0, 4.0]]) / 4 / 2 * 2)
+    assert averaged_NHW[1].flatten().tolist() == [0.125, 0, 0, 0]
+    assert torch.equal(maps._average(maps_LNHW[:1]), maps_LNHW[0])

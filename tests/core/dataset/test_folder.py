@@ -14,6 +14,7 @@ from PIL import Image
 
 from scsuite.core.dataset import Dataset, load_dataset
 from scsuite.core.dataset.folder import SkippedFiles, iter_image_files
+from scsuite.core.dataset.folder_walk import FolderWalk, FoundFile
 from scsuite.core.errors import InputError
 from tests.core.dataset.helpers import class_tree, encode, image_bytes, write_folder, write_tar, write_zip
 
@@ -343,3 +344,36 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     calls: list[tuple[str, int, int | None]] = []
     load(write_folder(tmp_path / "f", TREE), progress=lambda *call: calls.append(call))
     assert calls == [("Decoding images", 8, 8)]
+
+
+def test_the_key_of_a_folder_changes_with_each_fact_about_its_files() -> None:
+    # Each one alone: on a disk several change together, and which ones depends on the file system.
+    def file(name: str, inode: int, *version: int) -> FoundFile:
+        return FoundFile(name, (1, inode), (version[0], version[1], version[2]), is_linked=False)
+
+    first, second = file("a/1.png", 7, 100, 5, 5), file("b/1.png", 8, 100, 5, 5)
+    walks = [
+        FolderWalk((first, second), frozenset("ab"), ()),
+        FolderWalk((file("a/2.png", 7, 100, 5, 5), second), frozenset("ab"), ()),  # its name
+        FolderWalk((file("a/1.png", 9, 100, 5, 5), second), frozenset("ab"), ()),  # its inode
+        FolderWalk((file("a/1.png", 7, 101, 5, 5), second), frozenset("ab"), ()),  # its size
+        FolderWalk((file("a/1.png", 7, 100, 6, 5), second), frozenset("ab"), ()),  # the time of its contents
+        FolderWalk((file("a/1.png", 7, 100, 5, 6), second), frozenset("ab"), ()),  # the time of its inode
+        FolderWalk((file("a/1.png", 7, 100, 5, 5), file("b/1.png", 8, 101, 5, 5)), frozenset("ab"), ()),
+        FolderWalk((file("a/1.png", 8, 100, 5, 5), file("b/1.png", 7, 100, 5, 5)), frozenset("ab"), ()),  # exchanged
+        FolderWalk((first,), frozenset("ab"), ()),
+        FolderWalk((first, second), frozenset("abc"), ()),  # an empty class
+        FolderWalk((first, second), frozenset("ab"), ("c.png",)),  # a link that leads to nothing
+    ]
+    assert len({walk.hash_contents() for walk in walks}) == len(walks)
+
+
+def test_a_file_replaced_by_one_of_another_size_at_the_same_time_is_read_again(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data", TREE)
+    path = folder / "train" / "cat" / "000.png"
+    before, status = load(folder, cache_dir=str(tmp_path / "cache")), path.stat()
+    path.write_bytes(image_bytes((9, 9, 9)) + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = load(folder, cache_dir=str(tmp_path / "cache"))
+    assert after.train.images_NHWC[0, 0, 0].tolist() == [9, 9, 9] != before.train.images_NHWC[0, 0, 0].tolist()
+    assert after.fingerprint != before.fingerprint

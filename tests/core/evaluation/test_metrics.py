@@ -20,6 +20,7 @@ from scsuite.core.evaluation.metrics import (
     compute_metrics,
     is_uneven,
     majority_class,
+    majority_fraction,
     wilson_interval,
 )
 
@@ -238,7 +239,7 @@ def test_wilsons_interval_is_the_one_of_the_textbook() -> None:
 
 def test_wilsons_interval_has_a_width_without_mistakes_and_stays_in_bounds() -> None:
     assert wilson_interval(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
-    assert wilson_interval(20, 20)[1] <= 1
+    assert all(0 <= wilson_interval(k, n)[0] <= wilson_interval(k, n)[1] <= 1 for n in range(1, 300) for k in (0, n))
     assert wilson_interval(0, 0) == (0, 1)  # an empty sample
 
 
@@ -266,4 +267,35 @@ def test_a_training_is_compared_with_the_largest_class_where_classes_are_uneven(
     assert baseline_warning(0.9, uneven, names) == "never exceeded the fraction of the largest class (90.0 %, cat)"
     assert baseline_warning(0.91, uneven, names) is None
     assert baseline_warning(0.52, even, names) == "never exceeded chance (50 %)"
+    assert baseline_warning(chance_accuracy_bound(2, 100), even, names) == "never exceeded chance (50 %)"
     assert baseline_warning(0.9, even, names) is None
+
+
+def test_the_fraction_of_the_largest_class_is_only_that_of_uneven_classes() -> None:
+    assert majority_fraction(np.array([2, 2, 0, 2])) == 0.75
+    assert majority_fraction(np.array([2, 0, 0, 2])) is None
+
+
+def test_many_equal_values_keep_their_order() -> None:
+    # numpy's unstable sort keeps the order of few equal values only.
+    names = tuple(f"c{k:02d}" for k in range(30))
+    labels = torch.arange(60) % 30
+    logits = torch.zeros(60, 30)
+    logits[torch.arange(60), (labels + 1) % 30] = 2.0  # each class is taken for the next one, twice
+    ours = compute_metrics(logits, labels, names)
+    assert ours.misclassified.tolist() == list(range(60))
+    confused = [(pair.actual, pair.predicted) for pair in ours.most_confused(30)]
+    assert confused[:3] == [("c00", "c01"), ("c01", "c02"), ("c02", "c03")]
+    assert confused == sorted(confused)
+    assert len(ours.to_dict()["most_confused"]) == 10
+
+
+def test_the_dictionary_has_the_keys_that_scripts_read(evaluation: Evaluation) -> None:
+    # As runs/README.md lists them.
+    summary = {"accuracy", "accuracy_ci95", "balanced_accuracy", "top5_accuracy", "loss", "ece", "macro"}
+    assert evaluation.summary().keys() == summary
+    assert evaluation.to_dict().keys() == summary | {
+        "num_images", "per_class", "confusion_matrix", "confusion_normalized", "most_confused",
+    }  # fmt: skip
+    assert evaluation.summary()["loss"] == pytest.approx(evaluation.losses_N.mean())
+    assert list(evaluation.summary()["accuracy_ci95"]) == list(wilson_interval(2, 6))

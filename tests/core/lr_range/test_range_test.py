@@ -64,6 +64,13 @@ def test_the_sweep_follows_its_curve_from_end_to_end(curve: str, expected: Calla
     assert {repeat for _, repeat in steps} == {0}
 
 
+@pytest.mark.parametrize(("cycle_momentum", "momentum"), [(False, 0.9), (True, 0.85)])
+def test_the_momentum_is_that_of_the_training_at_its_peak(cycle_momentum: bool, momentum: float) -> None:
+    steps: list[StepResult] = []
+    range_test(tiny.dataset(), make_config(cycle_momentum=cycle_momentum), on_step=lambda step, _: steps.append(step))
+    assert {step.momentum for step in steps} == {momentum}
+
+
 @pytest.mark.parametrize(("epochs", "expected"), [(4.0, 16), (2.6, 10)])
 def test_epochs_set_the_length_in_passes_over_the_images(epochs: float, expected: int) -> None:
     # 60 images in batches of 15 are four steps per epoch.
@@ -197,6 +204,15 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedTest:
             return range_test(tiny.dataset(12), make_config(**{**defaults, **settings}))
 
     return run
+
+
+@pytest.mark.parametrize(("loss", "diverged"), [(6.8, False), (7.2, True)])
+def test_a_sweep_diverges_where_the_smoothed_loss_exceeds_four_times_its_minimum(
+    loss: float, diverged: bool, scripted: ScriptedTest
+) -> None:
+    # As fastai and Lightning. The window is two steps: after many losses of 1, one of 7 gives an average of 4.
+    (sweep,) = scripted([1.0] * 29 + [loss] + [1.0] * 10).sweeps
+    assert (sweep.diverged, len(sweep.lrs_L)) == (diverged, 30 if diverged else 40)
 
 
 def test_a_non_finite_step_ends_the_sweep_before_it(scripted: ScriptedTest) -> None:

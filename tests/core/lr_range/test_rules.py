@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from scsuite.core.config import LrRangeConfig
+from scsuite.core.errors import DivergedError
 from scsuite.core.lr_range.rules import (
     RULES,
+    Landmarks,
     allowed_lr_max,
     choose_bounds,
     explain,
     find_landmarks,
     lr_max_source,
+    make_warnings,
     reference_lr_max,
+    steepest,
     valley,
 )
 from scsuite.core.lr_range.run_sweep import sweep_lrs
@@ -75,6 +79,11 @@ def test_steepest_measures_the_slope_per_log_lr_not_per_lr() -> None:
     assert LRS[140] <= suggest("steepest", loss) <= LRS[160]
 
 
+def test_steepest_measures_the_slope_per_log_lr_in_a_linear_sweep_too() -> None:
+    lrs = np.linspace(0.1, 1.0, 50)
+    assert steepest(lrs, 2 - lrs) == 1.0  # the loss falls by 1 per LR, so by LR per log LR
+
+
 def test_minimum_over_10_is_a_tenth_of_the_lr_with_the_lowest_loss() -> None:
     loss = (np.log(LRS) - np.log(LRS[150])) ** 2
     assert suggest("minimum_over_10", loss) == pytest.approx(LRS[150] / 10)
@@ -128,6 +137,7 @@ def test_a_rise_within_the_noise_is_no_turn() -> None:
     loss = piecewise_linear((0, 2.3), (20, 2.3), (60, 1.5), (65, 1.9), (100, 1.0), (200, 3.0))
     assert suggest("edge_of_divergence", loss) == pytest.approx(LRS[60])
     assert suggest("edge_of_divergence", loss, noise=0.11) == pytest.approx(LRS[100])  # 0.4 is less than 4 * 0.11
+    assert suggest("edge_of_divergence", loss, noise=0.09) == pytest.approx(LRS[60])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +171,15 @@ def test_bounds_are_a_tenth_of_the_drop_and_the_reference_lr_within_the_valley_r
     assert bounds(sweep, 3.9 * valley_lr)[1] == 3.9 * valley_lr
     assert bounds(sweep, valley_lr / 31)[1] == valley_lr / 31
     assert bounds(sweep, valley_lr / 33)[1] == pytest.approx(valley_lr / 32)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_losses_in_another_unit_have_the_same_landmarks(factor: float) -> None:
+    loss = piecewise_linear((0, 2.3), (20, 2.3), (121, 1.3), (131, 1.3), (150, 2.0), (181, 2.6))
+    noise = 0.001  # far below the drop
+    expected = find_landmarks(make_smooth_sweep(loss, noise=noise))
+    assert None not in expected[:4]
+    assert find_landmarks(make_smooth_sweep(factor * loss, noise=factor * noise)) == expected
 
 
 def test_nothing_after_the_first_turn_moves_fall_start_and_valley() -> None:
@@ -315,7 +334,7 @@ def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
     assert smooth(np.full(30, 2.3), 10) == pytest.approx(np.full(30, 2.3))
 
 
-@pytest.mark.parametrize("window", [5.0, 20.0])
+@pytest.mark.parametrize("window", [2.0, 5.0, 20.0])
 def test_noise_is_the_deviation_of_the_smoothed_curve_whatever_its_trend(window: float) -> None:
     noise = np.random.default_rng(1).normal(scale=0.3, size=20_000)
     deviation = smooth(noise, window)[200:].std()  # known to about 3 % from 20,000 steps, the median to about 1 %
@@ -330,3 +349,101 @@ def test_mean_curves_end_where_the_shortest_sweep_ends() -> None:
     assert lrs.tolist() == LRS[:30].tolist()
     assert losses == pytest.approx(np.full(30, 3.0))
     assert accuracies == pytest.approx(np.full(30, 0.2))
+    rising, falling = (make_smooth_sweep(np.arange(40.0) * sign, np.arange(40.0) * sign / 40) for sign in (3, -1))
+    for sweeps in ([rising, falling], [falling, rising]):
+        lrs, losses, accuracies = mean_curves(sweeps)
+        assert losses.tolist() == np.arange(40.0).tolist()
+        assert accuracies == pytest.approx(np.arange(40.0) / 40)
+
+
+MARKS = Landmarks(LRS[0], LRS[40], LRS[100], LRS[150], "the last LR of the test")
+NOISY = MARKS._replace(fall_start_lr=None, valley_lr=None)
+TURNED = make_smooth_sweep(piecewise_linear((0, 2.3), (20, 2.3), (100, 1.0), (130, 2.0), (200, 2.0)))
+FALLS = make_smooth_sweep(piecewise_linear((0, 2.3), (20, 2.3), (200, 1.0)))
+
+
+def warnings(
+    sweeps: Sequence[LrSweep], landmarks: Sequence[Landmarks], lr_maxs: Sequence[float] = (0.1,), num_steps: int = 100,
+    in_train: bool = False, **arguments: bool,
+) -> list[str]:  # fmt: skip
+    return list(make_warnings(sweeps, landmarks, lr_maxs, num_steps, in_train, **arguments))
+
+
+def test_a_sweep_of_enough_steps_that_turns_has_no_warnings() -> None:
+    assert warnings([TURNED], [MARKS]) == []
+    assert warnings([TURNED] * 2, [MARKS, MARKS._replace(valley_lr=2 * LRS[100])], (0.1, 0.2)) == []  # a factor of two
+
+
+@pytest.mark.parametrize("in_train", [False, True])
+def test_each_warning_has_its_own_condition_and_an_option_that_helps(in_train: bool) -> None:
+    def helps(option: str, in_a_training: str) -> str:
+        return f"run scsuite lr-range with {in_a_training} and give its run to --lr-from" if in_train else option
+
+    steps, end = helps("raise --steps", "a higher --steps"), helps("raise --lr-end", "a higher --lr-end")
+    start = helps("lower --lr-start", "a lower --lr-start")
+    not_turned = f"the loss had not turned at the last LR: the upper bound may be higher; {end}"
+    for sweeps, landmarks, arguments, expected in (
+        ([TURNED], [MARKS], {"num_steps": 99}, "only 99 steps: the LR bounds are uncertain; use 100 or more"),
+        ([TURNED], [NOISY], {}, f"loss curve too noisy: using the reference LR; raise --bs, or {steps}"),
+        ([TURNED] * 2, [MARKS, NOISY], {}, f"loss curve too noisy: using the reference LR; raise --bs, or {steps}"),
+        (
+            [TURNED], [NOISY], {"has_reference": False},
+            f"loss curve too noisy: using 0.1 times the upper bound; raise --bs, or {steps}",
+        ),
+        ([FALLS], [MARKS], {}, not_turned),
+        ([TURNED, FALLS], [MARKS] * 2, {}, not_turned),
+        # The average is over too few steps up to the tenth step; a valley within the step after it is too early.
+        ([TURNED], [MARKS._replace(valley_lr=LRS[10])], {}, f"the loss turned at the first LRs: {start}"),
+        (
+            [TURNED] * 2, [MARKS, MARKS._replace(valley_lr=2.1 * LRS[100])], {},
+            "the repeats disagree by more than a factor of two: loss valley at 0.01 to 0.021, LRMAX 0.1 to 0.1",
+        ),
+        (
+            [TURNED] * 2, [MARKS] * 2, {"lr_maxs": (0.1, 0.21)},
+            "the repeats disagree by more than a factor of two: loss valley at 0.01 to 0.01, LRMAX 0.1 to 0.21",
+        ),
+    ):  # fmt: skip
+        assert warnings(sweeps, landmarks, in_train=in_train, **arguments) == [expected]
+    assert warnings([TURNED], [MARKS._replace(valley_lr=LRS[11])]) == []
+    assert warnings([replace(FALLS, diverged=True)], [MARKS]) == []
+
+
+def test_of_repeats_that_are_too_noisy_the_learning_rates_are_compared_and_twice_the_bound_is_the_end() -> None:
+    noisy = "loss curve too noisy: using the reference LR; raise --bs, or raise --steps"
+    disagree = "the repeats disagree by more than a factor of two: LRMAX 0.1 to 0.3"
+    assert warnings([TURNED] * 2, [NOISY] * 2, (0.1, 0.3)) == [noisy, disagree]
+    early = NOISY._replace(upper_bound=LRS[10] / 2)  # half the LR at which the loss rose
+    assert warnings([TURNED], [early]) == [noisy, "the loss turned at the first LRs: lower --lr-start"]
+    assert warnings([TURNED], [early._replace(upper_bound=LRS[11] / 2)]) == [noisy]
+
+
+def test_the_reason_of_several_repeats_is_that_of_the_one_with_the_median_lr_max() -> None:
+    # LRMAX of each is its upper bound, which has its own reason.
+    repeats = [
+        MARKS._replace(first_lr=1e-6 / bound, upper_bound=bound, upper_bound_reason=f"bound {bound}")
+        for bound in (0.03, 0.01, 0.02, 0.04)
+    ]
+    assert "bound 0.02;" in explain(repeats[:3], 10.0)
+    assert "bound 0.02;" in explain(repeats, 10.0)  # of an even number the lower one
+    assert explain(repeats[:3], 10.0).startswith("Median of 3 repeats: LRMAX = 0.02: ")
+    assert explain(repeats[:3], 10.0).endswith(" The LR bounds are the geometric means over the repeats.")
+    assert lr_max_source([MARKS, MARKS, MARKS._replace(upper_bound=0.001)], 0.02) == "scaling rule"
+    assert lr_max_source([MARKS, *[MARKS._replace(upper_bound=0.001)] * 2], 0.02) == "limited by the test"
+
+
+def test_a_sweep_keeps_the_steps_that_were_done_and_too_few_are_a_divergence() -> None:
+    lrs = np.geomspace(1e-3, 1.0, 100)
+    rows = [(3.0 - step / 10, step / 100) for step in range(12)]
+    sweep = make_sweep(5, lrs, rows, True)
+    assert (sweep.seed, sweep.diverged, len(sweep.lrs_L)) == (5, True, 12)
+    assert sweep.lrs_L.tolist() == lrs[:12].tolist()
+    assert sweep.losses_L.tolist() == [loss for loss, _ in rows]
+    assert sweep.accuracies_L.tolist() == [accuracy for _, accuracy in rows]
+    # The window is a twentieth of the planned steps, 5, at least 2.
+    assert sweep.smooth_loss_L.tolist() == smooth(sweep.losses_L, 5.0).tolist()
+    assert sweep.smooth_accuracy_L.tolist() == smooth(sweep.accuracies_L, 5.0).tolist()
+    assert sweep.noise == smoothed_noise(sweep.losses_L, 5.0)
+    assert make_sweep(5, lrs[:20], rows, False).noise == smoothed_noise(sweep.losses_L, 2.0)
+    assert len(make_sweep(5, lrs, rows[:10], False).lrs_L) == 10
+    with pytest.raises(DivergedError, match=f"step 9: expected at least 10 steps before that, found .* {lrs[9]:.4g}"):
+        make_sweep(5, lrs, rows[:9], True)

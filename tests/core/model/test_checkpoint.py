@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from scsuite.core.errors import InputError, OutputError
 from scsuite.core.model.checkpoint import (
     MODEL_PREFIX,
     OWN_NETWORK,
+    check_tensors,
     load_network,
+    load_own_network,
     network_metadata,
+    own_network_metadata,
     read_checkpoint,
     save_checkpoint,
 )
@@ -95,10 +99,10 @@ def test_a_trailing_byte_is_refused(saved: Path) -> None:
         load_network(read_checkpoint(saved))
 
 
-@pytest.mark.parametrize("header_length", [0, 1 << 40, 100_000_001])
+@pytest.mark.parametrize("header_length", [0, 1, 2**20 + 1, 1 << 40, 100_000_001])
 def test_a_header_length_out_of_bounds_is_refused_before_the_header_is_read(saved: Path, header_length: int) -> None:
     saved.write_bytes(struct.pack("<Q", header_length) + saved.read_bytes()[8:])
-    with pytest.raises(InputError, match="header"):
+    with pytest.raises(InputError, match=f"header of at most 1,048,576 bytes, found a length of {header_length:,}"):
         load_network(read_checkpoint(saved))
 
 
@@ -148,7 +152,7 @@ def test_a_path_that_is_no_regular_file_is_refused_without_waiting(tmp_path: Pat
         path.mkdir()
     if kind == "fifo":
         os.mkfifo(path)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"^checkpoint: "):
         load_network(read_checkpoint(path))
 
 
@@ -224,7 +228,7 @@ def test_a_complete_file_of_another_network_is_refused_with_the_difference(
     metadata = make_metadata(model)
     change(tensors, metadata)
     save_checkpoint(tmp_path / "changed.safetensors", tensors, metadata)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=rf"checkpoint: .*changed\.safetensors: .*{words}"):
         load_network(read_checkpoint(tmp_path / "changed.safetensors"))
 
 
@@ -312,3 +316,225 @@ def test_what_could_not_be_read_is_not_written(saved: Path, tmp_path: Path, monk
     with pytest.raises(InputError, match="at most"):
         read_checkpoint(saved)
     assert not path.exists()
+
+
+# --- metadata and headers, one fault each ---
+
+
+def with_network(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda metadata: metadata["network"].update(changes)
+
+
+def own(name: Any, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda metadata: metadata.update(network={"num_classes": 3, OWN_NETWORK: name, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.update(class_names="abc"), "class_names that are not texts"),
+        (lambda m: m.update(class_names=["a", "b", 3]), "class_names that are not texts"),
+        (lambda m: m.update(class_names=["a", "b", ""]), "class_names that are not texts"),
+        (lambda m: m.update(class_names=["a", "b", "a"]), "3 class names, 2 of them different"),
+        (lambda m: (m.update(class_names=["a"]), with_network(num_classes=1)(m)), "1 class names, 1 of them different"),
+        (lambda m: m.update(network=[3]), "no network"),
+        (with_network(num_classes=4), "a network of 4 classes, and 3 names"),
+        (with_network(num_classes=3.0), "a network of 3.0 classes, and 3 names"),
+        (with_network(num_classes=None), "a network of None classes, and 3 names"),
+        (with_network(width="wide"), "a network of width 'wide'"),
+        (with_network(width=0), "a network of width 0"),
+        (with_network(width=-0.05), "a network of width -0.05"),
+        (with_network(width=1e9), "a network of width 1000000000.0"),
+        (with_network(width=True), "a network of width True"),
+        (with_network(logit_scale=0.25), "a network with logit_scale 0.25, not 0.125"),
+        (with_network(logit_scale=None), "a network with logit_scale None, not 0.125"),
+        (own(7), "a network named 7"),
+        (own("Net", num_classes=2), "a network of 2 classes, and 3 names"),
+        (lambda m: m.update(mean=[0.5, 0.5]), "mean that is not three numbers"),
+        (lambda m: m.update(mean=(0.5)), "mean that is not three numbers"),
+        (lambda m: m.update(mean=[0.5, 0.5, "0.5"]), "mean that is not three numbers"),
+        (lambda m: m.update(std=[0.5, 0.5, 0.5, 0.5]), "std that is not three numbers"),
+        (lambda m: m.update(std=[0.5, 0.0, 0.5]), "a std of 0.0"),
+        (lambda m: m.update(std=[0.5, 0.5, -1]), "a std of -1"),
+        (lambda m: m.update(precision=None), "no configuration or precision"),
+        (lambda m: m.update(config=[]), "no configuration or precision"),
+        (lambda m: m.update(state={}), "expected the LR bounds of a started run, found none"),
+        (lambda m: m.update(state={}, config={"lr_max": 0.1}), "expected the LR bounds of a started run, found none"),
+    ],
+)
+def test_each_value_of_the_metadata_is_checked(
+    model: ResNet3, tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    metadata, path = make_metadata(model), tmp_path / "a.safetensors"
+    change(metadata)
+    save_checkpoint(path, {"model.x": torch.zeros(1)}, metadata)
+    with pytest.raises(InputError, match=words):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        own("Net"),
+        own("Net", width="ignored", logit_scale=None),
+        with_network(width=8.0),
+        with_network(width=1),
+        lambda m: m.update(mean=[-1, 0, 2.5]),
+        lambda m: m.update(state={}, config={"lr_min": 0.01, "lr_max": 0.1}),
+    ],
+)
+def test_values_at_their_limits_are_accepted(
+    model: ResNet3, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    metadata, path = make_metadata(model), tmp_path / "a.safetensors"
+    change(metadata)
+    save_checkpoint(path, {"model.x": torch.zeros(1), "optimizer.step.x": torch.ones(1)}, metadata)
+    assert read_checkpoint(path).metadata.items() >= metadata.items()
+
+
+def signed(header: bytes, data: bytes = b"") -> bytes:
+    """A file with this header and a digest that fits."""
+    start = header.index(b'\\"sha256\\": \\"') + len(b'\\"sha256\\": \\"')
+    content = struct.pack("<Q", len(header)) + header + data
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content[: 8 + start] + digest + content[8 + start + 64 :]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            '{"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}',
+            "tensors of a network and its optimizer, found a tensor named 'x'",
+        ),
+        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 3]}', "bytes, as in its header, found .*: truncated"),
+        (
+            '{"dtype": "U8", "shape": [2], "data_offsets": [0, 1]}',
+            "bytes, as in its header, found .*: bytes were added",
+        ),
+        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, -2]}', "the offset -2"),
+        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 2.0]}', "the offset 2.0"),
+        ('{"dtype": "U8", "shape": [-2], "data_offsets": [0, 2]}', "the shape"),
+        ('{"dtype": "U8", "shape": [4294967296, 0], "data_offsets": [0, 2]}', "the shape"),
+        ('{"dtype": "U8", "shape": [2.0], "data_offsets": [0, 2]}', "the shape"),
+        ('{"dtype": "U8", "data_offsets": [0, 2]}', "a safetensors header"),
+        ('{"dtype": "U8", "shape": [2], "data_offsets": [0, 2], "shape": [2]}', "a name given twice"),
+        ('{"dtype": "U9", "shape": [2], "data_offsets": [0, 2]}', "a valid safetensors file"),
+        ("7", "a safetensors header"),
+    ],
+)
+def test_each_entry_of_the_header_is_checked(model: ResNet3, tmp_path: Path, entry: str, words: str) -> None:
+    text = json.dumps(json.dumps({"sha256": "0" * 64, "format": 2, **make_metadata(model)}))
+    path = tmp_path / "a.safetensors"
+    header = f'{{"__metadata__": {{"scsuite": {text}}}, "x": {entry}}}'.encode()
+    path.write_bytes(signed(header, b"\1\2"))
+    with pytest.raises(InputError, match=words):
+        read_checkpoint(path)
+    good = header.replace(
+        b'"x": ' + entry.encode(), b'"model.x": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}'
+    )
+    path.write_bytes(signed(good, b"\1\2"))
+    assert read_checkpoint(path).tensors["model.x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("[]", "a safetensors header"),
+        ('{"scsuite": 7}', "a safetensors file without its metadata"),
+        ('{"other": "x"}', "a safetensors file without its metadata"),
+        (json.dumps({"scsuite": json.dumps([1])}), "metadata by name, found list"),
+        (json.dumps({"scsuite": "{"}), "a valid safetensors file"),
+        (json.dumps({"scsuite": '{"format": 2, "format": 2}'}), "a name given twice"),
+        (json.dumps({"scsuite": '{"format": "2"}'}), "expected format 2, found format '2', of another version"),
+        (json.dumps({"scsuite": '{"format": true}'}), "expected format 2, found format True, of another version"),
+        (json.dumps({"scsuite": "{}"}), "expected format 2, found format None, of another version"),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(tmp_path: Path, metadata: str, words: str) -> None:
+    # The digest may stand in any text of the metadata.
+    path, digest = tmp_path / "a.safetensors", json.dumps('"sha256": "' + "0" * 64 + '"')
+    entries = metadata[:-1] + (f', "digest": {digest}}}' if metadata[0] == "{" else f"{digest}]")
+    path.write_bytes(signed(f'{{"__metadata__": {entries}}}'.encode()))
+    with pytest.raises(InputError, match=words):
+        read_checkpoint(path)
+
+
+def test_a_file_with_more_data_than_its_network_can_have_is_refused_by_its_header(
+    model: ResNet3, tmp_path: Path
+) -> None:
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
+    limit = 6 * 4 * num_weights + 2**20  # six copies of the weights in float32, and a MB
+    path, tensors = tmp_path / "a.safetensors", {"model.x": torch.zeros(limit, dtype=torch.uint8)}
+    save_checkpoint(path, tensors, make_metadata(model))
+    assert len(read_checkpoint(path).tensors["model.x"]) == limit
+    save_checkpoint(path, {"model.x": torch.zeros(limit + 1, dtype=torch.uint8)}, make_metadata(model))
+    with pytest.raises(InputError, match=f"at most {limit:,} bytes for its network, found {limit + 1:,}"):
+        read_checkpoint(path)
+
+
+def test_tensors_that_share_memory_are_saved_each_in_full(model: ResNet3, tmp_path: Path) -> None:
+    weight, path = torch.arange(6.0), tmp_path / "a.safetensors"
+    tensors = {"model.a": weight, "model.b": weight, "model.c": weight[2:4], "model.d": torch.ones(3, 2).t()}
+    save_checkpoint(path, tensors, make_metadata(model))
+    loaded = read_checkpoint(path).tensors
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_differences_are_listed_up_to_five_and_each_is_short() -> None:
+    expected = {f"{k}" * 300: torch.zeros(2) for k in range(7)}
+    with pytest.raises(InputError) as caught:
+        check_tensors(Path("x"), "the weights", expected, {})
+    assert [text[:1] for text in str(caught.value.found).split("; ")] == list("01234")
+    assert max(map(len, str(caught.value.found).split("; "))) == 200
+    check_tensors(Path("x"), "the weights", {"a": torch.zeros(2)}, {"a": torch.ones(2)})
+    for actual, words in (
+        ({"a": torch.zeros(3)}, r"a is float32 \(3,\), not float32 \(2,\)"),
+        ({"a": torch.zeros(2, dtype=torch.int64)}, r"a is int64 \(2,\), not float32 \(2,\)"),
+        ({"b": torch.zeros(2)}, "a is missing; b is not part of it"),
+        ({"a": torch.tensor([1.0, torch.inf])}, "finite weights, found 1 of 2 not finite in a"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_tensors(Path("x"), "the weights", {"a": torch.zeros(2)}, actual)
+
+
+def test_infinity_is_allowed_only_where_the_present_network_has_it() -> None:
+    mask = torch.tensor([0.0, -torch.inf])
+    check_tensors(Path("x"), "the weights", {"mask": mask}, {"mask": mask.clone()})
+    with pytest.raises(InputError, match="1 of 2 not finite in mask"):
+        check_tensors(Path("x"), "the weights", {"mask": torch.empty(2, device="meta")}, {"mask": mask})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [
+        ("bn.running_var", True), ("bn.num_batches_tracked", True), ("bn.running_mean", False),
+        ("running_var.x", False),
+        ("optimizer.exp_avg_sq.fc.weight", True), ("optimizer.step.fc.weight", True), ("scaler.scale", True),
+        ("optimizer.exp_avg.running_var", False), ("optimizer.momentum_buffer.step", False), ("scaler.growth", False),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_negative_are_refused_below_zero(name: str, is_refused: bool) -> None:
+    check_tensors(Path("x"), "a state", {name: torch.ones(2)}, {name: torch.zeros(2)})
+    if is_refused:
+        with pytest.raises(InputError, match=f"values of 0 or more, found 1 of 2 below 0 in {name}"):
+            check_tensors(Path("x"), "a state", {name: torch.ones(2)}, {name: torch.tensor([1.0, -0.5])})
+    else:
+        check_tensors(Path("x"), "a state", {name: torch.ones(2)}, {name: torch.tensor([1.0, -0.5])})
+
+
+def test_the_networks_of_others_are_named_with_what_to_do(model: ResNet3, tmp_path: Path) -> None:
+    path, metadata = tmp_path / "a.safetensors", make_metadata(model)
+    metadata["network"] = own_network_metadata(nn.Linear(2, 3), 3)
+    assert metadata["network"] == {"num_classes": 3, OWN_NETWORK: "Linear"}
+    save_checkpoint(path, {"model.weight": torch.ones(3, 2), "model.bias": torch.zeros(3)}, metadata)
+    with pytest.raises(InputError, match=r"the weights of your own, Linear\. Use Python: .*model=Linear\(\)\)"):
+        load_network(read_checkpoint(path))
+    linear = nn.Linear(2, 3)
+    load_own_network(read_checkpoint(path), linear)
+    assert (linear.weight == 1).all() and not linear.training
+    metadata["network"][OWN_NETWORK] = "N" * 100
+    save_checkpoint(path, {}, metadata)
+    with pytest.raises(InputError, match=f"your own, {'N' * 60}\\. "):
+        load_network(read_checkpoint(path))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,11 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.errors import InputError, InUseError, OutputError
 from scsuite.core.model.checkpoint import network_metadata, save_checkpoint
 from scsuite.core.model.network import build_model
+from scsuite.core.runs import rundir
 from scsuite.core.runs.checkpoints import latest_checkpoint, list_checkpoints, open_checkpoint, prune_checkpoints
 from scsuite.core.runs.find_runs import find_unfinished_run
 from scsuite.core.runs.results import CommandResult, EpochResult, StepResult, read_epochs, read_steps
-from scsuite.core.runs.rundir import RunDir, record_resume, slugify, truncate_rows
+from scsuite.core.runs.rundir import RunDir, record_resume, remove_result, slugify, truncate_rows
 from scsuite.core.training.checkpoint_schedule import check_disk_space
 
 
@@ -237,19 +239,35 @@ def test_missing_and_duplicate_rows_are_reported(run: RunDir) -> None:
     assert [row.step for row in read_steps(run.path)] == [0, 1, 3]
 
 
+def test_truncation_sorts_the_rows_and_keeps_one_of_each(run: RunDir) -> None:
+    for number in (0, 2, 1, 1, 2, 3):
+        run.append_step(step(number))
+    for number in (2, 1, 1, 3):
+        run.append_epoch(epoch(number))
+    assert truncate_rows(run.path, 3, 2) == []
+    assert [row.step for row in read_steps(run.path)] == [0, 1, 2]
+    assert [row.epoch for row in read_epochs(run.path)] == [1, 2]
+    (run.path / "steps.csv").write_text((run.path / "steps.csv").read_text() + "x,1,1,1\n3,0.1\n-1,0.1,0.9,2.0\n")
+    assert truncate_rows(run.path, 3, 2) == []  # rows without a number, too short or below 0 are dropped
+    assert [row.step for row in read_steps(run.path)] == [0, 1, 2]
+
+
 # --- its checkpoints ---
 
 
 def test_the_newest_two_checkpoints_by_step_are_kept_and_partial_files_removed(run: RunDir) -> None:
-    for number in (9, 10, 100, 1000000):
+    for number in (9, 10, 999999, 1000000):  # as text, 999999 would be the last
         run.checkpoint_path(number).write_text("x")
     folder = run.path / "checkpoints"
     (folder / f".scsuite-{os.getpid()}-{16 * '0'}.part").write_text("half")
-    of_the_user = [".step-000011.safetensors.part", "step-9.safetensors", "step-000009 copy.safetensors"]
+    of_the_user = [
+        ".step-000011.safetensors.part", "step-9.safetensors", "step-000009 copy.safetensors",
+        "step-٠٠٠٠٠٩.safetensors", "step-0000009.safetensors",
+    ]  # fmt: skip
     for name in of_the_user:
         (folder / name).write_text("mine")
     prune_checkpoints(run.path)
-    kept = ["step-1000000.safetensors", "step-000100.safetensors"]
+    kept = ["step-1000000.safetensors", "step-999999.safetensors"]
     assert [path.name for path in list_checkpoints(run.path)] == kept
     assert {path.name for path in folder.iterdir()} == {*kept, *of_the_user}
 
@@ -258,9 +276,11 @@ def test_a_resumed_run_removes_the_partial_files_of_a_killed_process_and_no_othe
     run.write_config(TrainConfig(data="x", lr_max=0.1))
     run.close()
     (run.path / f".scsuite-{os.getpid()}-{16 * 'a'}.part").write_text("half")
+    for path in (run.figure_path("loss"), run.checkpoint_path(1)):
+        (path.parent / f".scsuite-{os.getpid()}-{16 * 'b'}.part").write_text("half")
     (run.path / ".notes.part").write_text("mine")
     with RunDir.open(run.path):
-        assert [path.name for path in run.path.glob(".*.part")] == [".notes.part"]
+        assert [path.name for path in run.path.rglob(".*.part")] == [".notes.part"]
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(run: RunDir) -> None:
@@ -278,8 +298,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(run: RunDi
     assert latest_checkpoint(run.path) == (None, [])
     write_checkpoint(run, 10)
     flip_a_bit(run.checkpoint_path(10))
-    with pytest.raises(InputError, match="step-000010"):
+    with pytest.raises(InputError, match=r"step-000010.* Remove that folder to start the run again\."):
         latest_checkpoint(run.path)
+    with pytest.raises(InputError, match=r"step-000010.* Give another run\."):
+        open_checkpoint(run.path)
 
 
 def test_a_checkpoint_of_a_run_is_its_final_weights_or_else_its_newest_state(run: RunDir) -> None:
@@ -303,3 +325,116 @@ def test_damaged_final_weights_are_not_replaced_in_silence(run: RunDir) -> None:
         flip_a_bit(run.checkpoint_path(number))
     with pytest.raises(InputError, match=r"model\.safetensors: .*damaged or was changed\. Give a run"):
         open_checkpoint(run.path)
+
+
+def test_rows_are_on_disk_before_the_checkpoint_that_counts_them(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("flush_file", "flush_folder", "prune_checkpoints"):
+        monkeypatch.setattr(rundir, name, lambda path, name=name: calls.append(f"{name} {path.name}"))
+    save = "scsuite.core.model.checkpoint.save_checkpoint"
+    monkeypatch.setattr(save, lambda path, tensors, metadata: calls.append(f"save {path.name} {tensors} {metadata}"))
+    run.append_step(step(0))
+    calls.clear()
+    run.save_checkpoint(1, {}, {"a": 1})
+    assert calls == [
+        "flush_file steps.csv", f"flush_folder {run.path.name}", "save step-000001.safetensors {} {'a': 1}",
+        f"prune_checkpoints {run.path.name}",
+    ]  # fmt: skip
+    run.append_epoch(epoch(1))
+    calls.clear()
+    run.save_checkpoint(10, {}, {})
+    assert calls[:2] == ["flush_file steps.csv", "flush_file metrics.csv"]
+
+
+def test_a_disk_that_fails_before_a_checkpoint_is_an_output_error(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(rundir, "flush_folder", fail)
+    with pytest.raises(OutputError, match=rf"cannot write: {run.path}: .*Input/output error"):
+        run.save_checkpoint(1, {}, {})
+    assert list_checkpoints(run.path) == []
+
+
+def test_folders_of_figures_and_checkpoints_are_made_when_first_used(run: RunDir) -> None:
+    assert {path.name for path in run.path.iterdir()} <= {".lock"}
+    assert run.figure_path("loss") == run.path / "figures" / "loss.png"
+    assert run.checkpoint_path(490) == run.path / "checkpoints" / "step-000490.safetensors"
+    assert run.figure_path("lr").parent.is_dir() and run.checkpoint_path(980).parent.is_dir()
+    shutil.rmtree(run.path / "figures")
+    (run.path / "figures").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write: .*figures"):
+        run.figure_path("loss")
+
+
+# --- its result ---
+
+
+def test_only_the_result_of_a_complete_run_is_its_result(run: RunDir) -> None:
+    assert run.result() is None
+    for values, expected in (
+        ({"status": "ok", "epochs": 3}, True), ({"epochs": 3}, True),  # an earlier version wrote no status
+        ({"status": "failed", "epochs": 3}, False), ({"status": "stopped", "epochs": 3}, False), ({}, False),
+    ):  # fmt: skip
+        (run.path / "result.json").write_text(json.dumps(values))
+        assert run.result() == (values if expected else None)
+    remove_result(run.path)
+    assert not (run.path / "result.json").exists()
+    remove_result(run.path)  # there is none
+
+
+def test_json_is_for_people_and_holds_any_path(run: RunDir) -> None:
+    run.write_environment({"data": {"name": "Ärger \udcff"}, "threads": 2})
+    text = (run.path / "environment.json").read_text(encoding="utf-8")
+    assert '\n  "data": {\n    "name": "Ärger \\udcff"\n  },\n' in text  # one value a line, letters as they are
+    assert text.endswith("\n}\n")
+    assert json.loads(text)["data"]["name"] == "Ärger \udcff"
+    run.write_config(TrainConfig(data="Ärger", lr_max=0.1))
+    config = (run.path / "config.yaml").read_text(encoding="utf-8")
+    assert config.startswith("data: Ärger\n")  # in the order of the options
+
+
+# --- its name, again ---
+
+
+def test_names_are_fit_for_files() -> None:
+    for text, expected in (
+        ("My data", "My-data"), ("a/../b", "a-..-b"), (".hidden.", "hidden"), ("-x-", "x"), ("", "run"), ("猫", "run"),
+        ("a_b.c-1", "a_b.c-1"), ("x" * 100, "x" * 60),
+    ):  # fmt: skip
+        assert slugify(text) == expected
+
+
+def test_a_run_is_made_below_folders_that_do_not_exist_and_numbered_from_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            assert tz == UTC
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    monkeypatch.setattr(rundir, "datetime", Clock)
+    flushed: list[Path] = []
+    monkeypatch.setattr(rundir, "flush_folder", flushed.append)
+    runs = [RunDir.create(tmp_path / "a" / "b", "train", "x") for _ in range(3)]
+    stem = "20260102T030405Z-train-x"
+    assert [run.path.name for run in runs] == [stem, f"{stem}-2", f"{stem}-3"]
+    assert flushed == [tmp_path / "a" / "b"] * 3
+    assert all(run.path.is_absolute() for run in runs)
+
+
+def test_a_lock_is_held_until_close_and_a_deleted_run_holds_none(run: RunDir) -> None:
+    run.write_config(TrainConfig(data="x", lr_max=0.1))
+    with pytest.raises(InUseError):
+        RunDir.open(run.path)
+    run.close()
+    with RunDir.open(run.path) as again, pytest.raises(InUseError):
+        RunDir.open(again.path)
+    RunDir.open(run.path).close()
+    with RunDir.open(run.path) as last:
+        last.delete()
+        assert not run.path.exists()
+        assert not last._lock.is_locked  # Windows removes no open file
+        run.path.mkdir()
+        RunDir(run.path).close()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import albumentations as a
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,15 @@ from numpy.typing import NDArray
 from scsuite.core.augment import augment_image, choose_backend, compile_policy, default_policy
 from scsuite.core.dataset import Split
 from scsuite.core.errors import InputError
-from scsuite.core.training.loader import Batch, TrainLoader, _DeviceBatches, images_per_augmentation
-from scsuite.core.training.workers import default_workers
+from scsuite.core.training.loader import (
+    CPU,
+    Batch,
+    TrainLoader,
+    _DeviceBatches,
+    flipped_in_epoch,
+    images_per_augmentation,
+)
+from scsuite.core.training.workers import WorkerError, default_workers
 from tests.conftest import REPOSITORY
 from tests.core import tiny
 
@@ -169,8 +177,6 @@ def test_batches_are_float32_channels_last_and_int64() -> None:
 
 
 def test_both_backends_give_equal_batches_for_a_deterministic_policy() -> None:
-    import albumentations as a
-
     policy = a.Compose([
         a.Pad(2, border_mode=4), a.CenterCrop(32, 32), a.HorizontalFlip(p=1.0), a.ToGray(p=1.0), a.Normalize(),
     ])  # fmt: skip
@@ -246,8 +252,6 @@ def test_the_shards_of_a_batch_together_are_the_batch(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_alternating_flips_mirror_each_image_in_every_other_epoch(backend: str) -> None:
-    import albumentations as a
-
     policy, num_images = a.Compose([a.ToGray(p=1.0), a.Normalize()]), 400
     plain, alternating = (
         make_loader(backend=backend, seed=3, split=copies(num_images), policy=policy, alternate_flips=is_on)
@@ -263,6 +267,9 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch(backend: str) 
     assert torch.equal(is_flipped[1], ~is_flipped[0])
     assert torch.equal(is_flipped[2], is_flipped[0])
     assert torch.equal(is_flipped[3], is_flipped[1])
+    other = make_loader(backend=backend, seed=4, split=copies(num_images), policy=policy, alternate_flips=True)
+    other_flips = (other.fetch(0, np.arange(num_images)).images_NCHW != original_NCHW).flatten(1).any(dim=1)
+    assert 160 < (other_flips == is_flipped[0]).sum() < 240  # those of another seed are independent of them
 
 
 # --- errors and worker processes ---
@@ -388,3 +395,99 @@ def test_a_complete_epoch_is_augmented_at_once_only_where_memory_allows(
     assert images_per_augmentation(torch.device("cuda"), 50_000, 512) == expected  # 50,000 x 32 KiB x 8 = 12.2 GiB
     assert images_per_augmentation(torch.device("mps"), 50_000, 512) == 4096
     assert images_per_augmentation(torch.device("cpu"), 50_000, 512) == 512
+
+
+def test_an_accelerator_draws_integers_itself_and_augments_4096_images_or_more_at_once() -> None:
+    policy, accelerator = default_policy(tiny.MEAN, tiny.STD), torch.device("meta")  # stands in for any of them
+    loaders = [make_loader(backend="batched", policy=policy, device=device) for device in (accelerator, CPU)]
+    sources = [loader._source for loader in loaders]
+    assert all(isinstance(source, _DeviceBatches) for source in sources)
+    assert [source.draws_on_device for source in sources] == [True, False]  # type: ignore[union-attr]
+    # ceil(4096 / 5) batches; on the CPU one
+    assert [source.batches_per_augmentation for source in sources] == [820, 1]  # type: ignore[union-attr]
+    assert {source.images_NHWC.device.type for source in sources} == {"meta", "cpu"}  # type: ignore[union-attr]
+    assert {source.labels_N.device.type for source in sources} == {"meta", "cpu"}  # type: ignore[union-attr]
+    real_numbers = make_loader(
+        backend="batched", policy=a.Compose([a.RandomBrightnessContrast(), a.Normalize()]), device=accelerator
+    )
+    assert not real_numbers._source.draws_on_device  # type: ignore[union-attr]
+
+
+def test_only_batches_for_cuda_come_in_pinned_memory() -> None:
+    for name in ("cpu", "cuda", "mps"):
+        loader = make_loader(device=torch.device(name))._loader
+        assert isinstance(loader, torch.utils.data.DataLoader)
+        assert loader.pin_memory == (name == "cuda")
+
+
+def test_worker_processes_live_for_all_epochs() -> None:
+    loader, before = make_loader(1), set(multiprocessing.active_children())
+    workers = []
+    for epoch in range(2):
+        list(loader.epoch(epoch))
+        workers.append(set(multiprocessing.active_children()) - before)
+    assert workers[0] == workers[1] != set()
+
+
+def test_order_and_flips_are_the_recorded_ones_so_that_runs_of_earlier_versions_resume() -> None:
+    # Recorded on 2026-11-29: a resume under another version warns, and has to continue with the same images.
+    assert flipped_in_epoch(0, np.arange(16), 0).astype(int).tolist() == [
+        1,
+        1,
+        0,
+        1,
+        1,
+        0,
+        1,
+        1,
+        0,
+        0,
+        0,
+        1,
+        1,
+        0,
+        1,
+        0,
+    ]
+    assert flipped_in_epoch(1, np.arange(16), 7).astype(int).tolist() == [
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        1,
+        0,
+        1,
+        0,
+        1,
+        1,
+    ]
+    loader = make_loader(seed=3, split=numbered_split(10), batch_size=4)
+    assert [batch.labels_N.tolist() for batch in loader.epoch(2)] == [[9, 0, 6, 8], [7, 2, 4, 1], [5, 3]]
+
+
+def test_only_batches_of_worker_processes_take_shared_memory() -> None:
+    images: list[Any] = [next(make_loader(workers).epoch(0)).images_NCHW for workers in (0, 1)]
+    assert [images_NCHW.is_shared() for images_NCHW in images] == [False, True]
+
+
+def test_the_number_of_workers_is_that_of_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 0)
+    loader: Any = TrainLoader(numbered_split(), default_policy(tiny.MEAN, tiny.STD), batch_size=5, seed=0)
+    assert loader._loader.num_workers == 0
+    monkeypatch.setattr("scsuite.core.training.loader.default_workers", lambda: 3)
+    assert make_loader(0)._loader.num_workers == 0  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_finds_no_shared_memory_ends_the_epoch_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # in the processes that the loader forks
+    with pytest.raises(WorkerError, match="unable to allocate shared memory"):
+        list(make_loader(1).epoch(0))

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scsuite.core.dataset import Dataset, Split, shapes
 from scsuite.core.device import Device
 from scsuite.core.errors import DivergedError
 from scsuite.core.training.loader import Batch
+from scsuite.core.training.state import BestEpoch
 from scsuite.core.training.trainer import Trainer
 from tests.core.tiny import equal_tensors, train, without_clocks
 
@@ -280,3 +282,45 @@ def test_the_assignments_recipe_is_a_plain_pytorch_training(tiny_data: Dataset) 
             schedule.step() if len(losses) < 9 else None
             losses.append(loss.item())
     assert [step.loss for step in train(trainer)] == pytest.approx(losses, rel=1e-4)
+
+
+def test_each_step_is_done_with_the_learning_rate_and_the_momentum_of_the_cycle(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    trainer = Trainer(tiny_data, replace(tiny_config, cycle_momentum=True))
+    (group, *_), used = trainer.setup.optimizer.param_groups, []
+    trainer.fit(on_step=lambda _: used.append((group["lr"], group["momentum"])))
+    # Three epochs of five steps, with the peak at 5/24 of them.
+    assert used == [(trainer.cycle.lr_at(step), trainer.cycle.momentum_at(step)) for step in range(15)]
+    lrs, momenta = zip(*used, strict=True)
+    assert (max(lrs), min(momenta)) == (0.1, 0.85)
+    assert lrs.index(0.1) == momenta.index(0.85) == trainer.cycle.peak_step
+    assert (momenta[0], momenta[-1]) == (0.95, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("val_split", "on_val", "on_test", "best"),
+    [
+        (0, [], [0.5, 0.7, 0.7], (2, 0.7, "test")),  # the first of equals
+        (0, [], [0.7, 0.5, 0.6], (1, 0.7, "test")),
+        (12, [0.5, 0.6, 0.4], [0.9], (2, 0.6, "val")),  # the test images, read at the end, select nothing
+        (12, [0.5, 0.6, 0.6], [0.1], (2, 0.6, "val")),
+    ],
+)
+def test_the_best_epoch_is_the_first_with_the_highest_accuracy_on_the_images_that_select_it(
+    tiny_data: Dataset, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, val_split: int,
+    on_val: list[float], on_test: list[float], best: tuple[int, float, str],
+) -> None:  # fmt: skip
+    trainer = Trainer(tiny_data, replace(tiny_config, val_split=val_split))
+    test_accuracies, val_accuracies = iter(on_test), iter(on_val)
+
+    def evaluate(split: Split, **_: object) -> SimpleNamespace:
+        accuracy = next(test_accuracies if split is tiny_data.test else val_accuracies)
+        return SimpleNamespace(accuracy=accuracy, loss=1 - accuracy, balanced_accuracy=accuracy)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    trainer.fit()
+    assert trainer.state.best == BestEpoch(*best)
+    nothing: list[float | None] = [None, None, None]
+    assert [epoch.val_accuracy for epoch in trainer.epochs] == (on_val or nothing)
+    assert [epoch.test_accuracy for epoch in trainer.epochs] == ([*nothing[:2], *on_test] if on_val else on_test)

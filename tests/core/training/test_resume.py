@@ -1,21 +1,36 @@
 """Resuming from a file or a run directory. Run: pytest tests/core/training/test_resume.py."""
 
 import copy
+import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
-from scsuite.core.config import TrainConfig
+from scsuite.core.config import TrainCommandConfig, TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.errors import InputError, UsageError
 from scsuite.core.model.checkpoint import read_checkpoint, save_checkpoint
 from scsuite.core.runs.checkpoints import latest_checkpoint, list_checkpoints
 from scsuite.core.runs.rundir import RunDir
 from scsuite.core.training.loop import fit
-from scsuite.core.training.resume import load_history, load_state, merge_resume_settings, read_resume_config
+from scsuite.core.training.resume import (
+    _check_equal,
+    check_same_data,
+    check_same_policy,
+    load_history,
+    load_state,
+    merge_resume_settings,
+    read_resume_config,
+    read_seeds_and_target,
+    relocate_result,
+    restore_policy_file,
+)
 from scsuite.core.training.trainer import Trainer
 from tests.core.tiny import equal_tensors, train, train_until, without_clocks
 
@@ -84,8 +99,48 @@ def test_optimizer_state_that_adamw_cannot_have_is_refused(
     else:
         tensors[name].view(-1)[0] = value
     save_checkpoint(tmp_path / "state.safetensors", tensors, trainer.metadata())
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf"checkpoint: .*state\.safetensors: .*{message}"):
         load_state(trainer, read_checkpoint(tmp_path / "state.safetensors"))
+
+
+def test_the_gradient_scaler_of_fp16_resumes_as_well(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    def new_trainer() -> Trainer:
+        """A training with a scaler that doubles its scale after every four steps."""
+        trainer = Trainer(tiny_data, tiny_config)
+        trainer.setup = replace(trainer.setup, scaler=torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=4))
+        return trainer
+
+    uninterrupted, stopped = new_trainer(), train_until(new_trainer(), 7)
+    train(uninterrupted)
+    stopped.save(tmp_path / "state.safetensors")
+    resumed = new_trainer().resume(tmp_path / "state.safetensors")
+    assert resumed.setup.scaler.state_dict() == stopped.setup.scaler.state_dict()
+    assert resumed.setup.scaler.get_scale() == 128.0
+    train(resumed)
+    assert resumed.setup.scaler.get_scale() == 64.0 * 2**3  # three times four of 15 steps
+    assert equal_tensors(resumed.state_tensors(), uninterrupted.state_tensors())
+    without_scale = {name: t for name, t in stopped.state_tensors().items() if name != "scaler.scale"}
+    save_checkpoint(tmp_path / "state.safetensors", without_scale, stopped.metadata())
+    with pytest.raises(InputError, match=r"expected the state of sgd, found scaler\.scale is missing"):
+        new_trainer().resume(tmp_path / "state.safetensors")
+
+
+def test_a_training_in_fp16_that_skipped_all_updates_resumes_without_momentum(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    trainer.setup = replace(trainer.setup, scaler=torch.amp.GradScaler("cpu"))
+    trainer.state = train_until(Trainer(tiny_data, tiny_config), 1).state
+    trainer.setup.scaler.scale(torch.ones(1))  # the scale exists from the first step on
+    trainer.save(tmp_path / "state.safetensors")
+    assert not any(name.startswith("optimizer.") for name in read_checkpoint(tmp_path / "state.safetensors").tensors)
+    resumed = Trainer(tiny_data, tiny_config)
+    resumed.setup = replace(resumed.setup, scaler=torch.amp.GradScaler("cpu"))
+    assert resumed.resume(tmp_path / "state.safetensors").state.step == 1
+    with pytest.raises(InputError, match="is missing"):  # without a scaler, no update can have been skipped
+        Trainer(tiny_data, tiny_config).resume(tmp_path / "state.safetensors")
 
 
 @pytest.mark.parametrize(("alternate_flips", "flip"), [(True, "alternate"), (False, "random")])
@@ -164,7 +219,7 @@ def test_settings_that_change_no_number_may_differ(
     tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
     train_until(Trainer(tiny_data, tiny_config), 1).save(tmp_path / "state.safetensors")
-    other = replace(tiny_config, workers=1, cache_dir="elsewhere", data="moved")
+    other = replace(tiny_config, workers=1, cache_dir="elsewhere", data="moved", device="auto")
     assert Trainer(tiny_data, other).resume(tmp_path / "state.safetensors").state.step == 1
 
 
@@ -256,3 +311,177 @@ def test_options_of_a_resume_must_be_those_of_the_run(
         (path / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
         with pytest.raises(InputError, match=r"expected seed 0, as in step-000001\.safetensors, found 1\. Restore"):
             read_resume_config(run, checkpoint, TrainConfig(), frozenset())
+
+
+# --- without a training ---
+
+
+@pytest.mark.parametrize("saved", [None, [], "x", {}, {"fingerprint": None}, {"fingerprint": "1" * 64}])
+def test_data_without_the_same_fingerprint_is_refused_whatever_the_file_holds(saved: Any) -> None:
+    with pytest.raises(InputError, match="the same data"):
+        check_same_data(Path("x"), saved, "0" * 64)
+    check_same_data(Path("x"), {"fingerprint": "0" * 64, "name": "elsewhere"}, "0" * 64)
+
+
+def test_a_moved_policy_file_is_written_again_from_the_checkpoint(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("transform: {__class_fullname__: Compose, transforms: [{__class_fullname__: ToGray, p: 0.25}]}")
+    config = replace(tiny_config, augment=str(policy))
+    run = stopped_run(tiny_data, config, tmp_path / "runs", 1)
+    checkpoint, _ = latest_checkpoint(run)
+    assert checkpoint is not None
+    assert restore_policy_file(run, checkpoint, config) is config
+    assert restore_policy_file(run, checkpoint, tiny_config) is tiny_config
+    policy.unlink()
+    another_rank = restore_policy_file(run, checkpoint, config, write=False)
+    assert another_rank.augment == str(run / "augment.yaml")
+    assert not (run / "augment.yaml").exists()
+    restored = restore_policy_file(run, checkpoint, config)
+    assert restored == another_rank == replace(config, augment=str(run / "augment.yaml"))
+    (gray, normalize) = yaml.safe_load((run / "augment.yaml").read_text())["transform"]["transforms"]
+    assert (gray["__class_fullname__"], gray["p"]) == ("ToGray", 0.25)
+    assert normalize["__class_fullname__"] == "Normalize"
+    resumed = Trainer(tiny_data, restored)
+    load_state(resumed, checkpoint)
+    assert resumed.state.step == 1
+    check_same_policy(checkpoint, resumed.setup.policy)
+    with pytest.raises(InputError, match=r"the same policy.*with --augment"):
+        check_same_policy(checkpoint, Trainer(tiny_data, tiny_config).setup.policy)
+
+
+def test_a_policy_file_with_the_transforms_of_the_default_is_not_the_default(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    train_until(Trainer(tiny_data, tiny_config), 1).save(tmp_path / "state.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "state.safetensors")
+    saved = {**checkpoint.metadata["config"], "augment": "policy.yaml"}
+    with pytest.raises(InputError, match="the same use of the default policy: False, found True"):
+        load_state(
+            Trainer(tiny_data, tiny_config), replace(checkpoint, metadata={**checkpoint.metadata, "config": saved})
+        )
+
+
+def test_results_of_a_moved_run_have_the_paths_of_today(tmp_path: Path) -> None:
+    old, new = "/before/run", tmp_path / "run"
+    result = {
+        "run_dir": old, "checkpoint": f"{old}/model.safetensors", "figures": [f"{old}/figures/a.png", "/before/b.png"],
+        "final": {"log": f"{old}/log.txt", "loss": 0.5}, "neighbour": "/before/run-2/x", "epochs": 3, "hint": None,
+    }  # fmt: skip
+    assert relocate_result(result, new) == {
+        "run_dir": str(new), "checkpoint": f"{new}/model.safetensors",
+        "figures": [f"{new}/figures/a.png", "/before/b.png"],
+        "final": {"log": f"{new}/log.txt", "loss": 0.5}, "neighbour": "/before/run-2/x", "epochs": 3, "hint": None,
+    }  # fmt: skip
+    new.mkdir()
+    (tmp_path / "link").symlink_to(new)
+    same = {"run_dir": str(tmp_path / "link"), "checkpoint": f"{tmp_path}/link/model.safetensors"}
+    assert relocate_result(same, new) is same  # the same folder under another name was not moved
+    assert relocate_result({"epochs": 3, "note": "None"}, new) == {"epochs": 3, "note": "None"}
+    assert relocate_result({"run_dir": "a\0b"}, new) == {"run_dir": str(new)}  # no path at all
+
+
+@pytest.fixture
+def config_run(tiny_config: TrainConfig, tmp_path: Path) -> Iterator[RunDir]:
+    """A run directory with a configuration, and nothing else."""
+    with RunDir.create(tmp_path, "train", "x") as run:
+        run.write_config(replace(tiny_config, lr_min=0.01))
+        yield run
+
+
+def test_seeds_and_target_of_a_resume_are_those_of_the_run(config_run: RunDir) -> None:
+    requested = TrainCommandConfig(lr_max=0.1, seeds=3, target=90.0)
+    assert read_seeds_and_target(config_run, requested, frozenset()) == (None, None)
+    with pytest.raises(UsageError, match=r"--seeds: expected none, as in .*, found 3\. Leave the option out"):
+        read_seeds_and_target(config_run, requested, frozenset({"seeds"}))
+    config_run.write_config(TrainCommandConfig(lr_max=0.1, seeds=2, target=90.0))
+    assert read_seeds_and_target(config_run, requested, frozenset({"target"})) == (2, 90.0)
+    assert read_seeds_and_target(config_run, requested, frozenset({"lr_max"})) == (2, 90.0)
+    with pytest.raises(UsageError, match=r"--seeds: expected 2, as in .*, found 3"):
+        read_seeds_and_target(config_run, requested, frozenset({"seeds", "target"}))
+
+
+def merged(run: RunDir, **requested: Any) -> TrainConfig:
+    return merge_resume_settings(run.config(), TrainConfig(**requested), frozenset(requested), run.path)
+
+
+def test_a_resume_takes_over_places_and_options_that_change_no_number(config_run: RunDir) -> None:
+    own = TrainConfig.from_dict(config_run.config())
+    assert merged(config_run) == own
+    assert merged(config_run, workers=3, cache_dir="c", data_dir="d") == replace(
+        own, workers=3, cache_dir="c", data_dir="d"
+    )
+    assert merged(config_run, data="/moved").data == "/moved"
+    assert merged(config_run, batch_size=16, lr_max=0.1) == own
+    with pytest.raises(UsageError, match=r"--data: expected tiny, as in .*, found cifar10"):
+        merged(config_run, data="cifar10")  # a name of data, not a place
+    with pytest.raises(UsageError, match=r"--augment: expected none, as in .*, found policy\.yaml"):
+        merged(config_run, augment="policy.yaml")  # the run had the default policy
+    with pytest.raises(UsageError, match=r"--bs: expected 16, as in .*, found 32"):
+        merged(config_run, batch_size=32)
+    config_run.write_config(replace(own, data="shapes", augment="old.yaml"))
+    assert merged(config_run, augment="new.yaml").augment == "new.yaml"
+    with pytest.raises(UsageError, match=r"--data: expected shapes, as in .*, found /moved"):
+        merged(config_run, data="/moved")
+
+
+@pytest.mark.parametrize("missing", ["data", "batch_size", "epochs", "lr_max"])
+def test_the_configuration_of_another_command_is_not_resumed(config_run: RunDir, missing: str) -> None:
+    saved = {name: value for name, value in config_run.config().items() if name != missing}
+    with pytest.raises(
+        InputError, match=f"config.yaml: expected the configuration of a training, found none of {missing}"
+    ):
+        merge_resume_settings(saved, TrainConfig(), frozenset(), config_run.path)
+
+
+def test_a_value_that_no_run_can_have_is_an_error_in_the_file(config_run: RunDir) -> None:
+    with pytest.raises(InputError, match=rf"{config_run.path}/config\.yaml: .*epochs"):
+        merge_resume_settings({**config_run.config(), "epochs": -1}, TrainConfig(), frozenset(), config_run.path)
+
+
+def test_auto_learning_rates_are_accepted_where_the_run_found_its_own(config_run: RunDir) -> None:
+    auto = {"lr_max": None}
+    with pytest.raises(UsageError, match=r"--lr-max: expected 0\.1, as in .*, found None"):
+        merged(config_run, **auto)
+    # LRMIN alone is accepted where it is LRMAX / div_factor, as without the option.
+    assert merged(config_run, lr_min=None).lr_min == 0.01
+    config_run.write_config(replace(TrainConfig.from_dict(config_run.config()), lr_min=0.02))
+    with pytest.raises(UsageError, match=r"--lr-min: expected 0\.02, as in .*, found None"):
+        merged(config_run, lr_min=None)
+    (config_run.path / "history.csv").write_text("")  # the rows of the run's range test
+    assert (merged(config_run, lr_max=None, lr_min=None).lr_max, merged(config_run, lr_min=None).lr_min) == (0.1, 0.02)
+    with pytest.raises(UsageError, match="--seed"):
+        merged(config_run, lr_max=None, seed=4)
+    (config_run.path / "history.csv").unlink()
+    config_run.write_environment({"range_test": {"lr_min": 0.02}})
+    assert merged(config_run, lr_max=None, lr_min=None).lr_max == 0.1
+
+
+@pytest.mark.parametrize(
+    ("saved", "current", "words"),
+    [
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "the same name.a.c: 2, found 3"),
+        ({"a": 1}, {"a": 1, "b": 2}, "the same name.b: None, found 2"),
+        ({"a": 1, "b": 2}, {"a": 1}, "the same name.b: 2, found None"),
+        ([1, [2, 3]], [1, [2, 4]], r"the same name\[1\]\[1\]: 3, found 4"),
+        ([1, 2], [1], r"the same name: \[1, 2\], found \[1\]"),
+        (["a", 5], ["b", 6], r"the same name\[0\]: 'a', found 'b'"),
+        ([1], {"a": 1}, r"the same name: \[1\], found \{'a': 1\}"),
+    ],
+)
+def test_the_first_difference_is_named(saved: Any, current: Any, words: str) -> None:
+    _check_equal(Path("x"), "name", saved, saved)
+    with pytest.raises(InputError, match=f"{words}. Start a new run"):
+        _check_equal(Path("x"), "name", saved, current)
+
+
+def test_a_resume_warns_of_another_environment(tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    run = stopped_run(tiny_data, tiny_config, tmp_path / "runs", 1)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["versions"]["torch"] = "1.0"
+    (run / "environment.json").write_text(json.dumps(environment))
+    with pytest.warns(UserWarning, match="torch") as caught:
+        Trainer(tiny_data, tiny_config).resume(run)
+    assert "1.0" in str(caught[0].message)
+    assert len(caught) == 1

@@ -113,8 +113,12 @@ def test_l1_moves_the_weights_by_its_subgradient(tiny_config: TrainConfig, batch
     before, plain = weights_around_step(config, batch)
     _, with_l1 = weights_around_step(replace(config, l1=0.01), batch)
     # The first Nesterov step moves by lr * (1 + momentum) * gradient; the L1 term's gradient is l1 * sign(weight).
-    expected = -0.1 * (1 + 0.9) * 0.01 * before["fc.weight"].sign()
-    assert torch.allclose(with_l1["fc.weight"] - plain["fc.weight"], expected, atol=1e-6)
+    assert {weight.ndim for weight in before.values()} == {1, 2, 4}  # gains and biases of batch norm too
+    for name, weight in before.items():
+        expected = -0.1 * (1 + 0.9) * 0.01 * weight.sign()
+        if weight.ndim == 4:  # gradient centralization takes the mean off the L1 term too
+            expected -= expected.mean(dim=(1, 2, 3), keepdim=True)
+        assert torch.allclose(with_l1[name] - plain[name], expected, atol=1e-6), name
 
 
 @pytest.mark.parametrize("bad_value", [math.nan, math.inf])
@@ -263,3 +267,11 @@ def test_class_weights_change_a_training_and_none_is_todays(tiny_data: Dataset, 
         return train_until(Trainer(uneven, config), 1).raw_model.get_parameter("fc.weight").detach()
 
     assert not torch.equal(weights_after_a_step("none"), weights_after_a_step("balanced"))
+
+
+def test_a_step_trains_a_network_that_was_left_in_eval_mode(batch: Batch, tiny_config: TrainConfig) -> None:
+    trained, left_in_eval_mode = build_model(3, WIDTH, seed=1).train(), build_model(3, WIDTH, seed=1).eval()
+    for model in (trained, left_in_eval_mode):
+        run_step(model, make_optimizer(model, tiny_config, 0.9), batch)
+        assert model.get_buffer("prep.1.num_batches_tracked") == 1
+    assert equal_tensors(trained.state_dict(), left_in_eval_mode.state_dict())

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from scsuite.core.lr_range.range_test import range_test
 from scsuite.core.model.checkpoint import read_checkpoint
 from scsuite.core.runs.checkpoints import list_checkpoints
 from scsuite.core.runs.results import EpochResult, StepRow, TrainResult, read_epochs, read_steps
+from scsuite.core.runs.rundir import RunDir
+from scsuite.core.training import checkpoint_schedule
 from scsuite.core.training.trainer import Trainer
 from tests.core.tiny import CONFIG, dataset, equal_tensors, train, train_until
 
@@ -74,6 +77,35 @@ def test_a_stopped_run_directory_has_a_checkpoint_and_no_result(
     (run,) = tmp_path.iterdir()
     assert not (run / "result.json").exists()
     assert list_checkpoints(run)[0].name == "step-000007.safetensors"
+
+
+def test_the_state_is_saved_after_each_epoch_unless_saving_takes_too_long(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scsuite.core.runs.checkpoints.NUM_CHECKPOINTS_KEPT", 9)
+    config = replace(tiny_config, epochs=6)
+
+    def saved_steps(name: str, seconds_of_a_save: float) -> list[int]:
+        """The steps of all checkpoints; time passes only in steps, 1 s each, and in saves."""
+        now, trainer = [0.0], Trainer(tiny_data, config)
+        monkeypatch.setattr(checkpoint_schedule, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+        save = RunDir.save_checkpoint
+
+        def slow_save(run: RunDir, *args: Any) -> None:
+            save(run, *args)
+            now[0] += seconds_of_a_save
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunDir, "save_checkpoint", slow_save)
+            trainer.fit(tmp_path / name, on_step=lambda _: now.__setitem__(0, now[0] + 1))
+        (run,) = (tmp_path / name).iterdir()
+        return sorted(int(path.stem.removeprefix("step-")) for path in list_checkpoints(run))
+
+    # A save takes at most 2 % of the time: one of 0.09 s fits in each epoch of 5 s; after one of 0.15 s, 7.5 s have to
+    # pass, which is two epochs. The first epoch and the end are always saved.
+    assert saved_steps("quick", 0.09) == [5, 10, 15, 20, 25, 30]
+    assert saved_steps("slow", 0.15) == [5, 15, 25, 30]
+    assert saved_steps("slowest", 100.0) == [5, 30]
 
 
 def test_best_weights_are_kept_if_held_out_images_selected_them(
