@@ -333,6 +333,28 @@ def test_what_needs_too_much_memory_is_refused_by_the_header_alone(width: int, h
         decode_image(bomb(width, height))
 
 
+def rle_bmp(width: int, height: int, rows: bytes) -> bytes:
+    """A BMP of run-length codes with 256 colors, all black."""
+    start = 54 + 1024
+    sizes = struct.pack(
+        "<LLLLllHHLLllLL", start + len(rows), 0, start, 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0
+    )
+    return b"BM" + sizes + bytes(1024) + rows
+
+
+def test_a_bmp_of_run_length_codes_takes_three_times_its_pixels() -> None:
+    row, end = b"\x20\1\0\0", b"\0\1"  # 32 times color 1, the end of a line; the end
+    assert decode_image(rle_bmp(32, 32, row * 32 + end)).image_HWC.max() == 0
+    with pytest.raises(CorruptImageError, match="12000 x 12000 pixels that needs 4.. MB"):
+        decode_image(rle_bmp(12_000, 12_000, end))
+
+
+def test_a_webp_that_would_be_copied_to_over_300_megabytes_is_refused() -> None:
+    chunks = b"VP8X" + struct.pack("<L", 10) + bytes(10) + b"EXIF" + struct.pack("<L", 2**26) + bytes(40 * 2**20)
+    with pytest.raises(CorruptImageError, match="a WebP of 40 MB"):
+        decode_image(b"RIFF" + struct.pack("<L", len(chunks) + 4) + b"WEBP" + chunks)
+
+
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
     """The same JPEG with another size in its frame header."""
     at = max(jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2"))
