@@ -19,7 +19,8 @@ def decoding_bytes(image: Image.Image, data: bytes) -> int:
         return 2 * pixels  # Pillow keeps four copies for a moment; two are counted, so that 24 megapixels are read
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return pixels * (2 if image.tag_v2.get(_ORIENTATION, 1) != 1 else 1) + _block_bytes(image)
-    if image.tile and image.tile[0].codec_name == "bmp_rle":
+    tiles = getattr(image, "tile", [])
+    if tiles and tiles[0].codec_name == "bmp_rle":
         return 3 * pixels  # decoded in Python, into a list of bytes that is copied twice
     return pixels
 
