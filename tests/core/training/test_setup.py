@@ -70,7 +70,7 @@ def test_images_are_flipped_in_every_other_epoch(tiny_data: Dataset, tiny_config
     assert third == first
     first, second = (flipped(replace(tiny_config, flip="random"), epoch) for epoch in range(2))
     assert 20 < sum(a == b for a, b in zip(first, second, strict=True)) < 52
-    assert not any(flipped(replace(tiny_config, flip="none"), epoch)[i] for epoch in range(3) for i in range(72))
+    assert not any(is_flipped for epoch in range(3) for is_flipped in flipped(replace(tiny_config, flip="none"), epoch))
 
 
 def test_alternating_flips_do_not_apply_to_a_policy_file(
