@@ -248,7 +248,7 @@ def _bombs() -> Iterator[FaultCase]:
         "a picture of a little over 128 MB",
         "a.tar.gz",
         lambda: gzip.compress(header(b"train/a/x.png", 128 * MB + 1)),
-        ("over 128 MB",),
+        ("ends too early",),
     )
     yield file_case("D38", "ten members of 64 MB that are no pictures", "a.tar", _large_junk, ("a complete image",))
     yield file_case("D38", "zips in a zip in a zip", "a.zip", _nested_zips, ("images, such as PNG or JPEG",))
@@ -284,7 +284,7 @@ def _bombs() -> Iterator[FaultCase]:
 
 
 def _large_junk() -> bytes:
-    return b"".join(header(f"train/a/{i}.png".encode(), 64 * MB) + bytes(64 * MB) for i in range(10)) + END
+    return b"".join(header(f"train/{'ab'[i % 2]}/{i}.png".encode(), 64 * MB) + bytes(64 * MB) for i in range(10)) + END
 
 
 def _nested_zips() -> bytes:
@@ -458,7 +458,7 @@ def _damage() -> Iterator[FaultCase]:
     ):
         yield file_case("D39", f"{name} instead of an archive", "a.tar.gz", data, ())
     yield FaultCase(
-        "D39", "a missing archive", lambda sandbox: train_on(sandbox.inputs / "none.tar.gz"), 3, ("found none",)
+        "D39", "a missing archive", lambda sandbox: train_on(sandbox.inputs / "none.tar.gz"), 3, ("No such file",)
     )
     yield FaultCase(
         "D40",

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scsuite.core.model.checkpoint import FORMAT
 from tests.faults.case import FaultCase, ScoreRow, check_cases, thin_cases
 from tests.faults.checkpoint_builder import CheckpointParts, join, seal
 from tests.faults.injection import become_nobody
@@ -379,7 +380,7 @@ BAD_METADATA: dict[tuple[str, ...], list[Any]] = {
     ("config", "test_split"): [2, "half"],
     ("config", "device"): [5, None],
     ("config", "limit_test"): [0, -1, 1.5],
-    ("format",): [..., None, 0, 2, "1", [], {}],
+    ("format",): [..., None, 0, FORMAT + 1, "1", [], {}],
 }  # fmt: skip
 
 METADATA: list[tuple[str, str, Change, Words]] = [
@@ -497,7 +498,7 @@ def path_cases(good: GoodRun) -> Iterator[FaultCase]:
         "a folder": (make_with(Path.mkdir), ()),
         "a FIFO": (make_with(os.mkfifo), ("pipe",)),
         "a socket": (make_with(bind), ()),
-        "a link to nowhere": (make_with(lambda path: path.symlink_to("nowhere")), ("No such file",)),
+        "a link to nowhere": (make_with(lambda path: path.symlink_to("nowhere")), ("a link to nothing",)),
         "a link to itself": (make_with(lambda path: path.symlink_to(path)), ("symbolic links",)),
         "/dev/zero": (lambda sandbox: "/dev/zero", ("device",)),
         "/dev/null": (lambda sandbox: "/dev/null", ("device",)),
@@ -609,7 +610,7 @@ def resume_cases(good: GoodRun) -> Iterator[FaultCase]:
     last = good.last.read_bytes()
     newer = {
         "cut": last[:-1], "empty": b"", "flipped": flip_bit(last, len(last) - 9), "a pickle": pickle.dumps(5),
-        "of a newer format": change_file(last, set_metadata("format", value=2)),
+        "of a newer format": change_file(last, set_metadata("format", value=FORMAT + 1)),
         "without class names": change_file(last, set_metadata("class_names", value=...)),
     }  # fmt: skip
     for name, data in newer.items():
@@ -799,10 +800,10 @@ def trust_cases(good: GoodRun) -> Iterator[FaultCase]:
         yield FaultCase("A8", f"classes of other data, {name}", with_file(command, other), 3, ("class 0", "circle"))
         huge = change_file(good.weights, scale_weights)
         yield FaultCase(
-            "A9", f"finite weights without finite answers, {name}", with_file(command, huge), 3, ("finite answers",)
+            "A9", f"finite weights without finite answers, {name}", with_file(command, huge), 3, ("finite logits",)
         )
         far = change_file(good.weights, set_metadata("mean", value=[1e308] * 3))
-        yield FaultCase("A8", f"a mean far from any image, {name}", with_file(command, far), 3, ("finite answers",))
+        yield FaultCase("A8", f"a mean far from any image, {name}", with_file(command, far), 3, ("finite logits",))
         yield FaultCase("A0", f"weights, {name}", with_file(command, good.weights), 0)
         yield FaultCase(
             "A0",

@@ -265,9 +265,9 @@ def stop_in_range_test(sandbox: Sandbox, _reference: Path) -> list[str]:
     """A run on two ranks that is stopped in its range test ends like one without a stop."""
 
     def before() -> None:
-        from scsuite.core.lr_range import range_test
+        from scsuite.core.lr_range import run_sweep
 
-        inject.before_call(range_test, "launch_step", inject.send_signal(signal.SIGTERM), call=30)
+        inject.before_call(run_sweep, "launch_step", inject.send_signal(signal.SIGTERM), call=30)
 
     with new_sandbox() as other:
         problems = check_outcomes(run_ranks(other, *RESUME_AUTO_LR_ARGS), (0, 0))

@@ -183,7 +183,7 @@ def content_cases() -> Iterator[FaultCase]:
     for name, data in metas().items():
         yield case("B21", f"label_names {name}", {**good, "batches.meta": data}, "batches.meta", "label_names")
     one_class = {name: batch(labels=[3] * ROWS) if name in BATCHES else data for name, data in good.items()}
-    yield case("B22", "one class only", one_class, code=0)
+    yield case("B22", "one class only", one_class, "two or more classes")
 
 
 def place_cases() -> Iterator[FaultCase]:

@@ -191,7 +191,7 @@ def _report_cases() -> Iterator[BoundedCase]:
         yield _report_case(f"a figure: {name}", _report(_replaced("maps/figures/gradcam.png", spoil)))
     yield _report_case("3,000 runs beside it", _report(_many_neighbours))
     yield BoundedCase(
-        "report, --out a pipe", _report(lambda runs: os.mkfifo(runs / "pipe"), "--out", "inputs/runs/pipe")
+        "report, --out a pipe", _report(lambda runs: os.mkfifo(runs / "pipe"), "--out", "inputs/runs/pipe"), codes=(2,)
     )
     for name, (file, changes) in LARGE.items():
         yield _report_case(f"{name}", _report(_edited(file, **changes)))

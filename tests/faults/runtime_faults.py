@@ -115,9 +115,9 @@ def stop_in_range_test(sandbox: Sandbox, _reference: Path) -> list[str]:
     """60: a run that has no LR bounds yet can be resumed too, and ends like one without a stop."""
 
     def before() -> None:
-        from scsuite.core.lr_range import range_test
+        from scsuite.core.lr_range import run_sweep
 
-        inject.before_call(range_test, "launch_step", inject.send_signal(signal.SIGHUP), call=30)
+        inject.before_call(run_sweep, "launch_step", inject.send_signal(signal.SIGHUP), call=30)
 
     with new_sandbox() as other:
         reference_outcome = run(other, *RESUME_AUTO_LR_ARGS)

@@ -258,11 +258,15 @@ def _python(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def interrupt_at_import(module: str, name: str) -> str:
-    """A signal as a module is looked for: its code, and nothing on stdout or stderr."""
+    """A signal as a module is looked for: its code, and nothing on stdout or stderr unless a run could be stopped."""
     completed = _python(SIGNAL_AT_IMPORT.format(module=module, signal=name))
     code = 128 + getattr(signal, name)
     output = completed.stdout + completed.stderr
-    return "" if (completed.returncode, output.strip()) == (code, "") else f"exit {completed.returncode}: {output!r}"
+    is_stopped = (
+        "stopped   " in output and "Traceback" not in output
+    )  # some modules are needed after the first step only
+    is_right = completed.returncode == code and (not output.strip() or is_stopped)
+    return "" if is_right else f"exit {completed.returncode}: {output!r}"
 
 
 def interrupt_after(seconds: float) -> str:
