@@ -40,7 +40,7 @@ demo: $(READY) ## The main job on the embedded data: zigzag, range test, trainin
 test: $(READY) ## Run the tests (at most 4 minutes on two cores)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-faults: $(READY) ## The fault scorecard: damaged and hostile input, crashes, full disks, kills (Linux; 45 minutes)
+faults: $(READY) ## The fault scorecard: damaged and hostile input, crashes, full disks, kills (Linux; 25 minutes)
 	$(BIN)/python -m tests.faults --json faults.json
 
 faults-quick: $(READY) ## Part of the fault scorecard (Linux; 4 minutes)
