@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scsuite.core.dataset import Split, split_holdout
-from scsuite.core.dataset.split import balanced_indices
+from scsuite.core.dataset.split import balanced_indices, train_test_overlap_note
 from scsuite.core.errors import InputError, UsageError
 from tests.core.tiny import dataset
 
@@ -42,6 +42,13 @@ def test_a_hundred_classes_give_a_short_line() -> None:
 def test_a_class_matches_in_nfc_and_nfd() -> None:
     nfd = replace(dataset(), class_names=("e\u0301clair", "n\u0303", "a"))
     assert nfd.relabelled(("a", "\u00f1", "\u00e9clair"), "here").class_names == ("a", "\u00f1", "\u00e9clair")
+
+
+def test_test_images_among_the_training_images_are_counted() -> None:
+    data = dataset()
+    assert train_test_overlap_note(data.train, data.test) == []
+    (note,) = train_test_overlap_note(data.train, data.train.select([0, 1, 2]))
+    assert note == "3 of 3 test images are also among the training images"
 
 
 # --- mean and standard deviation ---

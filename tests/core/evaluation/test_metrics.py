@@ -140,6 +140,10 @@ def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one() -> None:
     assert compute_calibration(np.array([just_above]), np.ones(1, bool)).count_B.argmax() == 3
 
 
+def test_a_confidence_that_rounding_puts_above_one_belongs_to_the_last_bin() -> None:
+    assert compute_calibration(np.array([1.0000001], np.float32), np.ones(1, bool)).count_B.tolist() == [0] * 14 + [1]
+
+
 def test_the_calibration_error_of_a_constant_confidence_is_its_distance_from_the_accuracy() -> None:
     correct = np.arange(100) < 60
     assert compute_calibration(np.full(100, 0.99, np.float32), correct).ece == pytest.approx(0.39, abs=1e-6)
@@ -214,6 +218,7 @@ def test_macro_metrics_are_over_the_classes_that_have_images() -> None:
 def test_top_5_takes_equally_probable_classes_in_order_as_the_prediction_does() -> None:
     uniform = compute_metrics(torch.zeros(7, 7), torch.arange(7), tuple("abcdefg"))
     assert uniform.top5_accuracy == pytest.approx(5 / 7)
+    assert compute_metrics(torch.zeros(5, 5), torch.arange(5), tuple("abcde")).top5_accuracy is None  # always 1
     assert uniform.accuracy == pytest.approx(1 / 7)
 
 

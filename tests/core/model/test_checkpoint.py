@@ -392,6 +392,12 @@ def test_values_at_their_limits_are_accepted(
     assert read_checkpoint(path).metadata.items() >= metadata.items()
 
 
+def test_a_network_of_two_classes_is_read(tmp_path: Path) -> None:
+    metadata, path = make_metadata(build_model(2, 0.05, seed=0)), tmp_path / "a.safetensors"
+    save_checkpoint(path, {"model.x": torch.zeros(1)}, metadata)
+    assert read_checkpoint(path).metadata["class_names"] == ["class 0", "class 1"]
+
+
 def signed(header: bytes, data: bytes = b"") -> bytes:
     """A file with this header and a digest that fits."""
     start = header.index(b'\\"sha256\\": \\"') + len(b'\\"sha256\\": \\"')
