@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from scsuite.core.config import TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.device import resolve_device
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.model.network import KeyedDropout, build_model
+from scsuite.core.model.network import KeyedDropout, ResNet3, build_model
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.setup import init_model
 from scsuite.core.training.step import StepOutput, reseed_dropout, train_step
@@ -184,7 +186,18 @@ def test_two_ranks_train_a_network_without_batch_norm_as_one_process_does(
         assert [epoch.train_accuracy for epoch in rank.epochs] == [epoch.train_accuracy for epoch in single.epochs]
 
 
-def test_all_ranks_start_with_the_whitening_filters_of_the_first(tiny_config: TrainConfig) -> None:
+def test_all_ranks_start_with_the_whitening_filters_of_the_first(
+    tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, lock = import_module("scsuite.core.training.setup"), threading.Lock()
+    build_model = setup.build_model
+
+    def build_alone(*args: Any, **options: Any) -> ResNet3:
+        with lock:  # threads, unlike ranks, share torch's random state, from which the weights are drawn
+            model: ResNet3 = build_model(*args, **options)
+            return model
+
+    monkeypatch.setattr(setup, "build_model", build_alone)
     config, device = replace(tiny_config, width=1.0, identity_init=False), resolve_device("cpu", "fp32")
     images = [torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     exchange = Exchange()
