@@ -154,7 +154,7 @@ def without_float64() -> None:
 
 
 def spawned() -> None:
-    """Worker processes are started anew, as on macOS and Windows, and inherit nothing."""
+    """Worker processes are spawned, as on macOS and Windows, and inherit nothing."""
     multiprocessing.set_start_method("spawn", force=True)
 
 

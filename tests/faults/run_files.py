@@ -1,6 +1,6 @@
 """N: files of run directories that other people made: huge, deep, wrong or endless, as `report` and others read them.
 
-In: run directories without weights, one of whose files is hostile. Out: one row. Such a file is passed over or refused
+In: run directories without weights, one of whose files is hostile. Out: one row. Such a file is skipped or refused
 in one line; either way within 5 seconds of processor time and 300 MB.
 """
 

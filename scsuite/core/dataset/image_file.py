@@ -124,7 +124,7 @@ def decode_image(data: bytes, fit: str = "crop") -> DecodedImage:
     """
     image, is_resized, note = _decode(data, _DRAFT_SIZE)
     cut_fraction = 1 - min(image.size) / max(image.size) if fit == "crop" else 0.0
-    # By `frombuffer`, as `asarray` takes a tenth of the time of a small image.
+    # Not by `asarray`: it takes 2 us longer, of the 50 us that a small image takes in all.
     image_HWC = np.frombuffer(_fit(image, fit).tobytes(), np.uint8).reshape(SIZE, SIZE, 3)
     return DecodedImage(image_HWC, is_resized, cut_fraction, note)
 
