@@ -31,6 +31,7 @@ from torch.optim.swa_utils import update_bn
 
 from scsuite.core.config import LrRangeConfig, TrainConfig
 from scsuite.core.dataset import Split, load_dataset, split_holdout
+from scsuite.core.device import tune_process
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
 from scsuite.core.lr_range.range_test import range_test
 from scsuite.core.model.ema import EMA
@@ -210,6 +211,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Train, compare the candidates, and write and print the result."""
     options = parse_options()
+    tune_process()
     options.out.mkdir(parents=True, exist_ok=True)
     data = load_dataset(str(options.data), limit_train=options.limit_train, limit_test=NUM_EPOCH_IMAGES)
     train, held_out = split_holdout(data.train, options.num_held_out)
