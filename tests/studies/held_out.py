@@ -4,8 +4,9 @@
 
 Candidates: averages of the weights over 0.5, 1, 2 and 3 epochs, kept side by side; each with batch norm statistics
 recomputed on 10,000 augmented training images; and a temperature on the logits, for calibration. 5,000 training images
-are held out; no test image is read. The defaults are an average over one epoch, its averaged statistics and no
-temperature. A study that is stopped continues from the end of its last epoch, in FOLDER/state.
+are held out; no test image is read. The defaults were an average over one epoch, its averaged statistics and no
+temperature, which all candidates are compared with. A study that is stopped continues from the end of its last epoch,
+in FOLDER/state.
 Out: held_out.json and environments.json in FOLDER, and a table.
 A averages.
 """
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from scsuite.core.config import LrRangeConfig, TrainConfig
+from scsuite.core.config.training import SMOOTHED_TEMPERATURE
 from scsuite.core.dataset import Split, load_dataset, split_holdout
 from scsuite.core.device import tune_process
 from scsuite.core.evaluation.metrics import Evaluation, compute_metrics
@@ -62,13 +64,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A divisor of the logits, fitted to one half of the held-out images and measured on the other; means of both."""
+    """A divisor of the logits, fitted to one half of the held-out images and measured on the other; means of both.
+
+    `loss_default` and `ece_default` are those at the temperature that is the default since.
+    """
 
     temperature: float
     loss_before: float
     loss: float
     ece_before: float
     ece: float
+    loss_default: float
+    ece_default: float
 
 
 class SideBySideAverages:
@@ -180,9 +187,14 @@ def fit_temperature(evaluation: Evaluation) -> Temperature:
 
         temperature = float(minimize_scalar(loss, bounds=(1 / MAX_TEMPERATURE, MAX_TEMPERATURE), method="bounded").x)
         names = evaluation.class_names
-        before = compute_metrics(log_NK[measured], labels_N[measured], names)
-        after = compute_metrics(log_NK[measured] / temperature, labels_N[measured], names)
-        rows.append((temperature, before.loss, after.loss, before.calibration.ece, after.calibration.ece))
+        before, after, default = (
+            compute_metrics(log_NK[measured] / divisor, labels_N[measured], names)
+            for divisor in (1.0, temperature, SMOOTHED_TEMPERATURE)
+        )
+        rows.append(
+            (temperature, before.loss, after.loss, before.calibration.ece, after.calibration.ece, default.loss,
+             default.calibration.ece)
+        )  # fmt: skip
     return Temperature(*(float(value) for value in np.mean(rows, axis=0)))
 
 
@@ -198,7 +210,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> Table:
 def parse_options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.studies.held_out", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="archive of lossless CIFAR-10")
+    parser.add_argument("--data", type=Path, required=True, help="archive of lossless CIFAR-10, or other data")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--num-held-out", type=int, default=5_000)
@@ -223,8 +235,9 @@ def main() -> None:
         bounds_path.write_text(json.dumps({"lr_min": test.lr_min, "lr_max": test.lr_max, "reason": test.reason}) + "\n")
     bounds = json.loads(bounds_path.read_text())
     config = TrainConfig(
-        seed=options.seed, width=options.width, epochs=options.epochs, lr_min=bounds["lr_min"], lr_max=bounds["lr_max"]
-    )
+        seed=options.seed, width=options.width, epochs=options.epochs, lr_min=bounds["lr_min"], lr_max=bounds["lr_max"],
+        temperature=1.0,
+    )  # fmt: skip
     trainer = Trainer(data, config)
     averages = SideBySideAverages(trainer)
     fit(trainer, averages, options.out / "state")

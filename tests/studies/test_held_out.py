@@ -71,7 +71,8 @@ def test_the_temperature_of_underconfident_logits_is_their_scale() -> None:
     assert result.temperature == pytest.approx(0.5, abs=0.02)
     assert result.ece_before > 0.05
     assert result.ece < 0.02
-    assert result.loss < result.loss_before
+    assert result.loss < result.loss_default < result.loss_before
+    assert result.ece < result.ece_default < result.ece_before
 
 
 def test_the_error_of_a_gain_counts_the_images_on_which_only_one_network_is_right() -> None:

@@ -33,7 +33,9 @@ from scsuite.core.config.recipe import (
 )
 from scsuite.core.config.training import (
     MAX_PLOTTED_STEPS,
+    MAX_TEMPERATURE,
     MIN_RANGE_TEST_STEPS,
+    MIN_TEMPERATURE,
     LrRangeConfig,
     TrainCommandConfig,
     TrainConfig,
@@ -42,10 +44,9 @@ from scsuite.core.config.training import (
 
 __all__ = [
     "BACKENDS", "CAM_METHOD", "CAM_METHODS", "DATA_SOURCES", "FITS", "FLIPS", "GROUPS", "LR_POLICIES",
-    "MAX_PLOTTED_STEPS", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MOMENTUM", "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT",
-    "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS", "TTA_MODES", "CheckpointConfig",
-    "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig", "LrRangeConfig", "NetworkConfig",
-    "PredictConfig", "RecipeConfig", "ReportConfig", "TrainCommandConfig", "TrainConfig", "ZigzagConfig", "base_type",
-    "flag_name",
-    "is_finite_number", "parse_number", "resolve_peak_epoch",
+    "MAX_PLOTTED_STEPS", "MAX_TEMPERATURE", "MAX_WIDTH", "MIN_RANGE_TEST_STEPS", "MIN_TEMPERATURE", "MOMENTUM",
+    "MOMENTUM_MAX", "MOMENTUM_MIN", "OUTPUT", "PRECISIONS", "RECIPES", "RESULT_NEUTRAL_OPTIONS", "SELECTIONS",
+    "TTA_MODES", "CheckpointConfig", "ComputeConfig", "Config", "DataConfig", "EvaluateConfig", "GradcamConfig",
+    "LrRangeConfig", "NetworkConfig", "PredictConfig", "RecipeConfig", "ReportConfig", "TrainCommandConfig",
+    "TrainConfig", "ZigzagConfig", "base_type", "flag_name", "is_finite_number", "parse_number", "resolve_peak_epoch",
 ]  # fmt: skip

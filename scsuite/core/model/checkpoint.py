@@ -21,7 +21,14 @@ from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from scsuite.core.config import MAX_WIDTH, PRECISIONS, TrainConfig, is_finite_number
+from scsuite.core.config import (
+    MAX_TEMPERATURE,
+    MAX_WIDTH,
+    MIN_TEMPERATURE,
+    PRECISIONS,
+    TrainConfig,
+    is_finite_number,
+)
 from scsuite.core.errors import InputError, OutputError, one_line
 from scsuite.core.files import open_regular_file, write_atomic
 from scsuite.core.model.checkpoint_file import (
@@ -159,14 +166,22 @@ def _metadata_problems(metadata: dict[str, Any]) -> Iterator[str]:
             yield f"a network of width {reprlib.repr(width)}"
         if not is_own and (not is_finite_number(scale) or scale != LOGIT_SCALE):
             yield f"a network with logit_scale {reprlib.repr(scale)}, not {LOGIT_SCALE}"
+    yield from _number_problems(metadata)
+    if metadata.get("precision") not in PRECISIONS or not isinstance(metadata.get("config"), dict):
+        yield "no configuration or precision"
+
+
+def _number_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the numbers around the network: mean and std of its inputs, divisor of its logits."""
     for key in ("mean", "std"):
         values = metadata.get(key)
         if not isinstance(values, list) or len(values) != 3 or not all(map(is_finite_number, values)):
             yield f"{key} that is not three numbers"
         elif key == "std" and min(values) <= 0:
             yield f"a std of {min(values)}"
-    if metadata.get("precision") not in PRECISIONS or not isinstance(metadata.get("config"), dict):
-        yield "no configuration or precision"
+    temperature = metadata.get("temperature", 1.0)
+    if not is_finite_number(temperature) or not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        yield f"a temperature of {reprlib.repr(temperature)}"
 
 
 def load_network(checkpoint: Checkpoint) -> ResNet3:
@@ -183,7 +198,13 @@ def load_own_network(checkpoint: Checkpoint, model: nn.Module) -> None:
     Raises InputError for weights that do not fit it.
     """
     load_weights(checkpoint, model, _best_prefix(checkpoint))
+    if isinstance(model, ResNet3):
+        model.temperature = _temperature(checkpoint)
     model.eval()
+
+
+def _temperature(checkpoint: Checkpoint) -> float:
+    return float(checkpoint.metadata.get("temperature", 1.0))  # a file of an earlier version has none
 
 
 def _best_prefix(checkpoint: Checkpoint) -> str:
@@ -206,6 +227,7 @@ def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
     tensors = _tensors_under(checkpoint, prefix)
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)
     model.load_state_dict(tensors, assign=True)
+    model.temperature = _temperature(checkpoint)
     return model.eval()
 
 

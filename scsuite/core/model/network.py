@@ -96,7 +96,11 @@ class KeyedDropout(nn.Module):
 
 
 class ResNet3(nn.Module):
-    """prep > layer1 > layer2 > layer3 > MaxPool4 > fc. `model.summary` lists the layers with their output shapes."""
+    """prep > layer1 > layer2 > layer3 > MaxPool4 > fc. `model.summary` lists the layers with their output shapes.
+
+    In eval mode the logits are divided by `temperature`, so that their softmax is calibrated; no class changes.
+    Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, section 4.2.
+    """
 
     cam_layer = "layer2"  # the default layer of Grad-CAM: it scores best on `shapes`, see config.CAM_METHOD
 
@@ -105,6 +109,7 @@ class ResNet3(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
+        self.temperature = 1.0
         prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
         self.prep = ConvNormReLU(3, prep)
         self.layer1 = ResidualLayer(prep, layer1)
@@ -118,10 +123,13 @@ class ResNet3(nn.Module):
                 module.ghost_batch_size = ghost_batch_size
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return logits_NK of normalised images."""
+        """Return logits_NK of normalised images; with a temperature, those of eval mode have at least fp32."""
         features = self.layer3(self.layer2(self.layer1(self.prep(images_NCHW))))
         logits_NK: Tensor = self.fc(self.dropout(self.pool(features))) * LOGIT_SCALE
-        return logits_NK
+        if self.training or self.temperature == 1:
+            return logits_NK
+        # In bf16 and fp16 the quotients of two different logits can be equal, and the predicted class another one.
+        return logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32)) / self.temperature
 
 
 def build_model(

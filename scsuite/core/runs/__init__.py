@@ -37,8 +37,8 @@ def load_checkpoint(run_or_file: str | Path, model: "nn.Module | None" = None) -
 
     Returns:
         The network in eval mode on the CPU (your own: on its device), with the averaged weights if the run averages
-        them; and its metadata, with class_names, the training images' mean and std, network, config, data, precision
-        and policy.
+        them; and its metadata, with class_names, the training images' mean and std, temperature, network, config,
+        data, precision and policy.
 
     Raises:
         InputError: For a path that is neither, and a file that is damaged, that scsuite did not write, or that holds

@@ -123,6 +123,7 @@ def checkpoint_metadata(
         "class_names": list(data.class_names),
         "mean": list(setup.mean),
         "std": list(setup.std),
+        "temperature": model.temperature if isinstance(model, ResNet3) else 1.0,
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "precision": setup.device.precision,
         "world_size": setup.world.size,

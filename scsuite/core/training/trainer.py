@@ -18,6 +18,7 @@ from scsuite.core.errors import UsageError, require_type
 from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
+from scsuite.core.model.network import ResNet3
 from scsuite.core.runs.results import EpochResult, StepResult, StepRow, TrainHistory
 from scsuite.core.schedule import OneCycle
 from scsuite.core.training.own_network import own_network_config
@@ -63,6 +64,8 @@ class Trainer:
         self.setup = make_setup(data, self.config, momentum, world, model)
         self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
         self.raw_model, self.state = self.setup.model, TrainState()
+        if isinstance(self.raw_model, ResNet3):  # a user's own network computes its logits itself
+            self.raw_model.temperature = self.config.resolved_temperature
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
         self.graphed_step = make_graphed_step(self.config, self.setup)

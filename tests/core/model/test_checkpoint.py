@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import struct
 import tracemalloc
@@ -356,6 +357,13 @@ def own(name: Any, **changes: Any) -> Callable[[dict[str, Any]], None]:
         (lambda m: m.update(std=[0.5, 0.5, 0.5, 0.5]), "std that is not three numbers"),
         (lambda m: m.update(std=[0.5, 0.0, 0.5]), "a std of 0.0"),
         (lambda m: m.update(std=[0.5, 0.5, -1]), "a std of -1"),
+        (lambda m: m.update(temperature=0), "a temperature of 0"),
+        (lambda m: m.update(temperature=0.0099), "a temperature of 0.0099"),
+        (lambda m: m.update(temperature=101), "a temperature of 101"),
+        (lambda m: m.update(temperature=-0.5), "a temperature of -0.5"),
+        (lambda m: m.update(temperature=math.nan), "a temperature of nan"),
+        (lambda m: m.update(temperature="0.59"), "a temperature of '0.59'"),
+        (lambda m: m.update(temperature=None), "a temperature of None"),
         (lambda m: m.update(precision=None), "no configuration or precision"),
         (lambda m: m.update(config=[]), "no configuration or precision"),
         (lambda m: m.update(state={}), "expected the LR bounds of a started run, found none"),
@@ -380,6 +388,8 @@ def test_each_value_of_the_metadata_is_checked(
         with_network(width=8.0),
         with_network(width=1),
         lambda m: m.update(mean=[-1, 0, 2.5]),
+        lambda m: m.update(temperature=100),
+        lambda m: m.update(temperature=0.01),
         lambda m: m.update(state={}, config={"lr_min": 0.01, "lr_max": 0.1}),
     ],
 )

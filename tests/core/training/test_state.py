@@ -134,7 +134,7 @@ def test_a_checkpoint_records_what_is_needed_to_use_and_to_continue_it(
         "version": __version__, "network": {"num_classes": 3, "width": 0.05, "logit_scale": 0.125},
         "class_names": ["class 0", "class 1", "class 2"], "mean": list(setup.mean), "std": list(setup.std),
         "data": {"name": "tiny", "fingerprint": "0" * 64}, "precision": "fp32", "world_size": 1, "policy": setup.policy,
-        "augment_backend": "batched", "config": trainer.config.to_dict(),
+        "augment_backend": "batched", "config": trainer.config.to_dict(), "temperature": 0.59,
     }  # fmt: skip
     assert trainer.metadata(with_state=False) == expected
     state = trainer.metadata()["state"]
