@@ -24,6 +24,7 @@ NETWORK_OPTIONS: dict[str, Any] = {
     "whitening_init": False,
     "identity_init": False,
     "ghost_batch_size": 0,
+    "temperature": None,
 }
 
 C = TypeVar("C", bound=RecipeConfig)
@@ -41,7 +42,7 @@ def own_network_config(config: C, stacklevel: int = 3) -> C:
     ]
     if unused:
         warnings.warn(f"no effect on your own network: {', '.join(unused)}", stacklevel=stacklevel)
-    return replace(config, **NETWORK_OPTIONS)
+    return replace(config, **{name: value for name, value in NETWORK_OPTIONS.items() if hasattr(config, name)})
 
 
 def prepare_network(model: nn.Module, images_NCHW: Tensor, num_classes: int, device: Device) -> None:

@@ -42,7 +42,7 @@ class Trainer:
         world: The ranks that share the work.
         model: Your own network, from normalised images_NCHW of 3 x 32 x 32 to logits_NK; default: scsuite's. It is
             moved to the device and trained in place. The options of scsuite's network (width, dropout, initialisation,
-            ghost batch norm) do not apply. torch's global random state is set before each of its steps.
+            ghost batch norm, temperature) do not apply. torch's global random state is set before each of its steps.
 
     Raises:
         UsageError: For settings that the data or this machine does not allow, and a network that gives other outputs.
@@ -64,7 +64,8 @@ class Trainer:
         self.setup = make_setup(data, self.config, momentum, world, model)
         self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
         self.raw_model, self.state = self.setup.model, TrainState()
-        if isinstance(self.raw_model, ResNet3):  # a user's own network computes its logits itself
+        if model is None:
+            assert isinstance(self.raw_model, ResNet3)
             self.raw_model.temperature = self.config.resolved_temperature
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights

@@ -120,6 +120,14 @@ def test_a_network_of_ones_own_keeps_its_logits(tiny_data: Dataset, tiny_config:
     assert trainer.metadata()["temperature"] == 1
 
 
+def test_a_built_network_keeps_the_temperature_that_its_user_gave_it(
+    tiny_data: Dataset, tiny_config: TrainConfig
+) -> None:
+    model = make_model(0.8, num_classes=3)
+    trainer = Trainer(tiny_data, replace(tiny_config, width=1.0, dropout=0.0), model=model)
+    assert (model.temperature, trainer.metadata()["temperature"]) == (0.8, 0.8)
+
+
 def test_the_range_test_compares_training_and_held_out_losses_without_a_temperature(tiny_data: Dataset) -> None:
     config = LrRangeConfig(width=0.05, batch_size=16, val_split=12, device="cpu")
     model = make_setup(tiny_data, config, 0.9, SINGLE_PROCESS).model

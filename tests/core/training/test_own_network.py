@@ -281,8 +281,8 @@ def test_lazy_layers_get_their_weights_in_the_check(tiny_data: Dataset, tiny_con
 
 
 def test_options_without_effect_and_a_softmax_are_warned_about(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
-    with pytest.warns(UserWarning, match="no effect on your own network: --width, --dropout, --ghost-batch-size"):
-        trainer = Trainer(tiny_data, replace(tiny_config, ghost_batch_size=8), model=seeded(SmallNet))
+    with pytest.warns(UserWarning, match="your own network: --width, --dropout, --ghost-batch-size, --temperature"):
+        trainer = Trainer(tiny_data, replace(tiny_config, ghost_batch_size=8, temperature=0.5), model=seeded(SmallNet))
     assert (trainer.config.width, trainer.config.dropout, trainer.config.ghost_batch_size) == (1.0, 0.0, 0)
     with pytest.warns(UserWarning, match="look like probabilities"):
         Trainer(tiny_data, trainer.config, model=Returns(lambda _, x: x.softmax(dim=1)))
