@@ -32,7 +32,7 @@ CLASSES = {
 }  # fmt: skip
 # Results kept from before lack these; where they have a seed, it stands elsewhere.
 LATER_KEYS = {
-    "balanced_accuracy", "device", "evaluated", "page", "reached", "reached_at", "seed", "target",
+    "balanced_accuracy", "device", "evaluated", "page", "reached", "reached_at", "seed", "target", "temperature",
     "test_balanced_accuracy",
 }  # fmt: skip
 KEPT_RESULTS = sorted(REFERENCE.rglob("result.json"))

@@ -25,6 +25,7 @@ CSV_FILES = ("predictions.csv", "misclassified.csv", "per_class.csv")
 @options(EvaluateConfig)
 def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
     """Evaluate a trained network on the test images. Accuracy, classes, confusion, calibration, mistakes."""
+    from scsuite.core.model.network import temperature_of
     from scsuite.core.runs.environment import dataset_info, device_info
     from scsuite.core.runs.results import EvaluateResult
     from scsuite.report import formatting
@@ -48,6 +49,7 @@ def evaluate(config: EvaluateConfig, output: OutputOptions) -> None:
             warnings=tuple(terminal.warnings),
             figures=tuple(map(str, paths)),
             **evaluation.to_dict(),
+            temperature=temperature_of(trained.model),
             num_misclassified=len(mistakes),
             misclassified=mistakes[: config.misclassified],
             tta=None if tta is None else {"views": config.tta, **tta.summary()},

@@ -30,12 +30,12 @@ FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "steps.csv", "h
 
 def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
     """Print the network, the schedule and the device."""
+    from scsuite.core.model.network import temperature_of
     from scsuite.core.model.summary import model_summary
     from scsuite.report import formatting, tables
 
     config, cycle, setup = trainer.config, trainer.cycle, trainer.setup
     momentum = f"{cycle.momentum_max:g} > {cycle.momentum_min:g} > {cycle.momentum_max:g}"
-    ema = {} if trainer.ema is None else {"EMA": f"over about {trainer.ema.time_constant_steps:,.0f} steps"}
     terminal.log_table(tables.layers(model_summary(trainer.raw_model)))
     terminal.log_table(
         tables.key_values(
@@ -45,7 +45,8 @@ def print_plan(terminal: Terminal, trainer: "Trainer") -> None:
                 "LRMAX": f"{cycle.lr_max:.4g} at the end of epoch {config.resolved_peak_epoch:.3g} of {config.epochs}",
                 "momentum": momentum if config.cycle_momentum else f"{cycle.momentum_max:g} (constant)",
                 "steps": f"{cycle.num_steps:,}: {cycle.steps_per_epoch} per epoch, batch size {config.batch_size}",
-                **ema,
+                "EMA": "none" if trainer.ema is None else f"over about {trainer.ema.time_constant_steps:,.0f} steps",
+                "temperature": f"{temperature_of(trainer.model):g} (divides the logits for loss and probabilities)",
                 "augmentation": f"{setup.backend.name}: {setup.backend.reason}",
                 "device": f"{setup.device.device}, {setup.device.precision}",
             }
@@ -133,8 +134,7 @@ def format_eta(trainer: "Trainer") -> str:
     speeds = trainer.state.images_per_second[-ETA_WINDOW:]
     if not speeds:
         return "..."
-    steps_left = trainer.cycle.num_steps - trainer.state.step
-    images_left = steps_left * len(trainer.setup.train) / trainer.cycle.steps_per_epoch
-    minutes, seconds = divmod(round(images_left / median(speeds)), 60)
+    epochs_left = (trainer.cycle.num_steps - trainer.state.step) / trainer.cycle.steps_per_epoch
+    minutes, seconds = divmod(round(epochs_left * len(trainer.setup.train) / median(speeds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

@@ -29,7 +29,7 @@ _PLAIN: Mapping[str, Any] = {
     "batch_size": 512, "optimizer": "sgd", "weight_decay": 5e-4, "l1": 0.0, "label_smoothing": 0.0, "dropout": 0.0,
     "flip": "random", "gradient_centralization": False, "whitening_init": False, "identity_init": False,
     "ghost_batch_size": 0, "bn_weight_decay": True, "cycle_momentum": False, "ema_epochs": 0.0, "class_weights": "none",
-    "temperature": 1.0,
+    "temperature": None,
 }  # fmt: skip
 # By recipe, the settings that differ from the defaults of the fields. A learning rate is above 0: 1e-6 stands for the
 # 0 of the published 0 > 0.4 > 0.

@@ -117,6 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (ValueError, RecursionError, SafetensorError, KeyError) as error:  # KeyError: a dtype that torch lacks
         raise checkpoint_error(path, "a valid safetensors file", one_line(error)) from None
     _check_metadata(path, metadata)
+    metadata.setdefault("temperature", 1.0)  # a file of an earlier version has none
     prefixes = (MODEL_PREFIX, EMA_PREFIX, OPTIMIZER_PREFIX, SCALER_PREFIX)
     if unknown_tensors := [name for name in tensors if not name.startswith(prefixes)]:
         raise checkpoint_error(
@@ -198,13 +199,8 @@ def load_own_network(checkpoint: Checkpoint, model: nn.Module) -> None:
     Raises InputError for weights that do not fit it.
     """
     load_weights(checkpoint, model, _best_prefix(checkpoint))
-    if isinstance(model, ResNet3):
-        model.temperature = _temperature(checkpoint)
+    load_temperature(checkpoint, model)
     model.eval()
-
-
-def _temperature(checkpoint: Checkpoint) -> float:
-    return float(checkpoint.metadata.get("temperature", 1.0))  # a file of an earlier version has none
 
 
 def _best_prefix(checkpoint: Checkpoint) -> str:
@@ -227,7 +223,7 @@ def load_model(checkpoint: Checkpoint, prefix: str = MODEL_PREFIX) -> ResNet3:
     tensors = _tensors_under(checkpoint, prefix)
     check_tensors(checkpoint.path, f"the weights of a network of width {model.width:g}", model.state_dict(), tensors)
     model.load_state_dict(tensors, assign=True)
-    model.temperature = _temperature(checkpoint)
+    load_temperature(checkpoint, model)
     return model.eval()
 
 
@@ -236,6 +232,12 @@ def load_weights(checkpoint: Checkpoint, model: nn.Module, prefix: str = MODEL_P
     tensors = _tensors_under(checkpoint, prefix)
     check_tensors(checkpoint.path, f"the weights of {type(model).__name__}", model.state_dict(), tensors)
     model.load_state_dict(tensors)
+
+
+def load_temperature(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Give scsuite's network the checkpoint's divisor of the logits; a user's own network has none."""
+    if isinstance(model, ResNet3):
+        model.temperature = float(checkpoint.metadata["temperature"])
 
 
 def _tensors_under(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:

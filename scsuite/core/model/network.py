@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from scsuite.core.config import MAX_TEMPERATURE, MIN_TEMPERATURE, is_finite_number
+from scsuite.core.errors import UsageError
 from scsuite.core.model.ghost_norm import ghost_batch_norm
 
 CHANNELS = (64, 128, 256, 512)  # of prep, layer1, layer2, layer3, at width 1
@@ -99,8 +101,11 @@ class ResNet3(nn.Module):
     """prep > layer1 > layer2 > layer3 > MaxPool4 > fc. `model.summary` lists the layers with their output shapes.
 
     In eval mode the logits are divided by `temperature`, so that their softmax is calibrated; no class changes.
+    It is not in the state dict: scsuite's checkpoints have it in their metadata.
     Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, section 4.2.
     """
+
+    temperature = 1.0
 
     cam_layer = "layer2"  # the default layer of Grad-CAM: it scores best on `shapes`, see config.CAM_METHOD
 
@@ -109,7 +114,6 @@ class ResNet3(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.width = num_classes, width
-        self.temperature = 1.0
         prep, layer1, layer2, layer3 = (max(1, round(channels * width)) for channels in CHANNELS)
         self.prep = ConvNormReLU(3, prep)
         self.layer1 = ResidualLayer(prep, layer1)
@@ -130,6 +134,20 @@ class ResNet3(nn.Module):
             return logits_NK
         # In bf16 and fp16 the quotients of two different logits can be equal, and the predicted class another one.
         return logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32)) / self.temperature
+
+
+def temperature_of(model: nn.Module) -> float:
+    """Return the divisor of a network's logits in eval mode; a user's own network has none, so 1.
+
+    Raises UsageError for a value that a checkpoint may not have.
+    """
+    value = model.temperature if isinstance(model, ResNet3) else 1.0
+    if not is_finite_number(value) or not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
+        raise UsageError(
+            "temperature", "model", expected=f"a number from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}",
+            found=repr(value), hint="Set model.temperature to a float.",
+        )  # fmt: skip
+    return float(value)
 
 
 def build_model(

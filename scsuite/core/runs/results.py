@@ -177,6 +177,7 @@ class TrainResult(CommandResult):
     lr_min: float
     lr_max: float
     images_per_second: float | None
+    temperature: float = 1.0
     final: FinalMetrics
     best: dict[str, Any]
     checkpoint: str
@@ -200,6 +201,7 @@ class EvaluateResult(CommandResult):
     top5_accuracy: float | None
     loss: float
     ece: float
+    temperature: float = 1.0
     macro: dict[str, float]
     num_images: int
     per_class: list[dict[str, Any]]
@@ -249,8 +251,7 @@ class PredictResult(CommandResult):
 
 def read_result(spec: str | Path, command: str) -> dict[str, Any]:
     """Return the result of a run of `command`. Raises InputError for anything else."""
-    path = Path(spec)
-    path = path / "result.json" if os.path.isdir(path) else path  # noqa: PTH112 - returns False for a long name
+    path = Path(spec, "result.json") if os.path.isdir(spec) else Path(spec)  # noqa: PTH112 - False for a long name
     hint = f"Give a directory that scsuite {command} made."
     try:
         result = load_json(path, "run")

@@ -11,6 +11,7 @@ from pathlib import Path
 from scsuite.core.device import deterministic_algorithms
 from scsuite.core.errors import DivergedError
 from scsuite.core.evaluation.metrics import majority_fraction
+from scsuite.core.model.network import temperature_of
 from scsuite.core.runs.environment import dataset_info, device_info
 from scsuite.core.runs.results import EpochResult, FinalMetrics, StepResult, StepRow, TrainResult
 from scsuite.core.runs.rundir import RunDir
@@ -222,6 +223,7 @@ def finish_run(run: RunDir, trainer: Trainer, start_time: float) -> TrainResult:
         lr_min=trainer.config.lr_min,
         lr_max=trainer.config.lr_max,
         images_per_second=trainer.state.median_images_per_second,
+        temperature=temperature_of(trainer.model),
         final=FinalMetrics(
             last.test_accuracy, last.test_loss, last.train_loss, last.train_accuracy, last.test_accuracy_no_ema,
             last.test_loss_no_ema, last.test_balanced_accuracy,

@@ -25,6 +25,7 @@ from scsuite.core.model.checkpoint import (
     SCALER_PREFIX,
     Checkpoint,
     check_tensors,
+    load_temperature,
     load_weights,
     read_checkpoint,
 )
@@ -114,8 +115,10 @@ def load_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
             hint="Resume from another directory, or start a new run.",
         ) from None  # fmt: skip
     load_weights(checkpoint, trainer.raw_model)
+    load_temperature(checkpoint, trainer.raw_model)
     if trainer.ema is not None:
         load_weights(checkpoint, trainer.ema.model, EMA_PREFIX)
+        load_temperature(checkpoint, trainer.ema.model)
     _load_optimizer_state(trainer, checkpoint)
     trainer.state = state
 

@@ -69,9 +69,10 @@ class TrainSetup:
 
 
 def make_setup(
-    data: Dataset, config: RecipeConfig, momentum: float, world: World, model: nn.Module | None = None
-) -> TrainSetup:
-    """Build all parts from the recipe's seed. `momentum` is that of the first step.
+    data: Dataset, config: RecipeConfig, momentum: float, world: World, model: nn.Module | None = None,
+    temperature: float = 1.0,
+) -> TrainSetup:  # fmt: skip
+    """Build all parts from the recipe's seed. `momentum` is that of the first step, `temperature` that of evaluations.
 
     A user's own `model` is checked, moved to the device and used as it is.
     Raises UsageError for settings that the data or this machine does not allow, InputError for a bad policy file.
@@ -96,6 +97,7 @@ def make_setup(
     images_NCHW = whitening_images(train, mean, std)
     if model is None:
         model = init_model(len(data.class_names), config, device, images_NCHW, world)
+        model.temperature = temperature
     else:
         prepare_network(model, images_NCHW[:2], len(data.class_names), device)
     optimizer = make_optimizer(model, config, momentum)

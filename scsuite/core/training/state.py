@@ -15,7 +15,7 @@ from scsuite import __version__
 from scsuite.core.config import TrainConfig, is_finite_number
 from scsuite.core.dataset import Dataset
 from scsuite.core.model.checkpoint import OPTIMIZER_PREFIX, SCALER_PREFIX, network_metadata, own_network_metadata
-from scsuite.core.model.network import ResNet3
+from scsuite.core.model.network import ResNet3, temperature_of
 from scsuite.core.runs.results import StepResult
 from scsuite.core.training.optimizer import parameters_by_name
 from scsuite.core.training.setup import TrainSetup
@@ -113,9 +113,12 @@ class TrainState:
 
 
 def checkpoint_metadata(
-    data: Dataset, config: TrainConfig, setup: TrainSetup, state: TrainState | None
+    data: Dataset, config: TrainConfig, setup: TrainSetup, evaluated: nn.Module, state: TrainState | None
 ) -> dict[str, Any]:
-    """Return network, classes, normalisation, data and configuration; with `state`, the position too."""
+    """Return network, classes, normalisation, data and configuration; with `state`, the position too.
+
+    `evaluated` is the network that is evaluated, which may have averaged weights.
+    """
     model, num_classes = setup.model, len(data.class_names)
     metadata = {
         "version": __version__,
@@ -123,7 +126,7 @@ def checkpoint_metadata(
         "class_names": list(data.class_names),
         "mean": list(setup.mean),
         "std": list(setup.std),
-        "temperature": model.temperature if isinstance(model, ResNet3) else 1.0,
+        "temperature": temperature_of(evaluated),
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "precision": setup.device.precision,
         "world_size": setup.world.size,

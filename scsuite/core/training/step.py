@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from scsuite.core.device import Device
 from scsuite.core.distributed import SINGLE_PROCESS, World
-from scsuite.core.model.network import KeyedDropout, ResNet3
+from scsuite.core.model.network import KeyedDropout, ResNet3, temperature_of
 from scsuite.core.seeding import keyed_seed
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import set_lr_and_momentum, start_momentum_at_zero
@@ -42,6 +42,7 @@ def launch_step(setup: TrainSetup, batch: Batch, step: int, lr: float, momentum:
         setup.model, setup.optimizer, setup.scaler, batch,
         device=setup.device, label_smoothing=config.label_smoothing, l1=config.l1, world=setup.world,
         num_images=setup.loader.batch_size_at(step), class_weights_K=setup.class_weights_K,
+        temperature=temperature_of(setup.model),
     )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def train_step(
     world: World = SINGLE_PROCESS,
     num_images: int = 0,
     class_weights_K: Tensor | None = None,
+    temperature: float = 1.0,
     is_recorded: bool = False,
 ) -> StepOutput:
     """Run one forward pass, backward pass and update.
@@ -82,9 +84,9 @@ def train_step(
     penalty = l1 / world.size * torch.stack([p.abs().sum() for p in model.parameters()]).sum() if l1 else 0.0
     scaler.scale(loss + penalty).backward()  # type: ignore[no-untyped-call]
     logits_NK = logits_NK.detach()
-    # Reported without label smoothing and class weights, so that it can be compared with the test loss.
-    is_plain = not label_smoothing and class_weights_K is None
-    loss = loss.detach() if is_plain else _batch_loss(logits_NK, labels_N, 0.0, world, num_images)
+    # Reported without label smoothing and class weights, at the temperature of the test loss, to be compared with it.
+    is_plain = not label_smoothing and class_weights_K is None and temperature == 1
+    loss = loss.detach() if is_plain else _batch_loss(logits_NK / temperature, labels_N, 0.0, world, num_images)
     num_correct = (logits_NK.argmax(dim=1) == labels_N).sum()
     if world.size > 1:
         loss, num_correct = _all_reduce_step(model, world, len(labels_N) / num_images, loss, num_correct)

@@ -13,7 +13,7 @@ import torch
 
 from scsuite.core.config import TrainConfig
 from scsuite.core.errors import one_line
-from scsuite.core.model.network import ResNet3
+from scsuite.core.model.network import ResNet3, temperature_of
 from scsuite.core.training.loader import Batch
 from scsuite.core.training.optimizer import start_momentum_at_zero
 from scsuite.core.training.setup import TrainSetup
@@ -130,7 +130,7 @@ class GraphedStep:
         output = train_step(
             setup.model, optimizer, setup.scaler, batch, device=setup.device,
             label_smoothing=setup.config.label_smoothing, l1=setup.config.l1, class_weights_K=setup.class_weights_K,
-            is_recorded=True,
+            temperature=temperature_of(setup.model), is_recorded=True,
         )  # fmt: skip
         self.found_inf.copy_(output.non_finite)
         optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]

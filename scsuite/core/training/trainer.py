@@ -18,7 +18,6 @@ from scsuite.core.errors import UsageError, require_type
 from scsuite.core.evaluation.metrics import Evaluation, majority_fraction
 from scsuite.core.model.checkpoint import EMA_PREFIX, MODEL_PREFIX, save_checkpoint
 from scsuite.core.model.ema import EMA
-from scsuite.core.model.network import ResNet3
 from scsuite.core.runs.results import EpochResult, StepResult, StepRow, TrainHistory
 from scsuite.core.schedule import OneCycle
 from scsuite.core.training.own_network import own_network_config
@@ -61,12 +60,9 @@ class Trainer:
     ) -> None:
         self.data, self.config, self.world = data, _complete_config(config, data, model), world
         momentum = MOMENTUM_MAX if config.cycle_momentum else MOMENTUM
-        self.setup = make_setup(data, self.config, momentum, world, model)
+        self.setup = make_setup(data, self.config, momentum, world, model, self.config.resolved_temperature)
         self.cycle = _make_cycle(self.config, self.setup.loader.steps_per_epoch)
         self.raw_model, self.state = self.setup.model, TrainState()
-        if model is None:
-            assert isinstance(self.raw_model, ResNet3)
-            self.raw_model.temperature = self.config.resolved_temperature
         time_constant_steps = config.resolved_ema_epochs * self.cycle.steps_per_epoch
         self.ema = None if time_constant_steps <= 1 else EMA(self.raw_model, time_constant_steps)  # 1: the raw weights
         self.graphed_step = make_graphed_step(self.config, self.setup)
@@ -177,7 +173,7 @@ class Trainer:
 
     def metadata(self, *, with_state: bool = True) -> dict[str, Any]:
         """Return what a checkpoint records."""
-        return checkpoint_metadata(self.data, self.config, self.setup, self.state if with_state else None)
+        return checkpoint_metadata(self.data, self.config, self.setup, self.model, self.state if with_state else None)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a resume needs: weights, their average, the state of optimizer and scaler."""

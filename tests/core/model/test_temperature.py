@@ -1,5 +1,6 @@
 """The temperature of the logits: where it applies, where it comes from, and that a checkpoint keeps it."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scsuite.core.config import LrRangeConfig, TrainConfig
 from scsuite.core.dataset import Dataset
 from scsuite.core.distributed import SINGLE_PROCESS
+from scsuite.core.errors import UsageError
 from scsuite.core.model.checkpoint import read_checkpoint, save_checkpoint
 from scsuite.core.model.network import ResNet3, build_model
 from scsuite.core.runs import load_checkpoint, load_classifier
 from scsuite.core.training.setup import make_setup
 from scsuite.core.training.trainer import Trainer
-from tests.core.tiny import equal_tensors, train, train_until
+from tests.core.tiny import equal_tensors, train, train_until, without_clocks
 
 
 def make_model(temperature: float, num_classes: int = 10) -> ResNet3:
@@ -65,16 +68,19 @@ def test_double_precision_stays_double(images_NCHW: Tensor) -> None:
     ("settings", "expected"),
     [
         ({}, 0.59),
-        ({"label_smoothing": 0.2}, 0.59),
+        ({"label_smoothing": 0.2}, 1.0),  # not measured
+        ({"label_smoothing": 0.001}, 1.0),
         ({"label_smoothing": 0.0}, 1.0),
         ({"temperature": 2.0}, 2.0),
         ({"label_smoothing": 0.0, "temperature": 0.5}, 0.5),
         ({"recipe": "assignment"}, 1.0),
         ({"recipe": "cifar10-fast"}, 1.0),
-        ({"recipe": "assignment", "label_smoothing": 0.1}, 1.0),
+        ({"recipe": "assignment", "label_smoothing": 0.1}, 0.59),
     ],
 )
-def test_the_default_corrects_for_label_smoothing_only(settings: dict[str, Any], expected: float) -> None:
+def test_the_default_corrects_for_the_label_smoothing_that_it_was_fitted_to(
+    settings: dict[str, Any], expected: float
+) -> None:
     assert TrainConfig(**settings).resolved_temperature == expected
 
 
@@ -93,23 +99,38 @@ def normalised_test_images(trainer: Trainer) -> Tensor:
 
 
 @pytest.mark.parametrize("ema_epochs", [0, 1])
-def test_a_temperature_changes_probabilities_and_neither_weights_nor_classes(
+def test_a_temperature_changes_losses_and_probabilities_and_neither_weights_nor_classes(
     tiny_data: Dataset, tiny_config: TrainConfig, ema_epochs: int
 ) -> None:
     plain, warm = (
         Trainer(tiny_data, replace(tiny_config, ema_epochs=ema_epochs, temperature=temperature))
         for temperature in (1.0, 0.4)
     )
-    assert [step.loss for step in train(plain)] == [step.loss for step in train(warm)]
+    train(plain)
+    train(warm)
     assert equal_tensors(plain.state_tensors(), warm.state_tensors())
-    assert [epoch.test_accuracy for epoch in plain.epochs] == [epoch.test_accuracy for epoch in warm.epochs]
+    for name in ("train_accuracy", "test_accuracy", "test_balanced_accuracy"):
+        assert [getattr(epoch, name) for epoch in plain.epochs] == [getattr(epoch, name) for epoch in warm.epochs]
     assert plain.evaluate().predicted_N.tolist() == warm.evaluate().predicted_N.tolist()
     with torch.no_grad():
         logits_NK = plain.model.eval()(normalised_test_images(plain))
     assert np.allclose(plain.evaluate().probabilities_NK, softmax(logits_NK), atol=1e-5)
     assert np.allclose(warm.evaluate().probabilities_NK, softmax(logits_NK / 0.4), atol=1e-5)
-    assert abs(warm.epochs[-1].test_loss - plain.epochs[-1].test_loss) > 0.01  # type: ignore[operator]
-    assert warm.epochs[-1].test_loss == warm.evaluate().loss
+    expected = functional.cross_entropy(logits_NK / 0.4, torch.from_numpy(tiny_data.test.labels_N)).item()
+    assert warm.epochs[-1].test_loss == warm.evaluate().loss == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_training_loss_is_reported_at_the_temperature_of_the_test_loss(
+    tiny_data: Dataset, tiny_config: TrainConfig, label_smoothing: float
+) -> None:
+    config = replace(tiny_config, label_smoothing=label_smoothing, temperature=0.4, dropout=0.0)
+    trainer = Trainer(tiny_data, config)
+    model = copy.deepcopy(trainer.raw_model).train()
+    images_NCHW, labels_N = next(iter(trainer.setup.loader.epoch(0, 0)))
+    expected = functional.cross_entropy(model(images_NCHW) / 0.4, labels_N).item()
+    train_until(trainer, 1)
+    assert trainer.steps[0].loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_network_of_ones_own_keeps_its_logits(tiny_data: Dataset, tiny_config: TrainConfig) -> None:
@@ -152,19 +173,52 @@ def test_every_way_to_load_a_checkpoint_gives_the_probabilities_of_the_training(
     assert np.allclose(load_classifier(path)(pixels_NCHW).detach().numpy(), expected, atol=1e-5)
 
 
-def test_a_file_of_an_earlier_version_has_no_temperature_and_can_be_resumed(
+def test_the_temperature_of_the_evaluated_network_is_saved(
     tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
-    trainer = train_until(Trainer(tiny_data, tiny_config), 7)
+    trainer = Trainer(tiny_data, replace(tiny_config, ema_epochs=1))
+    assert isinstance(trainer.model, ResNet3)
+    assert trainer.model is not trainer.raw_model
+    trainer.model.temperature = 0.8  # fitted to other images, for example
+    trainer.save(path := tmp_path / "model.safetensors", weights_only=True)
+    model, metadata = load_checkpoint(path)
+    assert isinstance(model, ResNet3)
+    assert (model.temperature, metadata["temperature"]) == (0.8, 0.8)
+
+
+@pytest.mark.parametrize("value", [0, -0.59, 101, float("nan"), "0.59", np.float32(0.59), torch.tensor(0.59)])
+def test_a_value_that_no_checkpoint_may_have_is_refused_before_it_is_saved(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path, value: Any
+) -> None:
+    trainer = Trainer(tiny_data, tiny_config)
+    assert isinstance(trainer.model, ResNet3)
+    trainer.model.temperature = value
+    with pytest.raises(UsageError, match=r"temperature: model: expected a number from 0\.01 to 100, found"):
+        trainer.save(tmp_path / "model.safetensors")
+
+
+def test_a_run_that_an_earlier_version_began_keeps_its_probabilities(
+    tiny_data: Dataset, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    plain = replace(tiny_config, ema_epochs=1, temperature=1.0)
+    trainer = train_until(Trainer(tiny_data, plain), 7)
     metadata, path = trainer.metadata(), tmp_path / "state.safetensors"
     del metadata["temperature"], metadata["config"]["temperature"]
     save_checkpoint(path, trainer.state_tensors(), metadata)
-    model, _ = load_checkpoint(path)
+    model, loaded = load_checkpoint(path)
     assert isinstance(model, ResNet3)
-    assert model.temperature == 1
-    resumed = Trainer(tiny_data, tiny_config).resume(path)
+    assert (model.temperature, loaded["temperature"]) == (1, 1)
+    resumed = Trainer(tiny_data, replace(tiny_config, ema_epochs=1)).resume(path)
     train(resumed)
     train(trainer)
-    assert equal_tensors(resumed.state_tensors(), trainer.state_tensors())
+    assert without_clocks(resumed.epochs) == without_clocks(trainer.epochs[1:])
     resumed.save(path)
-    assert read_checkpoint(path).metadata["temperature"] == 0.59
+    assert read_checkpoint(path).metadata["temperature"] == 1
+    again = Trainer(tiny_data, replace(tiny_config, ema_epochs=1)).resume(path)
+    assert again.evaluate().loss == trainer.evaluate().loss
+
+
+def test_a_network_that_an_earlier_version_pickled_has_a_temperature_of_1(images_NCHW: Tensor) -> None:
+    model = make_model(1.0).eval()
+    model.__dict__.pop("temperature")
+    assert torch.equal(model(images_NCHW), make_model(1.0).eval()(images_NCHW))

@@ -229,9 +229,13 @@ def shapes_data() -> Dataset:
 
 
 def shapes_config(width: float) -> TrainConfig:
-    """Return today's defaults; in 12 steps the default average, over 1/24 of the epochs, would be none."""
+    """Return today's defaults; in 12 steps the default average, over 1/24 of the epochs, would be none.
+
+    The curves were recorded without a temperature.
+    """
     return TrainConfig(
-        data="shapes", width=width, batch_size=32, epochs=2, lr_max=0.02, ema_epochs=1, device="cpu", precision="fp32",
+        data="shapes", width=width, batch_size=32, epochs=2, lr_max=0.02, ema_epochs=1, temperature=1.0, device="cpu",
+        precision="fp32",
         workers=0,
     )  # fmt: skip
 
