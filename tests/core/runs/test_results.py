@@ -58,8 +58,8 @@ def test_a_result_becomes_plain_values_in_the_order_of_its_fields() -> None:
     )  # fmt: skip
     values = result.to_dict()
     assert list(values) == [
-        *COMMON, "epochs", "lr_min", "lr_max", "images_per_second", "temperature", "final", "best", "checkpoint", "page",
-        "target", "reached", "reached_at",
+        *COMMON, "epochs", "lr_min", "lr_max", "images_per_second", "temperature", "final", "best", "checkpoint",
+        "page", "target", "reached", "reached_at",
     ]  # fmt: skip
     assert list(values["final"]) == [
         "test_accuracy", "test_loss", "train_loss", "train_accuracy", "test_accuracy_no_ema", "test_loss_no_ema",
