@@ -33,9 +33,10 @@ TIE_TOLERANCE = 1e-6  # fraction of the maximum; values closer than this differ 
 class DeletionInsertion:
     """Areas in [0, 1] under the curve of the class probability, per image, from the most to the least important pixel.
 
-    Deletion makes the pixels gray: a small area means that the prediction depends on the pixels that the map marks.
-    Insertion starts with a gray image and restores them: a large area means the same. `random_*`: in random order.
-    Petsiuk et al., https://arxiv.org/abs/1806.07421, but with gray for both (the paper inserts into a blurred image).
+    The probability is that of an evaluation, at the network's temperature. Deletion makes the pixels gray: a small area
+    means that the prediction depends on the pixels that the map marks. Insertion starts with a gray image and
+    restores them: a large area means the same. `random_*`: in random order. Petsiuk et al.,
+    https://arxiv.org/abs/1806.07421, but with gray for both (the paper inserts into a blurred image).
     """
 
     deletion_N: Floats
