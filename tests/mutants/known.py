@@ -191,7 +191,7 @@ KNOWN = [
         "    model.train()\n",
         ""),
     Known("the reported loss has label smoothing", STEP,
-        "loss = loss.detach() if is_plain else _batch_loss(logits_NK, labels_N, 0.0, world, num_images)",
+        "loss = loss.detach() if is_plain else _batch_loss(logits_NK / temperature, labels_N, 0.0, world, num_images)",
         "loss = loss.detach()"),
     Known("the trained loss has no label smoothing", STEP,
         "_batch_loss(logits_NK, labels_N, label_smoothing, world, num_images)\n    else",
