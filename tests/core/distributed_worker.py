@@ -33,6 +33,7 @@ from tests.core.tiny import dataset
 CONFIG = TrainConfig(
     data="tiny", batch_size=16, epochs=2, width=0.05, lr_max=0.1, precision="fp32", device="cpu", workers=0,
     dropout=0.1, label_smoothing=0.1, ema_epochs=1, ghost_batch_size=4, bn_weight_decay=False, flip="alternate",
+    temperature=1.0,
 )  # fmt: skip
 NUM_TRAIN, NUM_TEST = 65, 30
 CLASS_WEIGHTS_K = torch.tensor([0.5, 1.5, 3.0])
