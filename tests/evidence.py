@@ -35,8 +35,8 @@ def shorten_paths(text: str, names: Mapping[str, str]) -> str:
 
 
 def path_names(runs: Mapping[str, Path], root: Path) -> dict[str, str]:
-    """Return the new name of each path: of the runs, absolute and relative to the checkout, and of the checkout."""
-    names = {f"{root}/": "", f"{root.parent}/": "../"}
+    """Return the new name of each path: runs, absolute and relative to the checkout, the checkout, the user's home."""
+    names = {f"{Path.home()}/": "~/", f"{root}/": "", f"{root.parent}/": "../"}
     for name, run in runs.items():
         names[str(run)] = f"runs/reference/{name}"
         if run.is_relative_to(root):

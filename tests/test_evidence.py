@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from scsuite.core.cam import Faithfulness
-from scsuite.core.config import EvaluateConfig, GradcamConfig, LrRangeConfig, TrainConfig, ZigzagConfig
+from scsuite.core.config import EvaluateConfig, GradcamConfig, LrRangeConfig, TrainCommandConfig, ZigzagConfig
 from scsuite.core.evaluation.metrics import ClassMetrics, ConfusedPair
 from scsuite.core.runs.results import (
     EvaluateResult,
@@ -27,7 +27,7 @@ from tests.evidence import REFERENCE, ROOT, keep_runs, main, shorten_paths
 
 CLASSES = {
     "zigzag": (ZigzagResult, ZigzagConfig), "lr-range": (LrRangeResult, LrRangeConfig),
-    "train": (TrainResult, TrainConfig), "evaluate": (EvaluateResult, EvaluateConfig),
+    "train": (TrainResult, TrainCommandConfig), "evaluate": (EvaluateResult, EvaluateConfig),
     "gradcam": (GradcamResult, GradcamConfig),
 }  # fmt: skip
 # Results kept from before lack these; where they have a seed, it stands elsewhere.
@@ -95,6 +95,16 @@ def test_a_run_in_the_checkout_may_be_named_by_its_relative_path(runs: dict[str,
     keep_runs(runs, tmp_path / "reference", root=tmp_path)
     log = (tmp_path / "reference" / "x-evaluate" / "log.txt").read_text()
     assert log == "weights of runs/reference/x-train and of runs/1Z-train-x-2\n"
+
+
+def test_the_home_of_the_user_is_a_tilde(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
+    (runs["x-train"] / "log.txt").write_text("data of /home/user/.cache/x.tar, run /home/user/runs\n")
+    keep_runs({"x-train": runs["x-train"]}, tmp_path / "reference")
+    log = (tmp_path / "reference" / "x-train" / "log.txt").read_text()
+    assert log == "data of ~/.cache/x.tar, run ~/runs\n"
 
 
 @pytest.mark.parametrize(

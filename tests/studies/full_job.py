@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from scsuite.core.runs.results import read_epochs
 from tests.run_cli import run_or_exit
 
 RECIPES = ("default", "assignment", "cifar10-fast")
@@ -93,6 +94,12 @@ def run_study(study: Study, deadline: float) -> bool:
     return True
 
 
+def training_minutes(study: Study, name: str) -> float:
+    """Return the time of all epochs: `seconds` in result.json is the time since the last resume."""
+    run = find_run(study, "train", name)
+    return 0.0 if run is None else sum(epoch.seconds for epoch in read_epochs(run)) / 60
+
+
 def accuracy_table(study: Study) -> Table:
     """Return a table with a row per recipe: mean and standard deviation over its complete seeds, in percent."""
     table = Table("recipe", "seeds", "test accuracy", "with flip averaging", "without EMA", "minutes", "each seed")
@@ -104,10 +111,10 @@ def accuracy_table(study: Study) -> Table:
         without_ema = [final["test_accuracy_no_ema"] or final["test_accuracy"] for final in finals]
         averaged = [result["tta"]["accuracy"] for result in evaluated if result is not None]
         accuracies = [final["test_accuracy"] for final in finals]
-        minutes = ", ".join(f"{result['seconds'] / 60:.1f}" for result in results)
+        minutes = [f"{training_minutes(study, f'{recipe}-{seed}'):.1f}" for seed, at in enumerate(trained) if at]
         table.add_row(
             recipe, str(len(results)), format_mean(accuracies), format_mean(averaged), format_mean(without_ema),
-            minutes, ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
+            ", ".join(minutes), ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
         )  # fmt: skip
     return table
 

@@ -17,6 +17,11 @@ CALLS = [
     "evaluate cifar10-fast-0",
 ]  # fmt: skip
 ACCURACIES = {"default-0": 0.94, "default-1": 0.96, "assignment-0": 0.9, "cifar10-fast-0": 0.91}
+# Two epochs of 90 seconds, the second after a resume.
+METRICS = """epoch,step,lr,momentum,train_loss,train_accuracy,test_loss,test_accuracy,images_per_second,seconds
+1,1,0.1,0.9,1.0,0.5,1.0,0.5,100.0,90.0
+2,2,0.1,0.9,1.0,0.5,1.0,0.5,100.0,90.0
+"""
 
 
 def make_run(runs_dir: Path, command: str, name: str, **values: Any) -> Path:
@@ -41,7 +46,8 @@ def calls(study: Study, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         name = words[-1].partition("-train-")[2] if "--resume" in words else words[words.index("--name") + 1]
         accuracy = ACCURACIES.get(name, 0.0)
         final = {"test_accuracy": accuracy, "test_accuracy_no_ema": accuracy - 0.01}
-        make_run(study.runs_dir, words[0], name, final=final, tta={"accuracy": accuracy + 0.01}, seconds=90.0)
+        out = make_run(study.runs_dir, words[0], name, final=final, tta={"accuracy": accuracy + 0.01}, seconds=90.0)
+        (out / "metrics.csv").write_text(METRICS)
 
     monkeypatch.setattr(full_job, "run_or_exit", run)
     return calls
@@ -85,5 +91,6 @@ def test_the_table_has_mean_and_standard_deviation_over_the_seeds(study: Study, 
     assert columns[2] == ["95.00 ± 1.41", "90.00", "91.00"]
     assert columns[3] == ["96.00 ± 1.41", "91.00", "92.00"]
     assert columns[4] == ["94.00 ± 1.41", "89.00", "90.00"]
+    assert columns[5] == ["3.0, 3.0", "3.0", "3.0"]
     assert columns[6] == ["94.00, 96.00", "90.00", "91.00"]
     assert calls

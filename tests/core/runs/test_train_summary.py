@@ -97,8 +97,8 @@ def test_the_committed_evidence_is_readable() -> None:
     assert [name_of(run) for run in (training.lr_range, training.evaluation, training.gradcam)] == [
         "demo-lr-range", "demo-evaluate", "demo-gradcam",
     ]  # fmt: skip
-    training = read_training(REFERENCE / "full-train-1")  # without figures
-    assert name_of(training.evaluation) == "full-evaluate-1"
+    training = read_training(REFERENCE / "cifar10-train-0")
+    assert name_of(training.evaluation) == "cifar10-evaluate-0"
     assert training.num_parameters == 6_573_120  # the assignment's network
     assert training.history is not None
     assert (len(training.steps), training.history.steps_per_epoch) == (2352, 98)
