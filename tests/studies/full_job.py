@@ -111,7 +111,9 @@ def accuracy_table(study: Study) -> Table:
         without_ema = [final["test_accuracy_no_ema"] or final["test_accuracy"] for final in finals]
         averaged = [result["tta"]["accuracy"] for result in evaluated if result is not None]
         accuracies = [final["test_accuracy"] for final in finals]
-        minutes = [f"{training_minutes(study, f'{recipe}-{seed}'):.1f}" for seed, at in enumerate(trained) if at]
+        minutes = [
+            f"{training_minutes(study, f'{recipe}-{seed}'):.1f}" for seed, result in enumerate(trained) if result
+        ]
         table.add_row(
             recipe, str(len(results)), format_mean(accuracies), format_mean(averaged), format_mean(without_ema),
             ", ".join(minutes), ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
