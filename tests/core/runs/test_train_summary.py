@@ -102,6 +102,7 @@ def test_the_committed_evidence_is_readable() -> None:
     assert training.num_parameters == 6_573_120  # the assignment's network
     assert training.history is not None
     assert (len(training.steps), training.history.steps_per_epoch) == (2352, 98)
+    assert read_training(REFERENCE / "cifar10-fast-train-0").accuracy == 0.9397
     assert read_training(REFERENCE / "h200-seeds" / "ours-0").accuracy == 0.9137  # without figures
 
 
