@@ -1,6 +1,8 @@
 """Evidence is small, names no machine and has today's keys. Run: pytest tests/test_evidence.py."""
 
+import csv
 import json
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -210,6 +212,25 @@ def test_the_rows_of_a_kept_training_are_those_of_its_schedule(run: Path) -> Non
 # --- what names the evidence ---
 
 in_checkout = pytest.mark.skipif(not README.exists(), reason="the source distribution has no evidence")
+
+
+def mistakes_of(name: str) -> set[str]:
+    """Return the files of the test images that a kept evaluation got wrong."""
+    with (REFERENCE / name / "misclassified.csv").open(newline="") as file:
+        return {row["file"] for row in csv.DictReader(file)}
+
+
+@in_checkout
+def test_the_published_lead_over_cifar10_fast_follows_from_the_kept_mistakes() -> None:
+    ours, theirs = mistakes_of("cifar10-evaluate-0"), mistakes_of("cifar10-fast-evaluate-0")
+    only_theirs, only_ours, num_images = len(theirs - ours), len(ours - theirs), 10_000
+    lead = (only_theirs - only_ours) / num_images
+    # the standard error of a difference of paired proportions, as in McNemar's test
+    error = math.sqrt(only_theirs + only_ours - num_images * lead**2) / num_images
+    low, high = lead - 1.96 * error, lead + 1.96 * error
+    published = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{100 * low:.2f} to {100 * high:.2f} points for their lead of {100 * lead:.2f} over" in published
+    assert f"{only_theirs} test images are right by the defaults alone, {only_ours} by" in README.read_text()
 
 
 @in_checkout
