@@ -220,6 +220,11 @@ def mistakes_of(name: str) -> set[str]:
         return {row["file"] for row in csv.DictReader(file)}
 
 
+def published_text() -> str:
+    """Return the text of the top README.md on one line."""
+    return " ".join((ROOT / "README.md").read_text().split())
+
+
 @in_checkout
 def test_the_published_lead_over_cifar10_fast_follows_from_the_kept_mistakes() -> None:
     ours, theirs = mistakes_of("cifar10-evaluate-0"), mistakes_of("cifar10-fast-evaluate-0")
@@ -228,9 +233,16 @@ def test_the_published_lead_over_cifar10_fast_follows_from_the_kept_mistakes() -
     # the standard error of a difference of paired proportions, as in McNemar's test
     error = math.sqrt(only_theirs + only_ours - num_images * lead**2) / num_images
     low, high = lead - 1.96 * error, lead + 1.96 * error
-    published = " ".join((ROOT / "README.md").read_text().split())
+    published = published_text()
     assert f"{100 * low:.2f} to {100 * high:.2f} points for their lead of {100 * lead:.2f} over" in published
     assert f"{only_theirs} test images are right by the defaults alone, {only_ours} by" in README.read_text()
+
+
+@in_checkout
+def test_the_published_errors_of_two_seeds_follow_from_the_kept_mistakes() -> None:
+    first, second = mistakes_of("cifar10-evaluate-0"), mistakes_of("cifar10-evaluate-1")
+    assert len(first) == len(second)
+    assert f"have {len(first)} errors, {len(first & second)} of them on the same images" in published_text()
 
 
 @in_checkout
