@@ -3,9 +3,12 @@
 In: signals. Out: a request that the training loop reads, or SystemExit with 128 + the number of the signal.
 """
 
+import _thread
 import contextlib
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,6 +16,7 @@ from typing import Any, NoReturn
 from scsuite.core.distributed import World
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last one: a closed terminal; Windows has none
+RETRY_SECONDS = 0.02  # between two looks whether a module is still being imported
 
 
 class StopSignal:
@@ -75,12 +79,18 @@ def exit_on_signals() -> Iterator[list[int]]:
     """Let a signal end a command through its clean-up; `train` replaces these handlers.
 
     Yields the list that gets the signal: a library may turn the exception into its own. Later signals are ignored, but
-    a second Ctrl-C ends the process at once. A signal that is ignored (`nohup`) stays ignored.
+    a second Ctrl-C ends the process at once. A signal that is ignored (`nohup`) stays ignored. A signal during an
+    import counts when the import has ended: torch imports numpy from C++ and drops an exception there, so that the
+    command would go on with a part of numpy.
     """
     received: list[int] = []
+    caller = sys._getframe(2)  # after this generator and contextlib's __enter__
 
-    def exit_with(signum: int, _frame: object) -> None:
+    def exit_with(signum: int, frame: FrameType | None) -> None:
         if not received:
+            if _is_importing(frame, caller):
+                _thread.start_new_thread(_raise_later, (signum,))  # threading would take locks, here in a handler
+                return
             received.append(signum)
             raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
         if signum == signal.SIGINT:
@@ -97,3 +107,17 @@ def exit_on_signals() -> Iterator[list[int]]:
     finally:
         for name, handler in saved.items():
             signal.signal(getattr(signal, name), handler)
+
+
+def _is_importing(frame: FrameType | None, outermost: FrameType) -> bool:
+    """Return whether one of the frames from this one out to `outermost` is an import."""
+    while frame is not None and frame is not outermost:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _raise_later(signum: int) -> None:
+    time.sleep(RETRY_SECONDS)
+    signal.raise_signal(signum)  # Python calls the handler of that moment, in the main thread

@@ -262,8 +262,11 @@ SIGNAL_AT_IMPORT = """
 import runpy, signal, sys
 
 class SignalAtImport:
+    sent = False
+
     def find_spec(self, name, *_):
-        if name == {module!r}:
+        if name == {module!r} and not self.sent:
+            self.sent = True
             signal.raise_signal(getattr(signal, {signal!r}))
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -288,7 +291,7 @@ def test_a_signal_while_the_program_loads_gives_its_code_and_no_traceback(
 ) -> None:
     completed = subprocess.run(
         [sys.executable, "-c", SIGNAL_AT_IMPORT.format(module=module, signal=name)],
-        capture_output=True, text=True, cwd=tmp_path, env=child_environment(), check=False,
+        capture_output=True, text=True, cwd=tmp_path, env=child_environment(), check=False, timeout=120,
     )  # fmt: skip
     assert (completed.returncode, completed.stdout, completed.stderr.strip()) == (code, "", "")
     assert list(tmp_path.iterdir()) == []
