@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from scsuite.core.distributed import World
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last one: a closed terminal; Windows has none
-RETRY_SECONDS = 0.02  # between two looks whether a module is still being imported
+POLL_SECONDS = 0.02  # between two looks whether a module is still being imported
 
 
 class StopSignal:
@@ -84,17 +84,28 @@ def exit_on_signals() -> Iterator[list[int]]:
     command would go on with a part of numpy.
     """
     received: list[int] = []
+    waiting: list[int] = []  # for the end of an import
     caller = sys._getframe(2)  # after this generator and contextlib's __enter__
 
     def exit_with(signum: int, frame: FrameType | None) -> None:
-        if not received:
-            if _is_importing(frame, caller):
-                _thread.start_new_thread(_raise_later, (signum,))  # threading would take locks, here in a handler
-                return
+        if received or waiting:
+            if signum == signal.SIGINT:
+                os._exit(128 + signum)
+        elif _is_importing(frame, caller):
+            waiting.append(signum)
+            _thread.start_new_thread(send_after_import, (signum, _thread.get_ident()))  # threading would take locks
+        else:
             received.append(signum)
             raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
-        if signum == signal.SIGINT:
-            os._exit(128 + signum)
+
+    def send_after_import(signum: int, main_thread: int) -> None:
+        while _is_importing(sys._current_frames().get(main_thread), caller):
+            time.sleep(POLL_SECONDS)
+        waiting.clear()
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main_thread, signum)  # it may wait for something by now: this wakes it up
+        else:
+            signal.raise_signal(signum)
 
     names = [name for name in STOP_SIGNALS if hasattr(signal, name)]
     names = [name for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
@@ -116,8 +127,3 @@ def _is_importing(frame: FrameType | None, outermost: FrameType) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _raise_later(signum: int) -> None:
-    time.sleep(RETRY_SECONDS)
-    signal.raise_signal(signum)  # Python calls the handler of that moment, in the main thread

@@ -149,3 +149,38 @@ def test_a_signal_during_the_exchange_between_ranks_counts_at_the_next_step(monk
         assert not stop.is_set()
         assert stop.is_set()
         assert stop.signum == signal.SIGTERM
+
+
+# --- a signal during an import ---
+
+IMPORTS_SLOW = """
+import time
+from scsuite.cli.signals import exit_on_signals
+
+def main():
+    with exit_on_signals():
+        import slow
+        time.sleep(300)
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("slow", "code"),
+    [
+        ("import signal; signal.raise_signal(signal.SIGTERM)", 143),  # wakes up the sleep after the import
+        ("import signal, time; [signal.raise_signal(signal.SIGINT) for _ in range(2)]; time.sleep(300)", 130),
+    ],
+    ids=["one SIGTERM", "two SIGINT"],
+)
+def test_a_signal_during_an_import_counts_after_it_and_a_second_ctrl_c_at_once(
+    slow: str, code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(slow)
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{IMPORTS_SLOW}"
+    completed = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, cwd=tmp_path, env=child_environment(), check=False, timeout=120,
+    )  # fmt: skip
+    assert (completed.returncode, completed.stderr) == (code, "")

@@ -284,6 +284,7 @@ runpy.run_module("scsuite", run_name="__main__", alter_sys=True)
         ("SIGTERM", "typer", 143),
         ("SIGHUP", "typer", 129),
         ("SIGINT", "numpy._core._multiarray_umath", 130),
+        ("SIGTERM", "numpy._core._multiarray_umath", 143),
     ],
 )
 def test_a_signal_while_the_program_loads_gives_its_code_and_no_traceback(
