@@ -221,9 +221,9 @@ def mistakes_of(name: str) -> set[str]:
         return {row["file"] for row in csv.DictReader(file)}
 
 
-def published_text() -> str:
-    """Return the text of the top README.md on one line."""
-    return " ".join((ROOT / "README.md").read_text().split())
+def text_of(path: Path = ROOT / "README.md") -> str:
+    """Return the text of a file on one line."""
+    return " ".join(path.read_text().split())
 
 
 @in_checkout
@@ -234,16 +234,16 @@ def test_the_published_lead_over_cifar10_fast_follows_from_the_kept_mistakes() -
     # the standard error of a difference of paired proportions, as in McNemar's test
     error = math.sqrt(only_theirs + only_ours - num_images * lead**2) / num_images
     low, high = lead - 1.96 * error, lead + 1.96 * error
-    published = published_text()
+    published = text_of()
     assert f"{100 * low:.2f} to {100 * high:.2f} points for their lead of {100 * lead:.2f} over" in published
-    assert f"{only_theirs} test images are right by the defaults alone, {only_ours} by" in " ".join(README.read_text().split())
+    assert f"{only_theirs} test images are right by the defaults alone, {only_ours} by" in text_of(README)
 
 
 @in_checkout
 def test_the_published_figures_of_three_seeds_follow_from_the_kept_mistakes() -> None:
     mistakes = [mistakes_of(f"cifar10-evaluate-{seed}") for seed in range(3)]
     accuracies = [100 - len(files) / 100 for files in mistakes]  # of 10,000 images, in percent
-    published = published_text()
+    published = text_of()
     assert f"**{statistics.fmean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f}**" in published
     first, second, third = (f"{len(files)}" for files in mistakes)
     num_common = len(set.intersection(*mistakes))
