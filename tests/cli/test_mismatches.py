@@ -10,7 +10,7 @@ from scsuite import load_checkpoint, load_classifier
 from scsuite.core.runs.checkpoints import list_checkpoints
 from tests.cli.test_errors import check_refusal
 from tests.cli.test_other_data import make_run
-from tests.run_cli import run_cli
+from tests.run_cli import CliResult, run_cli
 from tests.tiny_args import ONE_EPOCH_ARGS
 
 
@@ -34,21 +34,26 @@ def damage(path: Path) -> None:
 # --- data ---
 
 
+def warnings_in(answer: CliResult) -> list[str]:
+    """Return the warnings, but for one about the predictions: a network of a few steps may differ between machines."""
+    return [text for text in answer.result["warnings"] if not text.startswith("every image is predicted as ")]
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_data_whose_content_changed_at_its_place_is_reported(tmp_path: Path) -> None:
     run, data = make_run(tmp_path), tmp_path / "pets"
     out = ("--runs-dir", tmp_path / "out", "--json")
-    assert run_cli("evaluate", "--ckpt", run, "--limit-test", 3, *out).result["warnings"] == []
+    assert warnings_in(run_cli("evaluate", "--ckpt", run, "--limit-test", 3, *out)) == []
     (data / "cat").rename(data / "x")  # two exchanged folders
     (data / "owl").rename(data / "cat")
     (data / "x").rename(data / "owl")
     for command, *more in (("evaluate", "--limit-test", 3), ("gradcam", "--select", "all", "--count", 2)):
         answer = run_cli(command, "--ckpt", run, *more, *out)
-        (warning,) = answer.result["warnings"]
+        (warning,) = warnings_in(answer)
         assert f"the data at {data} is not the training's: its images, labels or names have changed" in warning
         environment = json.loads((answer.run_dir / "environment.json").read_text())
         assert environment["data"]["fingerprint"][:12] in warning
-    (warning,) = run_cli("evaluate", "--ckpt", run, "--fit", "pad", *out).result["warnings"]
+    (warning,) = warnings_in(run_cli("evaluate", "--ckpt", run, "--fit", "pad", *out))
     assert "--fit pad is not the training's, crop, so the data cannot be compared" in warning
 
 
