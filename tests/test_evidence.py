@@ -237,7 +237,8 @@ def text_of(path: Path = ROOT / "README.md") -> str:
 def test_the_published_lead_over_another_recipe_follows_from_the_kept_mistakes(theirs: str, sentence: str) -> None:
     our_mistakes, their_mistakes = mistakes_of("cifar10-evaluate-0"), mistakes_of(theirs)
     only_theirs, only_ours = len(their_mistakes - our_mistakes), len(our_mistakes - their_mistakes)
-    num_images, lead = 10_000, (only_theirs - only_ours) / 10_000
+    num_images = 10_000
+    lead = (only_theirs - only_ours) / num_images
     # the standard error of a difference of paired proportions, as in McNemar's test
     error = math.sqrt(only_theirs + only_ours - num_images * lead**2) / num_images
     low, high = lead - 1.96 * error, lead + 1.96 * error
