@@ -33,7 +33,7 @@ from tests.studies.trainings import PRECISION, append_environment
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runs" / "reference" / "rule-check"
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4, 5)  # three were planned; their interval for CIFAR-10 reached 0.74 points, so three more
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the LRMAX found
 FOUND = FACTORS.index(1.0)
 SIZE = 32  # pixels
