@@ -27,6 +27,8 @@ from scsuite.core.runs.results import (
 )
 from scsuite.core.schedule import OneCycle
 from tests.evidence import REFERENCE, ROOT, keep_runs, main, shorten_paths
+from tests.studies.full_size import read_rows
+from tests.studies.rule_check import SEEDS, Regret, compute_regret
 
 CLASSES = {
     "zigzag": (ZigzagResult, ZigzagConfig), "lr-range": (LrRangeResult, LrRangeConfig),
@@ -256,6 +258,26 @@ def test_the_published_figures_of_three_seeds_follow_from_the_kept_mistakes() ->
     first, second, third = (f"{len(files)}" for files in mistakes)
     num_common = len(set.intersection(*mistakes))
     assert f"{first}, {second} and {third} errors; {num_common} images are wrong with each" in published
+
+
+@in_checkout
+def test_the_published_regrets_of_the_lr_max_rule_follow_from_the_kept_trainings() -> None:
+    rows, published = read_rows(REFERENCE / "rule-check"), text_of(README)
+
+    def published_regret(setting: str, num_seeds: int) -> tuple[Regret, str]:
+        regret = compute_regret(setting, [row for row in rows if int(row["seed"]) < num_seeds])
+        assert regret is not None
+        assert regret.seeds == num_seeds
+        low, high = regret.interval
+        return regret, f"{100 * regret.regret:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+    _, as_planned = published_regret("cifar10", 3)
+    cifar10, of_all = published_regret("cifar10", len(SEEDS))
+    digits, _ = published_regret("digits", len(SEEDS))
+    accuracies = [", ".join(f"{100 * value:.2f}" for value in regret.accuracies) for regret in (cifar10, digits)]
+    assert f"{accuracies[0]}; regret {of_all}" in published
+    assert f"they gave {as_planned} on CIFAR-10" in published
+    assert f"{accuracies[1]}; regret {100 * digits.regret:.2f}." in published
 
 
 @in_checkout
