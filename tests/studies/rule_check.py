@@ -1,4 +1,4 @@
-"""A check of the LRMAX rule on images that it was not fitted to: lossless CIFAR-10 and scikit-learn's digits.
+"""A check of the LRMAX rule on data that it was not fitted to: lossless CIFAR-10 and scikit-learn's digits.
 
     python -m tests.studies.rule_check [SETTING ...] --data ARCHIVE [--out FOLDER] [--processes N]
 
