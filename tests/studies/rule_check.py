@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from scsuite.core.errors import ScsuiteError
 from tests.studies.full_size import append_row, read_rows
 from tests.studies.regret import LEVEL, Values
 from tests.studies.trainings import PRECISION, append_environment
@@ -79,7 +80,7 @@ class Regret:
     """The result of one setting: `regret` is the best mean accuracy minus that at the LRMAX found, as a fraction.
 
     `interval` is that of the paired differences between these two, from Student's t; the best of five means is too high
-    by chance, so the regret is too.
+    by chance, so the regret is too. Where the LRMAX found is the best, the regret and its interval are 0.
     """
 
     setting: str
@@ -226,8 +227,14 @@ def main() -> None:
         parser.error(f"SETTING: expected some of {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}")
     options.out.mkdir(parents=True, exist_ok=True)
     work = find_work(names, str(options.data), options.out)
+    settings = sorted({item.setting for item in work})
+    try:
+        for name in settings:
+            load_images(name, str(options.data))
+    except ScsuiteError as error:
+        parser.error(str(error))
     if work:
-        append_environment(options.out, sorted({item.setting for item in work}))
+        append_environment(options.out, settings)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         pool.map(run_seed, work, chunksize=1)
     rows = read_rows(options.out)

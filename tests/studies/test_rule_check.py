@@ -1,6 +1,7 @@
 """The check of the LRMAX rule: regrets by hand, what is left to train, and the digits."""
 
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.studies.full_size import append_row
-from tests.studies.rule_check import FACTORS, SEEDS, compute_regret, find_work, load_images, read_digits
+from tests.studies.rule_check import FACTORS, SEEDS, compute_regret, find_work, load_images, main, read_digits
 
 ACCURACIES = {0: (0.50, 0.60, 0.70, 0.71, 0.10), 1: (0.50, 0.60, 0.68, 0.70, 0.10), 2: (0.50, 0.60, 0.69, 0.72, 0.10)}
 
@@ -47,6 +48,18 @@ def test_only_trainings_without_a_row_are_left_seed_by_seed(tmp_path: Path) -> N
     assert work[1].factors == FACTORS[4:]
     append_row(tmp_path, {"setting": "digits", "seed": 0, "factor": FACTORS[4]})
     assert len(find_work(["cifar10", "digits"], "archive", tmp_path)) == len(work) - 1
+
+
+def test_data_that_cannot_be_read_are_refused_before_a_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["rule_check", "cifar10", "--data", str(tmp_path / "no.tar"), "--out", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "no.tar: expected cifar10, shapes, a folder or an archive" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_digits_are_grey_and_their_held_out_images_are_no_training_images() -> None:
